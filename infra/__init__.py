@@ -1,0 +1,1 @@
+"""Where does it run: settings, the Ray session, storage, base models, endpoints, the command line."""

@@ -1,0 +1,1 @@
+"""Where from: nouns, ids, tables, runs, models, the graph between them, and recall."""

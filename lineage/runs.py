@@ -1,0 +1,204 @@
+"""Every job is a Run: what it read, with which config and code, what it wrote, how it ended.
+
+    outcome = carry_out(runtime, "curate", config=..., inputs=[...], work=lambda run: Outcome(...))
+
+A run's identity is the digest of job, config, inputs and code. A job that was carried out to its end, and whose
+outputs still stand, is not carried out again: its recorded outcome is returned. A job that died is carried out once
+more under the same identity and the next attempt number, and whatever it committed is found by that identity.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.dataset as pads
+
+from infra.runtime import Runtime
+from infra.settings import Settings
+from lineage import tables
+from lineage.rows import canonical_json
+from lineage.schemas import NOT_APPLICABLE, RUN, TABLES
+from lineage.tables.reads import withdrawn
+
+PACKAGES = ("infra", "lineage", "expectations", "pipelines", "training", "search", "examples")
+Status = Literal["START", "COMPLETE", "FAIL", "ABORT"]
+
+
+class RunError(Exception):
+    """A run is not as it must be; the message says what was found."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One go at a job."""
+
+    identity: str
+    """Digest of job, config, inputs and code: 16 hex digits."""
+
+    attempt: int
+    job: str
+    parent: str = NOT_APPLICABLE
+
+    @property
+    def id(self) -> str:
+        """Identity and attempt: what rows carry."""
+        return f"{self.identity}-{self.attempt}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the table versions it wrote, what it counted, what else it measured."""
+
+    outputs: tuple[str, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    facets: Mapping[str, Any] = field(default_factory=dict)
+    run_id: str = ""
+    again: bool = False
+    """True when the job had been carried out before and nothing was done now."""
+
+
+def carry_out(
+    runtime: Runtime,
+    job: str,
+    *,
+    config: Mapping[str, Any],
+    inputs: Sequence[str],
+    work: Callable[[Run], Outcome],
+    parent: Run | None = None,
+) -> Outcome:
+    """Carry out a job as a Run, or return the outcome of the same job carried out before. See the module's sentence."""
+    settings = runtime.settings
+    run_identity = identity(job, config, inputs)
+    earlier = events(settings, run_identity)
+    for event in reversed(earlier):
+        if event["status"] == "COMPLETE" and _still_stands(settings, json.loads(event["outputs"])):
+            return _outcome(event)
+    attempts = {event["attempt"] for event in earlier}
+    for attempt in attempts - {event["attempt"] for event in earlier if event["status"] != "START"}:
+        _write(runtime, Run(run_identity, attempt, job), "ABORT", error="the process ended without a word")
+    run = Run(run_identity, max(attempts, default=0) + 1, job, parent.id if parent else NOT_APPLICABLE)
+    _write(runtime, run, "START", config=config, inputs=inputs)
+    try:
+        outcome = work(run)
+    except BaseException as error:
+        status: Status = "FAIL" if isinstance(error, Exception) else "ABORT"
+        _write(runtime, run, status, error=_sentence(error), config=config, inputs=inputs)
+        raise
+    _write(runtime, run, "COMPLETE", config=config, inputs=inputs, outcome=outcome)
+    return Outcome(outcome.outputs, outcome.counts, outcome.facets, run.id)
+
+
+def identity(job: str, config: Mapping[str, Any], inputs: Sequence[str]) -> str:
+    """What makes two runs the same work: job, config, inputs and code; no clock, no host, no random number."""
+    return hashlib.sha256(canonical_json([job, dict(config), sorted(inputs), code_revision()])).hexdigest()[:16]
+
+
+@cache
+def code_revision() -> str:
+    """Digest over the source files of our packages as they are on this machine, uncommitted changes included."""
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        found = find_spec(package)
+        if found is None or not found.submodule_search_locations:
+            continue
+        root = Path(next(iter(found.submodule_search_locations)))
+        for path in sorted(root.rglob("*")):
+            if path.suffix in (".py", ".toml", ".json") and "__pycache__" not in path.parts:
+                digest.update(f"{package}/{path.relative_to(root).as_posix()}".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return f"sha256:{digest.hexdigest()[:32]}"
+
+
+def events(settings: Settings, run_identity: str) -> list[dict[str, Any]]:
+    """What was recorded of all attempts of one identity, oldest first."""
+    found = tables.read(settings, RUN, where=pads.field("run_id") >= run_identity).to_pylist()
+    mine = [event for event in found if event["run_id"].rpartition("-")[0] == run_identity]
+    return sorted(mine, key=lambda event: (event["attempt"], event["at"]))
+
+
+def find(settings: Settings, prefix: str) -> dict[str, Any]:
+    """The last event of the run that a prefix of its id names. Raises RunError, with the candidates if several."""
+    found = [e for e in tables.read(settings, RUN).to_pylist() if e["run_id"].startswith(prefix)]
+    ids = sorted({event["run_id"] for event in found})
+    if not ids:
+        raise RunError(f"no run starts with '{prefix}'; `stemma status` lists the runs")
+    if len(ids) > 1:
+        raise RunError(f"'{prefix}' could be any of: {', '.join(ids[:8])}; give more of it")
+    return max(found, key=lambda event: (event["at"], event["status"] != "START"))
+
+
+def _still_stands(settings: Settings, outputs: Sequence[str]) -> bool:
+    for output in outputs:
+        spec = TABLES.get(output.partition("@")[0])
+        if spec is not None and output in withdrawn(settings, spec):
+            return False
+    return True
+
+
+def _outcome(event: Mapping[str, Any]) -> Outcome:
+    return Outcome(
+        tuple(json.loads(event["outputs"])),
+        json.loads(event["counts"]),
+        json.loads(event["facets"]),
+        event["run_id"],
+        again=True,
+    )
+
+
+def _write(
+    runtime: Runtime,
+    run: Run,
+    status: Status,
+    *,
+    config: Mapping[str, Any] | None = None,
+    inputs: Sequence[str] = (),
+    outcome: Outcome | None = None,
+    error: str | None = None,
+) -> None:
+    outcome = outcome or Outcome()
+    event = {
+        "run_id": run.id,
+        "job": run.job,
+        "attempt": run.attempt,
+        "parent_run": run.parent,
+        "status": status,
+        "at": runtime.now(),
+        "inputs": json.dumps(list(inputs)),
+        "outputs": json.dumps(list(outcome.outputs)),
+        "config": canonical_json(dict(config or {})).decode(),
+        "agent": json.dumps(asdict(agent())),
+        "counts": json.dumps(dict(outcome.counts)),
+        "facets": json.dumps(dict(outcome.facets)),
+        "error": error,
+    }
+    tables.record(runtime.settings, [event], into=RUN)
+
+
+@dataclass(frozen=True)
+class Agent:
+    """Who ran it: user, host, process, and the digest of the code."""
+
+    user: str
+    host: str
+    process: int
+    code: str
+
+
+def agent() -> Agent:
+    """This process."""
+    return Agent(getpass.getuser(), socket.gethostname(), os.getpid(), code_revision())
+
+
+def _sentence(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:500]

@@ -1,0 +1,485 @@
+"""Every stored table, said once: its columns, its keys, its one writer. docs/tables.md is generated from here.
+
+Two kinds of tables. *Row tables* (traces, documents, examples) carry the provenance columns on every row.
+*Books* (runs, verdicts, consumption, ...) record what happened; each is written by one module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+
+UNSTATED = "unstated"  # the source does not say
+NOT_APPLICABLE = "not_applicable"  # there is nothing to say
+MIXED = "mixed"  # the parents of a merged row disagree
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+MESSAGE = pa.struct(
+    [
+        ("role", pa.string()),
+        ("content", pa.string()),
+        ("name", pa.string()),
+        ("tool_calls", pa.string()),  # JSON text: arguments differ from tool to tool, the schema must not
+        ("tool_call_id", pa.string()),
+        ("extra", pa.string()),  # JSON text: parts that are not text, by reference and digest
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: what it holds, and whether it may be empty."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table: why it exists, what it holds, who alone writes it."""
+
+    name: str
+    purpose: str
+    writer: str
+    keys: tuple[str, ...]
+    own: tuple[Column, ...]
+    provenance: bool = False
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """All columns in stored order: provenance after what the table holds itself."""
+        return self.own + (PROVENANCE if self.provenance else ())
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of a stored row."""
+        return _schema(self.columns)
+
+    @cached_property
+    def payload(self) -> pa.Schema:
+        """The Arrow schema of what a row says, without where it comes from: what identity is computed over."""
+        return _schema(self.own)
+
+    @cached_property
+    def derivable(self) -> pa.Schema:
+        """What a step may return: the payload, and provenance that a step may state anew."""
+        return _schema(self.own + tuple(column for column in PROVENANCE if column.name in STATED))
+
+
+def _schema(columns: tuple[Column, ...]) -> pa.Schema:
+    return pa.schema([pa.field(column.name, column.type) for column in columns])
+
+
+PROVENANCE = (
+    Column("row_id", pa.binary(), "16 bytes, derived from content: identity across runs and machines"),
+    Column("row_no", pa.int64(), "compact number, unique in the lake, from a lease; never part of an identity"),
+    Column("parents", pa.list_(pa.binary()), "row_ids this row was derived from; empty only for source rows"),
+    Column("parent_nos", pa.list_(pa.int64()), "row_nos of the parents, in the same order"),
+    Column("derivation", pa.string(), "source; joint: all parents were needed; alternative: any one suffices"),
+    Column("source_uri", pa.string(), "the source this row was read from"),
+    Column("source_revision", pa.string(), "digest of the source's content, never of its path"),
+    Column("source_span", pa.string(), "where in the source: bytes:FIRST-END of the decompressed content"),
+    Column("prompt_name", pa.string(), "the prompt that produced the output"),
+    Column("prompt_version", pa.string(), "and its version"),
+    Column("generator", pa.string(), "who wrote the output: model, human, template"),
+    Column("generator_revision", pa.string(), "and its revision"),
+    Column("scorer", pa.string(), "who judged the row"),
+    Column("scorer_revision", pa.string(), "and its revision"),
+    Column("score", pa.float64(), "the judgement", nullable=True),
+    Column("threshold", pa.float64(), "what the judgement was held against", nullable=True),
+    Column("step", pa.string(), "the reader or step that made the row"),
+    Column("step_revision", pa.string(), "its declared revision"),
+    Column("code_revision", pa.string(), "digest over the packages that ran, uncommitted changes included"),
+    Column("run_id", pa.string(), "the run that wrote the row"),
+    Column("extracted_at", TIMESTAMP, "when"),
+    Column("review", pa.string(), "none, approved, rejected or overridden"),
+    Column("reviewer", pa.string(), "by whom"),
+)
+
+STATED = (
+    "prompt_name",
+    "prompt_version",
+    "generator",
+    "generator_revision",
+    "scorer",
+    "scorer_revision",
+    "score",
+    "threshold",
+    "review",
+    "reviewer",
+)
+"""Provenance that a source or a step may state; all other provenance columns are stamped."""
+
+TRACE = TableSpec(
+    "traces",
+    "What deployed models were asked and answered, with the verdict on it.",
+    writer="pipelines.runner",
+    keys=("row_id",),
+    provenance=True,
+    own=(
+        Column("trace_key", pa.string(), "the source's own id of the exchange, or unstated"),
+        Column("happened_at", TIMESTAMP, "when it happened, if the source says", nullable=True),
+        Column("model_requested", pa.string(), "the model that was asked for"),
+        Column("model_answered", pa.string(), "the model that answered"),
+        Column("messages", pa.list_(MESSAGE), "what the model was sent, in order"),
+        Column("response", pa.string(), "what it answered", nullable=True),
+        Column("response_tool_calls", pa.string(), "tool calls of the answer, JSON text", nullable=True),
+        Column("finish_reason", pa.string(), "why it stopped", nullable=True),
+        Column("verdict", pa.string(), "pass, fail or unstated"),
+        Column("correction", pa.string(), "what it should have answered, where somebody said so", nullable=True),
+        Column("input_tokens", pa.int64(), "as the source counts them", nullable=True),
+        Column("output_tokens", pa.int64(), "as the source counts them", nullable=True),
+        Column("extra", pa.string(), "every field of the source that has no column, JSON text", nullable=True),
+    ),
+)
+
+DOCUMENT = TableSpec(
+    "documents",
+    "Knowledge and code that rows are generated from.",
+    writer="pipelines.runner",
+    keys=("row_id",),
+    provenance=True,
+    own=(
+        Column("kind", pa.string(), "markdown, text or code"),
+        Column("title", pa.string(), "as the document says, or unstated"),
+        Column("section", pa.string(), "heading path inside the document", nullable=True),
+        Column("text", pa.string(), "the text"),
+        Column("language", pa.string(), "natural or programming language, or unstated"),
+        Column("metadata", pa.string(), "front matter and the like, JSON text", nullable=True),
+    ),
+)
+
+EXAMPLE = TableSpec(
+    "examples",
+    "What a model can be trained or scored on.",
+    writer="pipelines.runner",
+    keys=("row_id",),
+    provenance=True,
+    own=(
+        Column("task", pa.string(), "classification or generation"),
+        Column("split", pa.string(), "train, gate or report; a source stands on one side only"),
+        Column("kind", pa.string(), "gold: stated by the source; hard: a corrected failure; replay: a kept pass"),
+        Column("messages", pa.list_(MESSAGE), "the input, in order; the answer is not among them"),
+        Column("text", pa.string(), "the last user message: what an encoder reads"),
+        Column("answer", pa.string(), "the answer to learn; for classification the label"),
+        Column("condition", pa.string(), "for evaluation rows: clean or noisy; else not_applicable"),
+    ),
+)
+
+CURRICULUM = TableSpec(
+    "curricula",
+    "Which example rows a training run is offered: one immutable, ordered selection per curriculum.",
+    writer="lineage.curricula",
+    keys=("curriculum", "row_id"),
+    own=(
+        Column("curriculum", pa.string(), "root: SHA-256 over the sorted members, in hex"),
+        Column("row_id", pa.binary(), "the example"),
+        Column("row_no", pa.int64(), "and its number"),
+        Column("slice", pa.string(), "gold, hard or replay"),
+        Column("weight", pa.float64(), "how often it is taken per epoch"),
+        Column("answer", pa.string(), "its answer, for the rules on label balance"),
+        Column("text", pa.string(), "its text, for the rules on leakage"),
+        Column("run_id", pa.string(), "the run that selected it"),
+    ),
+)
+
+EXCLUSION = TableSpec(
+    "exclusions",
+    "Which example rows a curriculum left out, and why.",
+    writer="lineage.curricula",
+    keys=("curriculum", "row_id"),
+    own=(
+        Column("curriculum", pa.string(), "the curriculum that did without it"),
+        Column("row_id", pa.binary(), "the example"),
+        Column("row_no", pa.int64(), "and its number"),
+        Column("reason", pa.string(), "why it was left out"),
+        Column("run_id", pa.string(), "the run that left it out"),
+    ),
+)
+
+QUARANTINE = TableSpec(
+    "quarantine",
+    "Input that no reader could read: kept byte for byte, with the reason.",
+    writer="pipelines.runner",
+    keys=("source_revision", "source_span"),
+    own=(
+        Column("source_uri", pa.string(), "where it came from"),
+        Column("source_revision", pa.string(), "digest of that source's content"),
+        Column("source_span", pa.string(), "where in it"),
+        Column("reader", pa.string(), "who could not read it"),
+        Column("reason", pa.string(), "machine-readable reason"),
+        Column("detail", pa.string(), "what was found and what was expected"),
+        Column("record", pa.binary(), "the bytes themselves"),
+        Column("run_id", pa.string(), "the run that met it"),
+    ),
+)
+
+REJECTED = TableSpec(
+    "rejected",
+    "Rows that a step did not let go on, with the reason.",
+    writer="pipelines.runner",
+    keys=("run_id", "step", "row_id"),
+    own=(
+        Column("row_id", pa.binary(), "the row that was not let on"),
+        Column("row_no", pa.int64(), "and its number; -1 where it was never stored", nullable=False),
+        Column("step", pa.string(), "the step that refused it"),
+        Column("step_revision", pa.string(), "its declared revision"),
+        Column("reason", pa.string(), "machine-readable reason"),
+        Column("scorer", pa.string(), "who judged, or not_applicable"),
+        Column("scorer_revision", pa.string(), "and its revision"),
+        Column("score", pa.float64(), "the judgement, where there was one", nullable=True),
+        Column("threshold", pa.float64(), "what it was held against", nullable=True),
+        Column("run_id", pa.string(), "the run"),
+    ),
+)
+
+LEASE = TableSpec(
+    "leases",
+    "Blocks of row numbers, each reserved before the rows that use it are written. Gaps are allowed.",
+    writer="lineage.tables.leases",
+    keys=("first",),
+    own=(
+        Column("first", pa.int64(), "first number of the block"),
+        Column("count", pa.int64(), "how many"),
+        Column("run_id", pa.string(), "for whom"),
+    ),
+)
+
+RUN = TableSpec(
+    "runs",
+    "What every job did: one event when it starts, one when it ends.",
+    writer="lineage.runs",
+    keys=("run_id", "status"),
+    own=(
+        Column("run_id", pa.string(), "identity of the run, a dash, the attempt"),
+        Column("job", pa.string(), "ingest, curate, finetune, ..."),
+        Column("attempt", pa.int32(), "1 for the first"),
+        Column("parent_run", pa.string(), "the run this one is a part of, or not_applicable"),
+        Column("status", pa.string(), "START, COMPLETE, FAIL or ABORT"),
+        Column("at", TIMESTAMP, "when"),
+        Column("inputs", pa.string(), "what it read: JSON list of table versions and digests"),
+        Column("outputs", pa.string(), "what it wrote: JSON list of table versions"),
+        Column("config", pa.string(), "the resolved config, JSON"),
+        Column("agent", pa.string(), "user, host, process, code digest, JSON"),
+        Column("counts", pa.string(), "rows in, out, merged, rejected, quarantined, ..., JSON"),
+        Column("facets", pa.string(), "whatever else the job measured, JSON"),
+        Column("error", pa.string(), "one sentence, where it failed", nullable=True),
+    ),
+)
+
+VERDICT = TableSpec(
+    "verdicts",
+    "Whether a batch may be used: one verdict per gate, bound to exactly one commit.",
+    writer="lineage.verdicts",
+    keys=("table", "version", "at"),
+    own=(
+        Column("table", pa.string(), "the table that was judged"),
+        Column("version", pa.int64(), "the commit that was judged"),
+        Column("batch", pa.string(), "the run that wrote that commit"),
+        Column("outcome", pa.string(), "pass, fail, or error: a rule that crashed decides nothing"),
+        Column("suite", pa.string(), "the suite of rules"),
+        Column("suite_digest", pa.string(), "SHA-256 of the suite, thresholds included"),
+        Column("rows", pa.int64(), "rows judged"),
+        Column("rules", pa.string(), "each rule: outcome, observed, threshold, failing rows; JSON"),
+        Column("at", TIMESTAMP, "when"),
+        Column("run_id", pa.string(), "the gate's own run"),
+    ),
+)
+
+PLAN = TableSpec(
+    "plans",
+    "Which row a training run means to feed at which step and slot, settled before the first step.",
+    writer="training.finetune",
+    keys=("run_id", "step", "slot"),
+    own=(
+        Column("run_id", pa.string(), "the training run"),
+        Column("step", pa.int32(), "optimiser step, from 0"),
+        Column("slot", pa.int32(), "place within the step; rank r of w takes slots r, r+w, ..."),
+        Column("row_no", pa.int64(), "the example"),
+        Column("row_id", pa.binary(), "and its id"),
+        Column("n_tokens", pa.int32(), "tokens fed"),
+        Column("n_loss_tokens", pa.int32(), "tokens (for classification: rows) that the loss counts"),
+    ),
+)
+
+CONSUMPTION = TableSpec(
+    "consumption",
+    "Which rows each training step ate, recorded as it ate them.",
+    writer="lineage.consumption",
+    keys=("run_id", "step", "slot"),
+    own=(
+        Column("run_id", pa.string(), "the training run, attempt included"),
+        Column("step", pa.int32(), "optimiser step, from 0"),
+        Column("rank", pa.int16(), "the worker"),
+        Column("slot", pa.int32(), "place within the step"),
+        Column("row_no", pa.int64(), "the example that was fed"),
+        Column("loss_tokens", pa.int32(), "tokens (for classification: rows) that counted in the loss"),
+    ),
+)
+
+CHECKPOINT = TableSpec(
+    "checkpoints",
+    "Training states: written last, so its existence means that files and consumption are complete.",
+    writer="lineage.consumption",
+    keys=("run_id", "step"),
+    own=(
+        Column("run_id", pa.string(), "the training run"),
+        Column("step", pa.int32(), "steps taken"),
+        Column("uri", pa.string(), "folder of the adapter"),
+        Column("adapter_digest", pa.string(), "SHA-256 over the adapter's tensors"),
+        Column("base_model", pa.string(), "name of the base model"),
+        Column("base_digest", pa.string(), "SHA-256 of its weights"),
+        Column("curriculum", pa.string(), "root of the curriculum"),
+        Column("plan_digest", pa.string(), "SHA-256 of the plan"),
+        Column("consumption_root", pa.string(), "SHA-256 over (step, slot, row_id) as eaten"),
+        Column("row_bitmap", pa.binary(), "roaring bitmap (64 bit) of the row_nos eaten"),
+        Column("at", TIMESTAMP, "when"),
+    ),
+)
+
+MODEL = TableSpec(
+    "models",
+    "Model versions: a checkpoint under a name.",
+    writer="lineage.models",
+    keys=("name", "version"),
+    own=(
+        Column("name", pa.string(), "the registered model"),
+        Column("version", pa.int64(), "from 1"),
+        Column("run_id", pa.string(), "the training run"),
+        Column("step", pa.int32(), "which checkpoint of it"),
+        Column("adapter_digest", pa.string(), "what the checkpoint must hash to"),
+        Column("at", TIMESTAMP, "when it was registered"),
+    ),
+)
+
+EVENT = TableSpec(
+    "events",
+    "Every move of an alias, with who, why and the evidence. Append-only.",
+    writer="lineage.models",
+    keys=("name", "alias", "at"),
+    own=(
+        Column("kind", pa.string(), "promotion, rollback or recall"),
+        Column("name", pa.string(), "the registered model"),
+        Column("alias", pa.string(), "the alias that moved"),
+        Column("from_version", pa.int64(), "0: the alias did not exist"),
+        Column("to_version", pa.int64(), "0: the alias was removed"),
+        Column("reason", pa.string(), "why"),
+        Column("evidence", pa.string(), "the checks behind it, JSON"),
+        Column("actor", pa.string(), "who"),
+        Column("run_id", pa.string(), "the run that moved it"),
+        Column("at", TIMESTAMP, "when"),
+    ),
+)
+
+PREDICTION = TableSpec(
+    "predictions",
+    "What a model said on an evaluation row: every reported number can be computed from here again.",
+    writer="lineage.report",
+    keys=("run_id", "row_no"),
+    own=(
+        Column("run_id", pa.string(), "the evaluation run"),
+        Column("model_run", pa.string(), "the training run of the model"),
+        Column("row_no", pa.int64(), "the evaluation row"),
+        Column("row_id", pa.binary(), "and its id"),
+        Column("split", pa.string(), "gate or report"),
+        Column("condition", pa.string(), "clean or noisy"),
+        Column("answer", pa.string(), "what is right"),
+        Column("prediction", pa.string(), "what the model said"),
+        Column("confidence", pa.float64(), "how sure it was, 0 to 1"),
+    ),
+)
+
+REPORT = TableSpec(
+    "reports",
+    "Numbers about models: metric, value, n, seed, interval, and where the predictions lie.",
+    writer="lineage.report",
+    keys=("run_id", "metric", "split", "condition"),
+    own=(
+        Column("run_id", pa.string(), "the evaluation run; its rows of `predictions` are the evidence"),
+        Column("model_run", pa.string(), "the training run of the model"),
+        Column("metric", pa.string(), "accuracy, macro_f1, ..."),
+        Column("split", pa.string(), "gate or report"),
+        Column("condition", pa.string(), "clean, noisy or all"),
+        Column("value", pa.float64(), "the number"),
+        Column("low", pa.float64(), "lower end of its 95 % bootstrap interval"),
+        Column("high", pa.float64(), "upper end"),
+        Column("n", pa.int64(), "rows"),
+        Column("seed", pa.int64(), "seed of the bootstrap"),
+        Column("at", TIMESTAMP, "when"),
+    ),
+)
+
+TRIAL = TableSpec(
+    "trials",
+    "The search's log: proposed, scored, failed. The search graph is a fold of it.",
+    writer="search.space",
+    keys=("search_run", "vertex", "event"),
+    own=(
+        Column("search_run", pa.string(), "the search"),
+        Column("vertex", pa.string(), "digest of the recipe"),
+        Column("event", pa.string(), "proposed, scored or failed"),
+        Column("parents", pa.list_(pa.string()), "vertices it was edited from"),
+        Column("recipe", pa.string(), "the recipe, canonical JSON"),
+        Column("run_id", pa.string(), "the child run that tried it, or not_applicable"),
+        Column("score", pa.float64(), "its score on the gate split", nullable=True),
+        Column("at", TIMESTAMP, "when"),
+    ),
+)
+
+ROW_TABLES = (TRACE, DOCUMENT, EXAMPLE)
+BOOKS = (
+    CURRICULUM,
+    EXCLUSION,
+    QUARANTINE,
+    REJECTED,
+    LEASE,
+    RUN,
+    VERDICT,
+    PLAN,
+    CONSUMPTION,
+    CHECKPOINT,
+    MODEL,
+    EVENT,
+    PREDICTION,
+    REPORT,
+    TRIAL,
+)
+TABLES = {spec.name: spec for spec in (*ROW_TABLES, *BOOKS)}
+
+
+def catalogue() -> str:
+    """The catalogue of tables as Markdown: docs/tables.md."""
+    lines = ["# Tables", "", "Generated from `lineage/schemas.py` by `make docs`; change it there.", ""]
+    lines += ["## Provenance columns", "", "On every row of " + ", ".join(f"`{t.name}`" for t in ROW_TABLES) + "."]
+    lines += ["", *_columns(PROVENANCE)]
+    for spec in TABLES.values():
+        lines += ["", f"## {spec.name}", "", spec.purpose, ""]
+        lines += [f"Key: {', '.join(f'`{key}`' for key in spec.keys)}. Written by `{spec.writer}` alone.", ""]
+        lines += _columns(spec.own)
+        if spec.provenance:
+            lines += ["", "And the provenance columns."]
+    return "\n".join(lines) + "\n"
+
+
+def _columns(columns: tuple[Column, ...]) -> list[str]:
+    head = ["| column | type | meaning |", "|---|---|---|"]
+    return head + [
+        f"| `{column.name}` | {_type(column.type)}{', may be null' if column.nullable else ''} | {column.meaning} |"
+        for column in columns
+    ]
+
+
+def _type(kind: pa.DataType) -> str:
+    if kind == pa.list_(MESSAGE):
+        return "list of messages (" + ", ".join(f"`{field.name}`" for field in MESSAGE) + ")"
+    if pa.types.is_list(kind):
+        return f"list of {kind.value_type}"
+    return "timestamp (us, UTC)" if kind == TIMESTAMP else str(kind)
+
+
+if __name__ == "__main__":
+    print(catalogue(), end="")

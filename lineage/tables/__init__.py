@@ -1,0 +1,38 @@
+"""The lake: the only package that imports deltalake.
+
+    layout    where a table lies, which version of it
+    files     write one Parquet file with the statistics that Delta skips by
+    commit    make files visible exactly once; withdraw a commit; replace a run's rows
+    leases    reserve row numbers
+    reads     read a version, whole or only what was admitted; read-only SQL
+
+One error family: TableError; AlreadyStored and UnknownTable are its members.
+"""
+
+from lineage.tables.commit import AlreadyStored, commit, is_stored, record, replace, withdraw
+from lineage.tables.files import WrittenFile, write_file
+from lineage.tables.layout import TableError, TableVersion, UnknownTable, current, resolve
+from lineage.tables.leases import reserve
+from lineage.tables.reads import batches, commits, read, read_batch, sql
+
+__all__ = [
+    "AlreadyStored",
+    "TableError",
+    "TableVersion",
+    "UnknownTable",
+    "WrittenFile",
+    "batches",
+    "commit",
+    "commits",
+    "current",
+    "is_stored",
+    "read",
+    "read_batch",
+    "record",
+    "replace",
+    "reserve",
+    "resolve",
+    "sql",
+    "withdraw",
+    "write_file",
+]

@@ -1,0 +1,180 @@
+"""Make files visible exactly once.
+
+Every commit names the *keys* of what it stores (a source's digest, a run's identity). Per key the table remembers an
+epoch in Delta's transaction identifiers: odd means stored, even means withdrawn or never there. A writer that finds
+its key stored stops; a withdrawal raises the epoch, so that the same source can come again. Two writers of one key
+conflict in Delta's own commit protocol, and the loser looks again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import AddAction, RemoveAction
+
+from infra.settings import Settings
+from lineage.schemas import TableSpec
+from lineage.tables.files import WrittenFile, check
+from lineage.tables.layout import TableError, TableVersion, create_table, location, open_table
+
+_ATTEMPTS = 50  # a commit is milliseconds; fifty lost races in a row are no race any more
+
+
+class AlreadyStored(TableError):
+    """What was to be committed is there already; nothing was written."""
+
+
+def is_stored(settings: Settings, key: str, *, into: TableSpec) -> bool:
+    """Is what this key names in the table (and not withdrawn)?"""
+    table = open_table(settings, into)
+    return table is not None and _epoch(table, key) % 2 == 1
+
+
+def commit(
+    settings: Settings,
+    files: Sequence[WrittenFile],
+    *,
+    into: TableSpec,
+    run_id: str,
+    keys: Sequence[str],
+    facts: Mapping[str, Any] | None = None,
+) -> TableVersion:
+    """Make files visible in one Delta transaction. Raises AlreadyStored when one of the keys is in the table.
+
+    `facts` go into the commit's metadata beside the run id.
+    """
+    for attempt in range(_ATTEMPTS):
+        table = create_table(settings, into)
+        epochs = {key: _epoch(table, key) for key in keys}
+        stored = sorted(key for key, epoch in epochs.items() if epoch % 2 == 1)
+        if stored:
+            raise AlreadyStored(f"'{into.name}' already holds {stored[0]}; nothing was written")
+        metadata = {"stemma.run_id": run_id, "stemma.keys": json.dumps(sorted(keys)), **_text(facts)}
+        try:
+            table.create_write_transaction(
+                [_added(file) for file in files],
+                mode="append",
+                schema=table.schema(),
+                commit_properties=CommitProperties(
+                    custom_metadata=metadata,
+                    app_transactions=[Transaction(key, epoch + 1) for key, epoch in epochs.items()],
+                    max_commit_retries=0,  # a retry would not look at the keys again
+                ),
+            )
+        except CommitFailedError:
+            time.sleep(0.01 * attempt)
+            continue
+        return _written_after(settings, into, table.version(), metadata)
+    raise TableError(f"'{into.name}' could not be committed: {_ATTEMPTS} other writers came first; try again")
+
+
+def withdraw(settings: Settings, batch: TableVersion, *, run_id: str, reason: str) -> TableVersion:
+    """Take a commit's files out of the newest version by a further commit; the batch's own version still shows them.
+
+    Withdrawing twice changes nothing. Raises TableError when the version is not a batch.
+    """
+    spec = batch.spec
+    stored = commit_metadata(settings, batch)
+    if "stemma.keys" not in stored:
+        raise TableError(f"{batch} is not a batch that was stored, so it cannot be withdrawn")
+    keys: list[str] = json.loads(stored["stemma.keys"])
+    for attempt in range(_ATTEMPTS):
+        table = create_table(settings, spec)
+        epochs = {key: _epoch(table, key) for key in keys}
+        files = files_of(settings, batch)
+        present = [path for path in active_files(table) if path in files]
+        if not present and all(epoch % 2 == 0 for epoch in epochs.values()):
+            return TableVersion(spec.name, table.version())
+        now = int(time.time() * 1000)
+        metadata = {"stemma.run_id": run_id, "stemma.withdrawn": str(batch), "stemma.reason": reason}
+        try:
+            table.create_write_transaction(
+                [RemoveAction(path=path, data_change=True, deletion_timestamp=now) for path in present],
+                mode="append",
+                schema=table.schema(),
+                commit_properties=CommitProperties(
+                    custom_metadata=metadata,
+                    app_transactions=[Transaction(key, epoch + epoch % 2) for key, epoch in epochs.items()],
+                    max_commit_retries=0,
+                ),
+            )
+        except CommitFailedError:
+            time.sleep(0.01 * attempt)
+            continue
+        return _written_after(settings, spec, table.version(), metadata)
+    raise TableError(f"{batch} could not be withdrawn: {_ATTEMPTS} other writers came first; try again")
+
+
+def record(settings: Settings, rows: Sequence[Mapping[str, Any]], *, into: TableSpec) -> TableVersion:
+    """Append a few rows to a book."""
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=into.schema)
+    check(table, into)
+    handle = create_table(settings, into)
+    write_deltalake(handle, table, mode="append")
+    return TableVersion(into.name, handle.version())
+
+
+def replace(settings: Settings, rows: pa.Table, *, into: TableSpec, run_id: str) -> TableVersion:
+    """Store a run's rows of a book in place of those an earlier, killed go of the same run may have left."""
+    check(rows, into)
+    handle = create_table(settings, into)
+    properties = CommitProperties(custom_metadata={"stemma.run_id": run_id})
+    if handle.version() > 0:
+        handle.delete(f"run_id = '{run_id}'", commit_properties=properties)
+    if rows.num_rows:
+        write_deltalake(handle, rows, mode="append", commit_properties=properties)
+    return TableVersion(into.name, handle.version())
+
+
+def commit_metadata(settings: Settings, version: TableVersion) -> dict[str, Any]:
+    """What the commit of exactly this version says about itself."""
+    log = _log_entry(settings, version)
+    return next((entry["commitInfo"] for entry in log if "commitInfo" in entry), {})
+
+
+def files_of(settings: Settings, version: TableVersion) -> frozenset[str]:
+    """The files that exactly this commit added, relative to the table."""
+    return frozenset(entry["add"]["path"] for entry in _log_entry(settings, version) if "add" in entry)
+
+
+def active_files(table: DeltaTable) -> list[str]:
+    """The files of a table version, relative to the table."""
+    return pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()
+
+
+def _written_after(settings: Settings, spec: TableSpec, version: int, metadata: Mapping[str, str]) -> TableVersion:
+    """The commit that carries this metadata; others may have committed between our look and our write."""
+    while True:
+        version += 1
+        found = commit_metadata(settings, TableVersion(spec.name, version))
+        if metadata.items() <= found.items():
+            return TableVersion(spec.name, version)
+
+
+def _log_entry(settings: Settings, version: TableVersion) -> list[dict[str, Any]]:
+    from lineage.tables.files import open_filesystem
+
+    filesystem, folder = open_filesystem(settings, location(settings, version.spec))
+    with filesystem.open_input_file(f"{folder}/_delta_log/{version.version:020d}.json") as source:
+        return [json.loads(line) for line in source.read().decode().splitlines() if line]
+
+
+def _epoch(table: DeltaTable, key: str) -> int:
+    return table.transaction_version(key) or 0
+
+
+def _added(file: WrittenFile) -> AddAction:
+    return AddAction(file.path, file.size, {}, int(time.time() * 1000), True, file.statistics)
+
+
+def _text(facts: Mapping[str, Any] | None) -> dict[str, str]:
+    return {f"stemma.{name}": value if isinstance(value, str) else json.dumps(value) for name, value in (facts or {}).items()}
+
+
+__all__ = ["AlreadyStored", "DeltaError", "commit", "is_stored", "record", "replace", "withdraw"]

@@ -1,0 +1,80 @@
+"""Write one Parquet file of a table, with the statistics that Delta skips files by. Runs on any worker."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from infra.settings import Settings
+from lineage.schemas import TableSpec
+from lineage.tables.layout import TableError, location
+
+_SKIPPED_BY = ("row_no", "run_id", "source_revision", "curriculum", "search_run", "split")
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A Parquet file that no reader sees until it is committed."""
+
+    path: str
+    """Relative to the table's folder."""
+
+    rows: int
+    size: int
+    statistics: str
+    """Delta's statistics, JSON."""
+
+
+def write_file(settings: Settings, rows: pa.Table, *, into: TableSpec, name: str) -> WrittenFile:
+    """Write rows as one file `name`.parquet beside the table's others; the same name overwrites, so a retry is safe."""
+    check(rows, into)
+    path = f"{name}.parquet"
+    filesystem, folder = open_filesystem(settings, location(settings, into))
+    filesystem.create_dir(folder, recursive=True)
+    with filesystem.open_output_stream(f"{folder}/{path}") as sink:
+        pq.write_table(rows, sink, compression="zstd", use_dictionary=_dictionary(into), write_statistics=True)
+    size = filesystem.get_file_info(f"{folder}/{path}").size
+    return WrittenFile(path, rows.num_rows, size, json.dumps(_statistics(rows)))
+
+
+def open_filesystem(settings: Settings, uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """The filesystem behind a URI, and the path in it."""
+    if settings.is_local:
+        return pyarrow.fs.LocalFileSystem(), uri
+    return pyarrow.fs.FileSystem.from_uri(uri)
+
+
+def check(rows: pa.Table, spec: TableSpec) -> None:
+    """Raise TableError unless the rows have exactly the table's columns, and none empty that must not be."""
+    if rows.schema != spec.schema:
+        expected = {field.name: field.type for field in spec.schema}
+        found = {field.name: field.type for field in rows.schema}
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise TableError(f"rows for '{spec.name}' do not fit its schema in: {', '.join(wrong) or 'column order'}")
+    for column in spec.columns:
+        if not column.nullable and rows[column.name].null_count:
+            raise TableError(
+                f"column '{column.name}' of '{spec.name}' is empty in {rows[column.name].null_count} of "
+                f"{rows.num_rows} rows; say 'unstated' where the source does not say"
+            )
+
+
+def _dictionary(spec: TableSpec) -> list[str]:
+    text = [field.name for field in spec.schema if pa.types.is_string(field.type)]
+    return [name for name in text if name not in ("text", "response", "record", "source_span")]
+
+
+def _statistics(rows: pa.Table) -> dict[str, Any]:
+    found: dict[str, Any] = {"numRecords": rows.num_rows, "minValues": {}, "maxValues": {}, "nullCount": {}}
+    for name in _SKIPPED_BY:
+        if name in rows.column_names and rows.num_rows:
+            extremes = pc.min_max(rows[name]).as_py()
+            found["minValues"][name], found["maxValues"][name] = extremes["min"], extremes["max"]
+            found["nullCount"][name] = rows[name].null_count
+    return found

@@ -1,0 +1,98 @@
+"""Where a table lies in the lake, and which version of it is meant."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+
+from infra.settings import Settings
+from lineage.schemas import TABLES, TableSpec
+
+
+class TableError(Exception):
+    """Something about stored tables is not as it must be; the message says what, and what to do."""
+
+
+class UnknownTable(TableError):
+    """A table or a version was named that does not exist."""
+
+
+@dataclass(frozen=True, order=True)
+class TableVersion:
+    """One version of one table, written `examples@7`."""
+
+    table: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.table}@{self.version}"
+
+    @property
+    def spec(self) -> TableSpec:
+        """What the table holds."""
+        return TABLES[self.table]
+
+
+# Old versions stay readable: a checkpoint names the versions it was made from, for as long as it lives.
+_CONFIGURATION = {
+    "delta.logRetentionDuration": "interval 36500 days",
+    "delta.deletedFileRetentionDuration": "interval 36500 days",
+}
+
+
+def location(settings: Settings, spec: TableSpec) -> str:
+    """The URI of a table."""
+    return settings.path("tables", spec.name)
+
+
+def open_table(settings: Settings, spec: TableSpec, version: int | None = None) -> DeltaTable | None:
+    """The table at a version (None: the newest), or None where it was never written."""
+    uri = location(settings, spec)
+    if settings.is_local and not Path(uri, "_delta_log").is_dir():
+        return None
+    try:
+        return DeltaTable(uri, version=version, storage_options=dict(settings.storage_options) or None)
+    except TableNotFoundError:
+        return None
+
+
+def create_table(settings: Settings, spec: TableSpec) -> DeltaTable:
+    """The table, made empty if it was never written. Safe to race."""
+    existing = open_table(settings, spec)
+    if existing is not None:
+        return existing
+    if settings.is_local:
+        Path(location(settings, spec)).mkdir(parents=True, exist_ok=True)
+    return DeltaTable.create(
+        location(settings, spec),
+        pa.schema(spec.schema),
+        mode="ignore",
+        configuration=_CONFIGURATION,
+        storage_options=dict(settings.storage_options) or None,
+    )
+
+
+def current(settings: Settings, spec: TableSpec) -> TableVersion | None:
+    """The newest version of a table, or None where it was never written."""
+    table = open_table(settings, spec)
+    return None if table is None else TableVersion(spec.name, table.version())
+
+
+def resolve(settings: Settings, reference: str) -> TableVersion:
+    """The version that `examples@7` or `examples` (the newest) names. Raises UnknownTable."""
+    match = re.fullmatch(r"([a-z_]+)(?:@(\d+))?", reference)
+    if not match or match[1] not in TABLES:
+        raise UnknownTable(f"'{reference}' names no table; expected NAME@VERSION with one of: {', '.join(sorted(TABLES))}")
+    newest = current(settings, TABLES[match[1]])
+    if newest is None:
+        raise UnknownTable(f"table '{match[1]}' was never written in lake '{settings.lake}'")
+    if match[2] is None:
+        return newest
+    if int(match[2]) > newest.version:
+        raise UnknownTable(f"'{reference}' does not exist; the newest version is {newest}")
+    return TableVersion(match[1], int(match[2]))

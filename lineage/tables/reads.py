@@ -1,0 +1,82 @@
+"""Read a version of a table: whole, or only the batches that were admitted; and read-only SQL over the lake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+from deltalake import QueryBuilder
+
+from infra.settings import Settings
+from lineage.schemas import TABLES, TableSpec
+from lineage.tables.commit import commit_metadata
+from lineage.tables.layout import TableError, TableVersion, open_table
+
+
+def read(
+    settings: Settings,
+    table: TableSpec | TableVersion,
+    *,
+    columns: Sequence[str] | None = None,
+    where: pads.Expression | None = None,
+) -> pa.Table:
+    """Rows of a table (the newest version unless a TableVersion is given), in our schema; empty if never written."""
+    spec = table if isinstance(table, TableSpec) else table.spec
+    handle = open_table(settings, spec, None if isinstance(table, TableSpec) else table.version)
+    wanted = pa.schema([spec.schema.field(name) for name in columns]) if columns else spec.schema
+    if handle is None:
+        return wanted.empty_table()
+    dataset = handle.to_pyarrow_dataset()
+    found = dataset.to_table(columns=wanted.names, filter=where)
+    return found.cast(wanted)
+
+
+def read_batch(settings: Settings, version: TableVersion, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows that exactly this commit added."""
+    metadata = commit_metadata(settings, version)
+    run_id = metadata.get("stemma.run_id")
+    if run_id is None or "stemma.keys" not in metadata:
+        raise TableError(f"{version} did not store a batch (it created or withdrew); gate a version that did")
+    return read(settings, version, columns=columns, where=pads.field("run_id") == run_id)
+
+
+def commits(settings: Settings, spec: TableSpec) -> list[dict[str, Any]]:
+    """The table's commits, oldest first: version, and what the commit says about itself."""
+    handle = open_table(settings, spec)
+    return [] if handle is None else sorted(handle.history(), key=lambda entry: entry["version"])
+
+
+def batches(settings: Settings, spec: TableSpec) -> dict[str, TableVersion]:
+    """Run id -> the version in which that run stored its batch, oldest first."""
+    return {
+        entry["stemma.run_id"]: TableVersion(spec.name, entry["version"])
+        for entry in commits(settings, spec)
+        if "stemma.keys" in entry
+    }
+
+
+def withdrawn(settings: Settings, spec: TableSpec) -> dict[str, str]:
+    """Batches that were withdrawn, and why; a batch is written as a table version."""
+    return {
+        entry["stemma.withdrawn"]: entry.get("stemma.reason", "")
+        for entry in commits(settings, spec)
+        if "stemma.withdrawn" in entry
+    }
+
+
+def sql(settings: Settings, statement: str, *, tables: Iterable[str] | None = None) -> pa.Table:
+    """Run one read-only SQL statement (DataFusion) over the lake's tables."""
+    builder = QueryBuilder()
+    for name in tables or TABLES:
+        handle = open_table(settings, TABLES[name])
+        if handle is not None:
+            builder = builder.register(name, handle)
+    return pa.table(builder.execute(statement).read_all())
+
+
+def keys_of(metadata: dict[str, Any]) -> list[str]:
+    """The keys that a commit stored."""
+    return json.loads(metadata.get("stemma.keys", "[]"))

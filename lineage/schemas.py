@@ -162,7 +162,7 @@ EXAMPLE = TableSpec(
     own=(
         Column("task", pa.string(), "classification or generation"),
         Column("split", pa.string(), "train, gate or report; a source stands on one side only"),
-        Column("kind", pa.string(), "gold: stated by the source; hard: a corrected failure; replay: a kept pass"),
+        Column("kind", pa.string(), "stated: the source gives the answer; corrected: a failure with its correction; passed"),
         Column("messages", pa.list_(MESSAGE), "the input, in order; the answer is not among them"),
         Column("text", pa.string(), "the last user message: what an encoder reads"),
         Column("answer", pa.string(), "the answer to learn; for classification the label"),
@@ -179,7 +179,7 @@ CURRICULUM = TableSpec(
         Column("curriculum", pa.string(), "root: SHA-256 over the sorted members, in hex"),
         Column("row_id", pa.binary(), "the example"),
         Column("row_no", pa.int64(), "and its number"),
-        Column("slice", pa.string(), "gold, hard or replay"),
+        Column("slice", pa.string(), "gold: corrected or stated; hard: passes near the boundary; replay: the parent's rows"),
         Column("weight", pa.float64(), "how often it is taken per epoch"),
         Column("answer", pa.string(), "its answer, for the rules on label balance"),
         Column("text", pa.string(), "its text, for the rules on leakage"),

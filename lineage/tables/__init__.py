@@ -13,7 +13,7 @@ from lineage.tables.commit import AlreadyStored, commit, is_stored, record, repl
 from lineage.tables.files import WrittenFile, write_file
 from lineage.tables.layout import TableError, TableVersion, UnknownTable, current, resolve
 from lineage.tables.leases import reserve
-from lineage.tables.reads import batches, commits, read, read_batch, sql
+from lineage.tables.reads import batch_with, batches, commits, facts, read, read_batch, sql
 
 __all__ = [
     "AlreadyStored",
@@ -21,10 +21,12 @@ __all__ = [
     "TableVersion",
     "UnknownTable",
     "WrittenFile",
+    "batch_with",
     "batches",
     "commit",
     "commits",
     "current",
+    "facts",
     "is_stored",
     "read",
     "read_batch",

@@ -58,6 +58,19 @@ def batches(settings: Settings, spec: TableSpec) -> dict[str, TableVersion]:
     }
 
 
+def batch_with(settings: Settings, key: str, *, into: TableSpec) -> TableVersion | None:
+    """The version in which what this key names was stored last, or None; also of a batch that was withdrawn."""
+    found = [e["version"] for e in commits(settings, into) if key in json.loads(e.get("stemma.keys", "[]"))]
+    return TableVersion(into.name, max(found)) if found else None
+
+
+def facts(settings: Settings, version: TableVersion) -> dict[str, Any]:
+    """What the writer of a batch put into its commit beside the rows."""
+    metadata = commit_metadata(settings, version)
+    names = [name for name in metadata if name.startswith("stemma.") and metadata[name][:1] in "[{"]
+    return {name.removeprefix("stemma."): json.loads(metadata[name]) for name in names}
+
+
 def withdrawn(settings: Settings, spec: TableSpec) -> dict[str, str]:
     """Batches that were withdrawn, and why; a batch is written as a table version."""
     return {
@@ -76,7 +89,3 @@ def sql(settings: Settings, statement: str, *, tables: Iterable[str] | None = No
             builder = builder.register(name, handle)
     return pa.table(builder.execute(statement).read_all())
 
-
-def keys_of(metadata: dict[str, Any]) -> list[str]:
-    """The keys that a commit stored."""
-    return json.loads(metadata.get("stemma.keys", "[]"))

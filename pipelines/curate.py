@@ -1,0 +1,101 @@
+"""The job behind `stemma curate`: admitted traces become one batch of examples; what does not is in `rejected`."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from infra.models import resolve
+from infra.runtime import Runtime
+from lineage import tables, verdicts
+from lineage.runs import Outcome, Run, carry_out
+from lineage.schemas import TRACE
+from pipelines.runner import derive
+from pipelines.step import Step
+from pipelines.steps.duplicates import MergeDuplicates
+from pipelines.steps.judged import ExampleFromTrace
+from pipelines.steps.neighbours import NeighbourAgreement
+from pipelines.steps.poison import ExcludePoison
+
+
+class CurateError(Exception):
+    """There is nothing to curate; the message says why."""
+
+
+class CurateConfig(BaseModel):
+    """What `stemma curate` takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sources: tuple[str, ...] = ("*",)
+    """Which traces: patterns that one of must match the source's URI."""
+
+    task: Literal["classification", "generation"] = "classification"
+    """What a model is to learn from the rows."""
+
+    split: Literal["train", "gate", "report"] = "train"
+    """On which side these sources stand. A source stands on one side for ever."""
+
+    condition: Literal["not_applicable", "clean", "noisy"] = "not_applicable"
+    """For evaluation rows: under which condition they were taken."""
+
+    exclude_poison: bool = True
+    """Keep prompt injection, jailbreaks, gibberish and empty requests out (D7)."""
+
+    merge_duplicates: bool = True
+    """Merge equal examples and refuse questions with conflicting answers."""
+
+    scorer_base_model: str | None = "all-MiniLM-L6-v2"
+    """Base model whose embeddings the neighbour-agreement scorer compares; none switches the scorer off."""
+
+    neighbours: int = Field(10, ge=1)
+    """How many neighbours the scorer asks."""
+
+    least_agreement: float = Field(0.05, ge=0, le=1)
+    """Below this share of agreeing neighbours a row is rejected. Low on purpose: a lone right row is worth more
+    than the few wrong ones it would cost to lose it; what is systematically wrong is found by its provenance."""
+
+
+def curate(runtime: Runtime, config: CurateConfig, *, parent: Run | None = None) -> Outcome:
+    """Derive examples from all admitted traces of the named sources. Raises CurateError when there are none."""
+    version = tables.current(runtime.settings, TRACE)
+    traces = select(runtime, config)
+    if version is None or not traces.num_rows:
+        raise CurateError(
+            f"no admitted traces match sources {list(config.sources)}; ingest and gate them first: stemma status"
+        )
+    inputs = sorted({f"traces:{batch}" for batch in traces["run_id"].to_pylist()})
+    steps = steps_of(config)
+
+    def work(run: Run) -> Outcome:
+        batch, counts = derive(runtime, traces, steps=steps, run=run, key=f"run:{run.identity}")
+        return Outcome((str(batch),), counts)
+
+    return carry_out(runtime, "curate", config=config.model_dump(), inputs=inputs, work=work, parent=parent)
+
+
+def select(runtime: Runtime, config: CurateConfig) -> pa.Table:
+    """The admitted traces whose source matches, ordered by row id."""
+    traces = verdicts.read_admitted(runtime.settings, TRACE)
+    chosen = {
+        uri: any(fnmatchcase(uri, pattern) for pattern in config.sources)
+        for uri in set(traces["source_uri"].to_pylist())
+    }
+    matching = traces.filter(pa.array([chosen[uri] for uri in traces["source_uri"].to_pylist()], pa.bool_()))
+    return matching.sort_by("row_id")
+
+
+def steps_of(config: CurateConfig) -> tuple[Step, ...]:
+    """The steps that a config asks for, in order."""
+    steps: list[Step] = [ExampleFromTrace(config.task, config.split, config.condition)]
+    if config.exclude_poison:
+        steps.append(ExcludePoison())
+    if config.merge_duplicates:
+        steps.append(MergeDuplicates())
+    if config.scorer_base_model is not None:
+        base = resolve(config.scorer_base_model)
+        steps.append(NeighbourAgreement(base.name, base.digest, config.neighbours, config.least_agreement))
+    return tuple(steps)

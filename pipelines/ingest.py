@@ -1,0 +1,121 @@
+"""The job behind `stemma ingest`: sources become one batch of traces, each row once, unreadable lines in quarantine.
+
+    survey (digest, lines) -> lease of row numbers -> parse and write on Ray -> quarantine -> one commit
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from infra.runtime import Runtime
+from infra.storage import SourceFile, expand, open_source, survey
+from lineage import tables
+from lineage.rows import canonical_json
+from lineage.runs import Outcome, Run, carry_out
+from lineage.tables import TableVersion
+from pipelines.readers import Reader
+from pipelines.readers.chat_completions import ChatCompletions
+from pipelines.readers.field_map import FieldMap
+from pipelines.runner import read_sources
+from pipelines.text import parse_json_line
+
+log = logging.getLogger("stemma.ingest")
+
+FORMATS: dict[str, Reader] = {"chat_completions": ChatCompletions()}
+
+
+class IngestError(Exception):
+    """Nothing could be ingested; the message says why."""
+
+
+class IngestConfig(BaseModel):
+    """What `stemma ingest` takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sources: tuple[str, ...]
+    """Files, folders or globs."""
+
+    format: str = "auto"
+    """A format's name, or auto: seen from the first records."""
+
+    field_map: str | None = None
+    """A TOML file that maps fields to columns, for JSON lines of any other shape."""
+
+
+def ingest(runtime: Runtime, config: IngestConfig, *, parent: Run | None = None) -> Outcome:
+    """Store the sources' rows as one commit. Sources that are stored already, byte for byte, are passed over.
+
+    The outcome's outputs name the commits that hold the sources, whenever they were made. Raises IngestError when
+    no record could be read, StorageError when a source cannot be.
+    """
+    found = {uri: survey(uri) for uri in expand(config.sources)}
+    readers = {uri: choose_reader(source, config) for uri, source in found.items()}
+    # Copies of one content are one source, under the first of their paths.
+    by_key = {source_key(source, readers[uri]): uri for uri, source in sorted(found.items(), reverse=True)}
+
+    def work(run: Run) -> Outcome:
+        fresh = {key: uri for key, uri in by_key.items() if not _is_stored(runtime, key, readers[uri])}
+        counts = {"sources": len(found), "sources_stored_before": len(by_key) - len(fresh)}
+        if fresh:
+            pairs = [(found[uri], readers[uri]) for uri in fresh.values()]
+            counts |= read_sources(runtime, pairs, run=run, keys=list(fresh))
+        versions = {version for key, uri in by_key.items() if (version := _version_of(runtime, key, readers[uri]))}
+        if not versions:
+            raise IngestError(f"no record of {len(fresh)} sources could be read; see table 'quarantine' for the reasons")
+        return Outcome(tuple(str(version) for version in sorted(versions)), counts)
+
+    inputs = [f"{uri}#{source.revision}" for uri, source in found.items()]
+    recorded = {"format": config.format, "readers": {uri: _identity(reader) for uri, reader in readers.items()}}
+    return carry_out(runtime, "ingest", config=recorded, inputs=inputs, work=work, parent=parent)
+
+
+def source_key(source: SourceFile, reader: Reader) -> str:
+    """What the commit protocol knows a source by: its content and who read it, not its path."""
+    return f"source:{source.revision}:{_identity(reader)}"
+
+
+def choose_reader(source: SourceFile, config: IngestConfig) -> Reader:
+    """The reader that the config names, or that recognises the source's first readable records."""
+    if config.field_map is not None:
+        return FieldMap.load(config.field_map)
+    if config.format != "auto":
+        if config.format not in FORMATS:
+            raise IngestError(f"unknown format '{config.format}'; known: auto, {', '.join(FORMATS)}, or give a field map")
+        return FORMATS[config.format]
+    for record in _first_records(source):
+        for name, reader in FORMATS.items():
+            if reader.recognises(record):
+                log.info("ingest: %s looks like %s", source.uri, name)
+                return reader
+    raise IngestError(
+        f"source '{source.uri}' has no known format in its first records; name one with --format or give --field-map"
+    )
+
+
+def _is_stored(runtime: Runtime, key: str, reader: Reader) -> bool:
+    return tables.is_stored(runtime.settings, key, into=reader.writes)
+
+
+def _version_of(runtime: Runtime, key: str, reader: Reader) -> TableVersion | None:
+    return tables.batch_with(runtime.settings, key, into=reader.writes)
+
+
+def _first_records(source: SourceFile, most: int = 20) -> Sequence[Mapping[str, Any]]:
+    with open_source(source.uri) as stream:
+        lines = [line for _, line in zip(range(most), stream, strict=False)]
+    parsed = (parse_json_line(line) for line in lines)
+    return [record for record in parsed if isinstance(record, Mapping)]
+
+
+def _identity(reader: Reader) -> str:
+    fingerprint = reader.fingerprint
+    if not fingerprint.parameters:
+        return f"{fingerprint.name}@{fingerprint.revision}"
+    digest = hashlib.sha256(canonical_json(dict(fingerprint.parameters))).hexdigest()[:12]
+    return f"{fingerprint.name}@{fingerprint.revision}:{digest}"

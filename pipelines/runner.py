@@ -1,0 +1,347 @@
+"""Runs readers and steps on Ray Data, stamps what they make, and stores it. The only caller of lineage.stamp.
+
+Both paths end alike: rows and rejections leave the workers as Arrow blocks, row numbers are leased, files are
+written beside the table, the losses (quarantine, rejected) are committed, and one commit makes the rows visible.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from infra.runtime import Runtime
+from infra.settings import Settings
+from infra.storage import Block, SourceFile, records
+from lineage import tables
+from lineage.rows import Derivation, Fingerprint, Rejection, RowError
+from lineage.runs import Run, code_revision
+from lineage.schemas import QUARANTINE, REJECTED, TableSpec
+from lineage.stamp import Source, SourceRecord, Stamp, stamp_derived, stamp_source
+from lineage.tables import TableVersion, WrittenFile
+from pipelines.readers import Reader, Unreadable
+from pipelines.step import Step
+from pipelines.text import decode_json_object
+
+log = logging.getLogger("stemma.runner")
+
+
+class RunnerError(Exception):
+    """A job's balance does not come out; nothing was committed."""
+
+
+# ---------------------------------------------------------------- sources
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One block of one source for one worker."""
+
+    block: Block
+    source: Source
+    reader: Reader
+    first_row_no: int
+    name: str
+
+
+def read_sources(
+    runtime: Runtime, sources: Sequence[tuple[SourceFile, Reader]], *, run: Run, keys: Sequence[str]
+) -> dict[str, int]:
+    """Read sources and commit their rows as one batch under `keys`. Returns the counts; commits nothing if no row."""
+    settings = runtime.settings
+    into = sources[0][1].writes
+    stamp = Stamp(run.id, code_revision(), runtime.now())
+    tasks = _tasks(settings, sources, run)
+    stored = _stored_ids(settings, into)
+    ray = runtime.ray()
+
+    def on_worker(row: dict[str, Any]) -> dict[str, bytes]:
+        result = _read_block(tasks[row["id"]], settings=settings, into=into, stamp=stamp, stored=stored)
+        return {"result": pickle.dumps(result)}
+
+    results = ray.data.range(len(tasks), override_num_blocks=len(tasks)).map(on_worker).take_all()
+    done = [pickle.loads(row["result"]) for row in results]
+    quarantine = pa.concat_tables([result["quarantine"] for result in done])
+    files: list[WrittenFile] = [result["file"] for result in done if result["file"] is not None]
+    counts = {name: sum(result["counts"][name] for result in done) for name in done[0]["counts"]}
+    check_balance(counts)
+    tables.replace(settings, quarantine, into=QUARANTINE, run_id=run.id)
+    if files or counts["known"]:
+        tables.commit(settings, files, into=into, run_id=run.id, keys=keys, facts={"counts": counts})
+    log.info("ingest %s: %s", run.id, _counted(counts))
+    return counts
+
+
+def _tasks(settings: Settings, sources: Sequence[tuple[SourceFile, Reader]], run: Run) -> list[_Task]:
+    """One task per block; a record's numbers follow from its line, so that workers need not agree on anything."""
+    needed = sum(source.lines * reader.rows_per_record for source, reader in sources)
+    next_no = tables.reserve(settings, needed, run_id=run.id)
+    tasks: list[_Task] = []
+    for source, reader in sources:
+        origin = Source(source.uri, source.revision, source.first_record)
+        for block in source.blocks:
+            tasks.append(_Task(block, origin, reader, next_no, f"{run.id}-{len(tasks):05d}"))
+            next_no += block.lines * reader.rows_per_record
+    return tasks
+
+
+def _read_block(
+    task: _Task, *, settings: Settings, into: TableSpec, stamp: Stamp, stored: frozenset[bytes]
+) -> dict[str, Any]:
+    """Parse one block and write its rows; runs on a worker, and on a three-line file without Ray."""
+    read: list[SourceRecord] = []
+    numbers: list[int] = []
+    quarantine: list[dict[str, Any]] = []
+    per_record = task.reader.rows_per_record
+    for line, position, record in records(task.block):
+        try:
+            rows = task.reader.read(decode_json_object(record))
+        except Unreadable as error:
+            quarantine.append(_quarantined(task, position, record, error.reason, error.detail, stamp))
+        except Exception as error:  # one poison record costs one record, whatever it did to the reader
+            quarantine.append(_quarantined(task, position, record, "reader_failed", repr(error), stamp))
+        else:
+            read.append(SourceRecord(position, record, rows))
+            first = task.first_row_no + (line - task.block.lines_before) * per_record
+            numbers.extend(range(first, first + len(rows)))
+    stamped = stamp_source(
+        read, into=into, source=task.source, reader=task.reader.fingerprint, stamp=stamp
+    )
+    stamped = _with(stamped, "row_no", pa.array(numbers, pa.int64()))
+    fresh = _without_ids(stamped, stored)
+    file = tables.write_file(settings, fresh, into=into, name=task.name) if fresh.num_rows else None
+    counts = {
+        "in": len(read) + len(quarantine),
+        "created": stamped.num_rows - len(read),
+        "out": stamped.num_rows,
+        "merged": 0,
+        "rejected": 0,
+        "quarantined": len(quarantine),
+        "known": stamped.num_rows - fresh.num_rows,
+    }
+    return {
+        "file": file,
+        "quarantine": pa.Table.from_pylist(quarantine, schema=QUARANTINE.schema),
+        "counts": counts,
+    }
+
+
+def _quarantined(
+    task: _Task, position: int, record: bytes, reason: str, detail: str, stamp: Stamp
+) -> dict[str, Any]:
+    return {
+        "source_uri": task.source.uri,
+        "source_revision": task.source.revision,
+        "source_span": f"bytes:{position}-{position + len(record)}",
+        "reader": task.reader.fingerprint.name,
+        "reason": reason,
+        "detail": detail[:500],
+        "record": record,
+        "run_id": stamp.run_id,
+    }
+
+
+# ---------------------------------------------------------------- steps
+
+_REJECTION = pa.struct(
+    [
+        ("step", pa.string()),
+        ("step_revision", pa.string()),
+        ("reason", pa.string()),
+        ("scorer", pa.string()),
+        ("scorer_revision", pa.string()),
+        ("score", pa.float64()),
+        ("threshold", pa.float64()),
+    ]
+)
+_MARK = "rejection"  # null on rows that go on; rejected rows ride along, so that one pass brings back both
+
+
+def derive(
+    runtime: Runtime, rows: pa.Table, *, steps: Sequence[Step], run: Run, key: str
+) -> tuple[TableVersion, dict[str, int]]:
+    """Run a tuple of steps over stored rows and commit what they make as one batch.
+
+    Returns the batch's version and the counts. What an earlier, killed go of the same run (`key`) committed is
+    found and returned. Raises RunnerError, before anything is committed, when a row is unaccounted for.
+    """
+    settings = runtime.settings
+    into = steps[-1].writes
+    _check_chain(steps)
+    if tables.is_stored(settings, key, into=into):
+        found = tables.batch_with(settings, key, into=into)
+        assert found is not None
+        return found, tables.facts(settings, found)["counts"]
+    stamp = Stamp(run.id, code_revision(), runtime.now())
+    blocks = _run_steps(runtime, rows, steps, stamp)
+    finished = pa.concat_tables(blocks)
+    made = _live(finished).select(into.schema.names).cast(into.schema)
+    rejected = _rejections(finished, run)
+    fresh = _without_ids(made, _stored_ids(settings, into))
+    counts = _count(rows, made, fresh, rejected)
+    check_balance(counts)
+    first = tables.reserve(settings, fresh.num_rows, run_id=run.id)
+    fresh = _with(fresh, "row_no", pa.array(range(first, first + fresh.num_rows), pa.int64()))
+    files = [tables.write_file(settings, fresh, into=into, name=f"{run.id}-00000")] if fresh.num_rows else []
+    tables.replace(settings, rejected, into=REJECTED, run_id=run.id)
+    version = tables.commit(settings, files, into=into, run_id=run.id, keys=[key], facts={"counts": counts})
+    log.info("derive %s: %s", run.id, _counted(counts))
+    return version, counts
+
+
+def check_balance(counts: Mapping[str, int]) -> None:
+    """rows in (+ created) = rows out + merged + rejected + quarantined. Raises RunnerError."""
+    left = counts["in"] + counts["created"]
+    right = counts["out"] + counts["merged"] + counts["rejected"] + counts.get("quarantined", 0)
+    if left != right or counts["created"] < 0:
+        raise RunnerError(f"rows do not balance: {_counted(counts)}")
+
+
+def apply(step: Step, batch: pa.Table, *, steps: Sequence[Fingerprint], stamp: Stamp) -> pa.Table:
+    """One step over one batch, stamped; rejected rows are marked and kept. An ordinary function, without Ray.
+
+    A batch that makes the step raise is tried again row by row (scope row), so one poison row costs one row.
+    """
+    live, dead = _live(batch), _dead(batch)
+    if not live.num_rows:
+        return _marked(dead, step.writes)
+    try:
+        derivation = step.derive(live.drop_columns([_MARK]))
+        derivation.check_covers(live.num_rows)
+    except Exception as error:
+        if step.scope != "row" or isinstance(error, RowError):
+            raise
+        if live.num_rows == 1:
+            derivation = _refuse_all(step, live, f"step_failed:{type(error).__name__}")
+        else:
+            singles = [apply(step, live.slice(i, 1), steps=steps, stamp=stamp) for i in range(live.num_rows)]
+            return pa.concat_tables([*singles, _marked(dead, step.writes)])
+    made = stamp_derived(derivation, live, into=step.writes, steps=steps, stamp=stamp)
+    made = made.append_column(_MARK, pa.nulls(made.num_rows, _REJECTION))
+    lost = _reject(live, step, derivation.rejected)
+    return pa.concat_tables([made, _marked(lost, step.writes), _marked(dead, step.writes)])
+
+
+def _run_steps(runtime: Runtime, rows: pa.Table, steps: Sequence[Step], stamp: Stamp) -> list[pa.Table]:
+    """All steps over all rows; a table-scope step sees one block with everything."""
+    ray = runtime.ray()
+    batch = rows.append_column(_MARK, pa.nulls(rows.num_rows, _REJECTION))
+    dataset = ray.data.from_arrow(batch.combine_chunks()).repartition(max(1, min(8, rows.num_rows // 1000)))
+    for position, step in enumerate(steps):
+        identifying = tuple(s.fingerprint for s in steps[: position + 1] if s.identifies) or (step.fingerprint,)
+        if step.scope == "table":
+            dataset = dataset.repartition(1)
+        dataset = dataset.map_batches(
+            _applied(step, identifying, stamp), batch_format="pyarrow", batch_size=None, zero_copy_batch=True
+        )
+    wanted = pa.schema([*steps[-1].writes.schema, pa.field(_MARK, _REJECTION)])
+    blocks = [ray.get(ref) for ref in dataset.to_arrow_refs()]
+    return [wanted.empty_table(), *(block.select(wanted.names).cast(wanted) for block in blocks if block.num_rows)]
+
+
+def _applied(step: Step, steps: Sequence[Fingerprint], stamp: Stamp) -> Callable[[pa.Table], pa.Table]:
+    def on_worker(batch: pa.Table) -> pa.Table:
+        return apply(step, batch, steps=steps, stamp=stamp) if batch.num_rows else batch
+
+    return on_worker
+
+
+def _check_chain(steps: Sequence[Step]) -> None:
+    for before, after in zip(steps, steps[1:], strict=False):
+        if before.writes is not after.reads:
+            raise RunnerError(f"{before.name} writes {before.writes.name}, but {after.name} reads {after.reads.name}")
+
+
+def _live(batch: pa.Table) -> pa.Table:
+    return batch.filter(pc.is_null(batch[_MARK]))
+
+
+def _dead(batch: pa.Table) -> pa.Table:
+    return batch.filter(pc.is_valid(batch[_MARK]))
+
+
+def _refuse_all(step: Step, live: pa.Table, reason: str) -> Derivation:
+    nothing = step.writes.payload.empty_table()
+    return Derivation(nothing, [], {i: Rejection(reason) for i in range(live.num_rows)})
+
+
+def _reject(live: pa.Table, step: Step, rejected: Mapping[int, Rejection]) -> pa.Table:
+    positions = sorted(rejected)
+    marks = [
+        {
+            "step": step.name,
+            "step_revision": str(step.revision),
+            "reason": rejected[position].reason,
+            "scorer": rejected[position].scorer,
+            "scorer_revision": rejected[position].scorer_revision,
+            "score": rejected[position].score,
+            "threshold": rejected[position].threshold,
+        }
+        for position in positions
+    ]
+    return _with(live.take(pa.array(positions, pa.int64())), _MARK, pa.array(marks, _REJECTION))
+
+
+def _marked(rows: pa.Table, spec: TableSpec) -> pa.Table:
+    """Rejected rows in the shape of what comes next; what they do not have is null."""
+    columns = {
+        field.name: rows[field.name] if field.name in rows.column_names else pa.nulls(rows.num_rows, field.type)
+        for field in [*spec.schema, pa.field(_MARK, _REJECTION)]
+    }
+    return pa.table(columns)
+
+
+def _rejections(finished: pa.Table, run: Run) -> pa.Table:
+    """One row of `rejected` per stored row behind each rejected one."""
+    found: list[dict[str, Any]] = []
+    for row in _dead(finished).select(["row_id", "row_no", "parents", "parent_nos", _MARK]).to_pylist():
+        stored = [(row["row_id"], row["row_no"])]
+        if row["row_no"] < 0:
+            stored = list(zip(row["parents"], row["parent_nos"], strict=True))
+        found.extend({"row_id": i, "row_no": n, **row[_MARK], "run_id": run.id} for i, n in stored)
+    return pa.Table.from_pylist(found, schema=REJECTED.schema)
+
+
+def _count(rows: pa.Table, made: pa.Table, fresh: pa.Table, rejected: pa.Table) -> dict[str, int]:
+    used = set(pc.list_flatten(made["parents"]).to_pylist())
+    lost = set(rows["row_id"].to_pylist()) - used - set(rejected["row_id"].to_pylist())
+    if lost:
+        raise RunnerError(f"{len(lost)} of {rows.num_rows} rows are neither derived from nor rejected")
+    edges = pc.sum(pc.list_value_length(made["parents"])).as_py() or 0
+    return {
+        "in": rows.num_rows,
+        "created": edges + rejected.num_rows - rows.num_rows,
+        "out": made.num_rows,
+        "merged": edges - made.num_rows,
+        "rejected": rejected.num_rows,
+        "known": made.num_rows - fresh.num_rows,
+    }
+
+
+# ---------------------------------------------------------------- both
+
+
+def _stored_ids(settings: Settings, into: TableSpec) -> frozenset[bytes]:
+    return frozenset(tables.read(settings, into, columns=["row_id"])["row_id"].to_pylist())
+
+
+def _without_ids(rows: pa.Table, stored: frozenset[bytes]) -> pa.Table:
+    """Rows whose id is not stored yet: what came before, by whatever path, is not stored twice."""
+    if not stored:
+        return rows
+    return rows.filter(pa.array([row_id not in stored for row_id in rows["row_id"].to_pylist()], pa.bool_()))
+
+
+def _with(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    position = rows.column_names.index(name)
+    return rows.set_column(position, rows.schema.field(name), values)
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in counts.items() if number)
+

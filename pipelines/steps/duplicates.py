@@ -1,0 +1,46 @@
+"""Equal examples become one row that remembers all of them; equal questions with different answers are refused."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+
+from lineage.rows import Derivation, Rejection
+from lineage.schemas import EXAMPLE
+from pipelines.step import Step, keep
+from pipelines.text import normalised
+
+
+@dataclass(frozen=True)
+class MergeDuplicates(Step):
+    """Merges rows of equal text (case, width and space folded) and answer: any one of its parents suffices.
+
+    The merged row says what its first parent, by row id, says. Where one question was answered in several ways,
+    nobody knows which is right: all are rejected as `conflicting_answers`.
+    """
+
+    reads: ClassVar = EXAMPLE
+    writes: ClassVar = EXAMPLE
+    revision: ClassVar = 1
+    scope: ClassVar = "table"
+
+    def derive(self, rows: pa.Table) -> Derivation:
+        """Groups of equal rows in, one row each out."""
+        groups: dict[tuple[str, str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        ids = rows["row_id"].to_pylist()
+        columns = zip(*(rows[name].to_pylist() for name in ("text", "split", "condition", "answer")), strict=True)
+        for index, (text, split, condition, answer) in enumerate(columns):
+            groups[normalised(text), split, condition][answer].append(index)
+        rejected: dict[int, Rejection] = {}
+        merged: list[tuple[int, ...]] = []
+        for answers in groups.values():
+            if len(answers) > 1:
+                reason = Rejection("conflicting_answers", scorer=self.name, scorer_revision=str(self.revision))
+                rejected.update(dict.fromkeys((i for equal in answers.values() for i in equal), reason))
+            else:
+                merged.extend(tuple(sorted(equal, key=ids.__getitem__)) for equal in answers.values())
+        merged.sort(key=lambda equal: ids[equal[0]])
+        return Derivation(keep(rows, [equal[0] for equal in merged]), merged, rejected, kind="alternative")

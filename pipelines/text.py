@@ -1,0 +1,38 @@
+"""Text as the steps compare it, and lines as the readers take them."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from typing import Any
+
+from pipelines.readers import Unreadable
+
+
+def normalised(text: str) -> str:
+    """Case, width and space folded away: texts that are equal then count as duplicates."""
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).strip().casefold()
+
+
+def decode_json_object(record: bytes) -> dict[str, Any]:
+    """A record as a JSON object. Raises Unreadable with what was found instead."""
+    try:
+        value = json.loads(record.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise Unreadable("not_utf8", f"byte {error.start} is no UTF-8") from error
+    except ValueError as error:
+        raise Unreadable("not_json", str(error)) from error
+    except RecursionError as error:
+        raise Unreadable("too_deep", "nested too deeply") from error
+    if not isinstance(value, dict):
+        raise Unreadable("not_an_object", f"a JSON {type(value).__name__}, expected an object")
+    return value
+
+
+def parse_json_line(record: bytes) -> dict[str, Any] | None:
+    """A record as a JSON object, or None: for looking at a source before anybody reads it in earnest."""
+    try:
+        return decode_json_object(record)
+    except Unreadable:
+        return None

@@ -1,9 +1,9 @@
 """The one live thing: a Ray session, a clock, a log, progress. Everything else is a frozen value.
 
-    with Runtime(settings) as runtime:
-        runtime.ray()               # starts Ray on first use, once
-        runtime.now()               # the only clock
-        runtime.log("curate", ...)  # numbers with ids
+with Runtime(settings) as runtime:
+    runtime.ray()               # starts Ray on first use, once
+    runtime.now()               # the only clock
+    runtime.log("curate", ...)  # numbers with ids
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ log = logging.getLogger("stemma")
 class Runtime:
     """Holds what is alive during one command; a context manager that ends what it started."""
 
-    def __init__(self, settings: Settings, *, now: Callable[[], dt.datetime] | None = None, num_cpus: int | None = None):
+    def __init__(
+        self, settings: Settings, *, now: Callable[[], dt.datetime] | None = None, num_cpus: int | None = None
+    ):
         self.settings = settings
         self._now = now or (lambda: dt.datetime.now(dt.UTC))
         self._num_cpus = num_cpus

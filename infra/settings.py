@@ -65,13 +65,17 @@ def writable_folder(folder: Path) -> Path:
         raise SettingsError(f"lake '{folder}' is a file, expected a folder; choose another with --lake")
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not os.access(existing, os.W_OK | os.X_OK) or not existing.is_dir():
-        raise SettingsError(f"lake '{folder}' cannot be written ('{existing}' is read-only for you); choose --lake")
+        raise SettingsError(
+            f"lake '{folder}' cannot be written ('{existing}' is read-only for you); choose --lake"
+        )
     return folder
 
 
 def test_data_folder() -> Path:
     """The folder of real data that tests marked `data` read (STEMMA_TEST_DATA, default ../shared/data)."""
-    return Path(os.environ.get("STEMMA_TEST_DATA") or Path(__file__).parents[1] / ".." / "shared" / "data").resolve()
+    return Path(
+        os.environ.get("STEMMA_TEST_DATA") or Path(__file__).parents[1] / ".." / "shared" / "data"
+    ).resolve()
 
 
 def prepare_environment() -> None:

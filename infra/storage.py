@@ -57,7 +57,9 @@ def expand(sources: Sequence[str]) -> list[str]:
     for source in sources:
         text = unquote(urlparse(source).path) if source.startswith("file://") else source
         if "://" in text:
-            raise StorageError(f"source '{source}' is not a local file; object stores are read through a mounted path")
+            raise StorageError(
+                f"source '{source}' is not a local file; object stores are read through a mounted path"
+            )
         path = Path(text).expanduser()
         if path.is_dir():
             inside = [p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")]
@@ -66,7 +68,9 @@ def expand(sources: Sequence[str]) -> list[str]:
         else:
             inside = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]
         if not inside:
-            raise StorageError(f"source '{source}' names no file; expected a file, a folder or a glob that matches")
+            raise StorageError(
+                f"source '{source}' names no file; expected a file, a folder or a glob that matches"
+            )
         found.update(p.absolute() for p in inside)
     return [path.as_uri() for path in sorted(found)]
 

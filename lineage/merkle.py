@@ -13,6 +13,8 @@ def merkle_root(leaves: Sequence[bytes]) -> str:
     level = [hashlib.sha256(b"\x00" + leaf).digest() for leaf in leaves]
     while len(level) > 1:
         # An odd last node moves up unchanged, which gives RFC 6962's left-balanced tree.
-        paired = [hashlib.sha256(b"\x01" + a + b).digest() for a, b in zip(level[::2], level[1::2], strict=False)]
+        paired = [
+            hashlib.sha256(b"\x01" + a + b).digest() for a, b in zip(level[::2], level[1::2], strict=False)
+        ]
         level = paired + level[len(level) - len(level) % 2 :]
     return level[0].hex()

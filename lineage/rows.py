@@ -56,10 +56,14 @@ class Derivation:
 
     def __post_init__(self) -> None:
         if len(self.parents) != self.rows.num_rows:
-            raise RowError(f"{self.rows.num_rows} rows with {len(self.parents)} lists of parents; each row names its own")
+            raise RowError(
+                f"{self.rows.num_rows} rows with {len(self.parents)} lists of parents; each row names its own"
+            )
         for position, parents in enumerate(self.parents):
             if not parents:
-                raise RowError(f"row {position} of a derivation has no parents; only a reader makes rows from nothing")
+                raise RowError(
+                    f"row {position} of a derivation has no parents; only a reader makes rows from nothing"
+                )
             if len(set(parents)) != len(parents):
                 raise RowError(f"row {position} of a derivation names a parent twice: {parents}")
 
@@ -72,7 +76,9 @@ class Derivation:
             raise RowError(f"positions {strangers[:5]} are not in a batch of {batch_rows} rows")
         lost = sorted(set(range(batch_rows)) - named)
         if lost:
-            raise RowError(f"{len(lost)} of {batch_rows} rows vanished (first: {lost[:5]}); reject them with a reason")
+            raise RowError(
+                f"{len(lost)} of {batch_rows} rows vanished (first: {lost[:5]}); reject them with a reason"
+            )
         both = sorted(used & set(self.rejected))
         if both:
             raise RowError(f"rows {both[:5]} are both parents and rejected; they can only be one")
@@ -103,7 +109,9 @@ def source_row_id(
     return _digest(b"source", reader.encode(), _int(revision), origin, _int(position), record, _int(ordinal))
 
 
-def derived_row_id(*, steps: Sequence[Fingerprint], parents: Iterable[bytes], payload: bytes, ordinal: int) -> bytes:
+def derived_row_id(
+    *, steps: Sequence[Fingerprint], parents: Iterable[bytes], payload: bytes, ordinal: int
+) -> bytes:
     """The id of a row that `steps` made of `parents`; `ordinal` tells apart equal rows of the same parents."""
     fingerprints = b"".join(_framed(step.encode()) for step in steps)
     return _digest(b"derived", fingerprints, b"".join(sorted(parents)), payload, _int(ordinal))

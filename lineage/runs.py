@@ -100,7 +100,9 @@ def carry_out(
 
 def identity(job: str, config: Mapping[str, Any], inputs: Sequence[str]) -> str:
     """What makes two runs the same work: job, config, inputs and code; no clock, no host, no random number."""
-    return hashlib.sha256(canonical_json([job, dict(config), sorted(inputs), code_revision()])).hexdigest()[:16]
+    return hashlib.sha256(canonical_json([job, dict(config), sorted(inputs), code_revision()])).hexdigest()[
+        :16
+    ]
 
 
 @cache

@@ -76,10 +76,14 @@ def _schema(columns: tuple[Column, ...]) -> pa.Schema:
 
 PROVENANCE = (
     Column("row_id", pa.binary(), "16 bytes, derived from content: identity across runs and machines"),
-    Column("row_no", pa.int64(), "compact number, unique in the lake, from a lease; never part of an identity"),
+    Column(
+        "row_no", pa.int64(), "compact number, unique in the lake, from a lease; never part of an identity"
+    ),
     Column("parents", pa.list_(pa.binary()), "row_ids this row was derived from; empty only for source rows"),
     Column("parent_nos", pa.list_(pa.int64()), "row_nos of the parents, in the same order"),
-    Column("derivation", pa.string(), "source; joint: all parents were needed; alternative: any one suffices"),
+    Column(
+        "derivation", pa.string(), "source; joint: all parents were needed; alternative: any one suffices"
+    ),
     Column("source_uri", pa.string(), "the source this row was read from"),
     Column("source_revision", pa.string(), "digest of the source's content, never of its path"),
     Column("source_span", pa.string(), "where in the source: bytes:FIRST-END of the decompressed content"),
@@ -130,10 +134,14 @@ TRACE = TableSpec(
         Column("response_tool_calls", pa.string(), "tool calls of the answer, JSON text", nullable=True),
         Column("finish_reason", pa.string(), "why it stopped", nullable=True),
         Column("verdict", pa.string(), "pass, fail or unstated"),
-        Column("correction", pa.string(), "what it should have answered, where somebody said so", nullable=True),
+        Column(
+            "correction", pa.string(), "what it should have answered, where somebody said so", nullable=True
+        ),
         Column("input_tokens", pa.int64(), "as the source counts them", nullable=True),
         Column("output_tokens", pa.int64(), "as the source counts them", nullable=True),
-        Column("extra", pa.string(), "every field of the source that has no column, JSON text", nullable=True),
+        Column(
+            "extra", pa.string(), "every field of the source that has no column, JSON text", nullable=True
+        ),
     ),
 )
 
@@ -162,7 +170,11 @@ EXAMPLE = TableSpec(
     own=(
         Column("task", pa.string(), "classification or generation"),
         Column("split", pa.string(), "train, gate or report; a source stands on one side only"),
-        Column("kind", pa.string(), "stated: the source gives the answer; corrected: a failure with its correction; passed"),
+        Column(
+            "kind",
+            pa.string(),
+            "stated: the source gives the answer; corrected: a failure with its correction; passed",
+        ),
         Column("messages", pa.list_(MESSAGE), "the input, in order; the answer is not among them"),
         Column("text", pa.string(), "the last user message: what an encoder reads"),
         Column("answer", pa.string(), "the answer to learn; for classification the label"),
@@ -179,7 +191,11 @@ CURRICULUM = TableSpec(
         Column("curriculum", pa.string(), "root: SHA-256 over the sorted members, in hex"),
         Column("row_id", pa.binary(), "the example"),
         Column("row_no", pa.int64(), "and its number"),
-        Column("slice", pa.string(), "gold: corrected or stated; hard: passes near the boundary; replay: the parent's rows"),
+        Column(
+            "slice",
+            pa.string(),
+            "gold: corrected or stated; hard: passes near the boundary; replay: the parent's rows",
+        ),
         Column("weight", pa.float64(), "how often it is taken per epoch"),
         Column("answer", pa.string(), "its answer, for the rules on label balance"),
         Column("text", pa.string(), "its text, for the rules on leakage"),
@@ -454,7 +470,11 @@ TABLES = {spec.name: spec for spec in (*ROW_TABLES, *BOOKS)}
 def catalogue() -> str:
     """The catalogue of tables as Markdown: docs/tables.md."""
     lines = ["# Tables", "", "Generated from `lineage/schemas.py` by `make docs`; change it there.", ""]
-    lines += ["## Provenance columns", "", "On every row of " + ", ".join(f"`{t.name}`" for t in ROW_TABLES) + "."]
+    lines += [
+        "## Provenance columns",
+        "",
+        "On every row of " + ", ".join(f"`{t.name}`" for t in ROW_TABLES) + ".",
+    ]
     lines += ["", *_columns(PROVENANCE)]
     for spec in TABLES.values():
         lines += ["", f"## {spec.name}", "", spec.purpose, ""]

@@ -74,7 +74,9 @@ def stamp_source(
             }
             unknown = row.keys() - columns.keys()
             if unknown:
-                raise RowError(f"reader '{reader.name}' returned columns {sorted(unknown)} that {into.name} does not have")
+                raise RowError(
+                    f"reader '{reader.name}' returned columns {sorted(unknown)} that {into.name} does not have"
+                )
             for name, values in columns.items():
                 given = row.get(name)
                 if given is None and name in STATED and name not in ("score", "threshold"):
@@ -116,7 +118,9 @@ def stamp_derived(
         }
         seen[twin] += 1
         for name in ("source_uri", "source_revision", "source_span", *STATED):
-            provenance[name] = stated[name] if stated.get(name) is not None else _shared(inherited[name], positions)
+            provenance[name] = (
+                stated[name] if stated.get(name) is not None else _shared(inherited[name], positions)
+            )
         for name, values in columns.items():
             values.append(provenance[name] if name in provenance else stated[name])
     return pa.table({field.name: pa.array(columns[field.name], field.type) for field in into.schema})
@@ -150,7 +154,9 @@ def _kind(derivation: Derivation, batch: dict[str, list[Any]], positions: Sequen
     if len(positions) == 1:
         return inner.pop() if inner else derivation.kind
     if inner and inner != {derivation.kind}:
-        raise RowError("a merge of rows that were themselves merged another way cannot be told in one word; store between")
+        raise RowError(
+            "a merge of rows that were themselves merged another way cannot be told in one word; store between"
+        )
     return derivation.kind
 
 

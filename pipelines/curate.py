@@ -6,9 +6,9 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 import pyarrow as pa
+from infra.models import resolve
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra.models import resolve
 from infra.runtime import Runtime
 from lineage import tables, verdicts
 from lineage.runs import Outcome, Run, carry_out

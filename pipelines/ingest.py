@@ -1,6 +1,6 @@
 """The job behind `stemma ingest`: sources become one batch of traces, each row once, unreadable lines in quarantine.
 
-    survey (digest, lines) -> lease of row numbers -> parse and write on Ray -> quarantine -> one commit
+survey (digest, lines) -> lease of row numbers -> parse and write on Ray -> quarantine -> one commit
 """
 
 from __future__ import annotations
@@ -65,13 +65,20 @@ def ingest(runtime: Runtime, config: IngestConfig, *, parent: Run | None = None)
         if fresh:
             pairs = [(found[uri], readers[uri]) for uri in fresh.values()]
             counts |= read_sources(runtime, pairs, run=run, keys=list(fresh))
-        versions = {version for key, uri in by_key.items() if (version := _version_of(runtime, key, readers[uri]))}
+        versions = {
+            version for key, uri in by_key.items() if (version := _version_of(runtime, key, readers[uri]))
+        }
         if not versions:
-            raise IngestError(f"no record of {len(fresh)} sources could be read; see table 'quarantine' for the reasons")
+            raise IngestError(
+                f"no record of {len(fresh)} sources could be read; see table 'quarantine' for the reasons"
+            )
         return Outcome(tuple(str(version) for version in sorted(versions)), counts)
 
     inputs = [f"{uri}#{source.revision}" for uri, source in found.items()]
-    recorded = {"format": config.format, "readers": {uri: _identity(reader) for uri, reader in readers.items()}}
+    recorded = {
+        "format": config.format,
+        "readers": {uri: _identity(reader) for uri, reader in readers.items()},
+    }
     return carry_out(runtime, "ingest", config=recorded, inputs=inputs, work=work, parent=parent)
 
 
@@ -86,7 +93,9 @@ def choose_reader(source: SourceFile, config: IngestConfig) -> Reader:
         return FieldMap.load(config.field_map)
     if config.format != "auto":
         if config.format not in FORMATS:
-            raise IngestError(f"unknown format '{config.format}'; known: auto, {', '.join(FORMATS)}, or give a field map")
+            raise IngestError(
+                f"unknown format '{config.format}'; known: auto, {', '.join(FORMATS)}, or give a field map"
+            )
         return FORMATS[config.format]
     for record in _first_records(source):
         for name, reader in FORMATS.items():

@@ -109,9 +109,7 @@ def _read_block(
             read.append(SourceRecord(position, record, rows))
             first = task.first_row_no + (line - task.block.lines_before) * per_record
             numbers.extend(range(first, first + len(rows)))
-    stamped = stamp_source(
-        read, into=into, source=task.source, reader=task.reader.fingerprint, stamp=stamp
-    )
+    stamped = stamp_source(read, into=into, source=task.source, reader=task.reader.fingerprint, stamp=stamp)
     stamped = _with(stamped, "row_no", pa.array(numbers, pa.int64()))
     fresh = _without_ids(stamped, stored)
     file = tables.write_file(settings, fresh, into=into, name=task.name) if fresh.num_rows else None
@@ -233,7 +231,9 @@ def _run_steps(runtime: Runtime, rows: pa.Table, steps: Sequence[Step], stamp: S
     batch = rows.append_column(_MARK, pa.nulls(rows.num_rows, _REJECTION))
     dataset = ray.data.from_arrow(batch.combine_chunks()).repartition(max(1, min(8, rows.num_rows // 1000)))
     for position, step in enumerate(steps):
-        identifying = tuple(s.fingerprint for s in steps[: position + 1] if s.identifies) or (step.fingerprint,)
+        identifying = tuple(s.fingerprint for s in steps[: position + 1] if s.identifies) or (
+            step.fingerprint,
+        )
         if step.scope == "table":
             dataset = dataset.repartition(1)
         dataset = dataset.map_batches(
@@ -241,7 +241,10 @@ def _run_steps(runtime: Runtime, rows: pa.Table, steps: Sequence[Step], stamp: S
         )
     wanted = pa.schema([*steps[-1].writes.schema, pa.field(_MARK, _REJECTION)])
     blocks = [ray.get(ref) for ref in dataset.to_arrow_refs()]
-    return [wanted.empty_table(), *(block.select(wanted.names).cast(wanted) for block in blocks if block.num_rows)]
+    return [
+        wanted.empty_table(),
+        *(block.select(wanted.names).cast(wanted) for block in blocks if block.num_rows),
+    ]
 
 
 def _applied(step: Step, steps: Sequence[Fingerprint], stamp: Stamp) -> Callable[[pa.Table], pa.Table]:
@@ -254,7 +257,9 @@ def _applied(step: Step, steps: Sequence[Fingerprint], stamp: Stamp) -> Callable
 def _check_chain(steps: Sequence[Step]) -> None:
     for before, after in zip(steps, steps[1:], strict=False):
         if before.writes is not after.reads:
-            raise RunnerError(f"{before.name} writes {before.writes.name}, but {after.name} reads {after.reads.name}")
+            raise RunnerError(
+                f"{before.name} writes {before.writes.name}, but {after.name} reads {after.reads.name}"
+            )
 
 
 def _live(batch: pa.Table) -> pa.Table:
@@ -290,7 +295,9 @@ def _reject(live: pa.Table, step: Step, rejected: Mapping[int, Rejection]) -> pa
 def _marked(rows: pa.Table, spec: TableSpec) -> pa.Table:
     """Rejected rows in the shape of what comes next; what they do not have is null."""
     columns = {
-        field.name: rows[field.name] if field.name in rows.column_names else pa.nulls(rows.num_rows, field.type)
+        field.name: rows[field.name]
+        if field.name in rows.column_names
+        else pa.nulls(rows.num_rows, field.type)
         for field in [*spec.schema, pa.field(_MARK, _REJECTION)]
     }
     return pa.table(columns)
@@ -344,4 +351,3 @@ def _with(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {number}" for name, number in counts.items() if number)
-

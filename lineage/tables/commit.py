@@ -148,7 +148,9 @@ def active_files(table: DeltaTable) -> list[str]:
     return pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()
 
 
-def _written_after(settings: Settings, spec: TableSpec, version: int, metadata: Mapping[str, str]) -> TableVersion:
+def _written_after(
+    settings: Settings, spec: TableSpec, version: int, metadata: Mapping[str, str]
+) -> TableVersion:
     """The commit that carries this metadata; others may have committed between our look and our write."""
     while True:
         version += 1
@@ -174,7 +176,10 @@ def _added(file: WrittenFile) -> AddAction:
 
 
 def _text(facts: Mapping[str, Any] | None) -> dict[str, str]:
-    return {f"stemma.{name}": value if isinstance(value, str) else json.dumps(value) for name, value in (facts or {}).items()}
+    return {
+        f"stemma.{name}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in (facts or {}).items()
+    }
 
 
 __all__ = ["AlreadyStored", "DeltaError", "commit", "is_stored", "record", "replace", "withdraw"]

@@ -38,7 +38,9 @@ def write_file(settings: Settings, rows: pa.Table, *, into: TableSpec, name: str
     filesystem, folder = open_filesystem(settings, location(settings, into))
     filesystem.create_dir(folder, recursive=True)
     with filesystem.open_output_stream(f"{folder}/{path}") as sink:
-        pq.write_table(rows, sink, compression="zstd", use_dictionary=_dictionary(into), write_statistics=True)
+        pq.write_table(
+            rows, sink, compression="zstd", use_dictionary=_dictionary(into), write_statistics=True
+        )
     size = filesystem.get_file_info(f"{folder}/{path}").size
     return WrittenFile(path, rows.num_rows, size, json.dumps(_statistics(rows)))
 
@@ -55,8 +57,12 @@ def check(rows: pa.Table, spec: TableSpec) -> None:
     if rows.schema != spec.schema:
         expected = {field.name: field.type for field in spec.schema}
         found = {field.name: field.type for field in rows.schema}
-        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        raise TableError(f"rows for '{spec.name}' do not fit its schema in: {', '.join(wrong) or 'column order'}")
+        wrong = sorted(
+            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+        )
+        raise TableError(
+            f"rows for '{spec.name}' do not fit its schema in: {', '.join(wrong) or 'column order'}"
+        )
     for column in spec.columns:
         if not column.nullable and rows[column.name].null_count:
             raise TableError(

@@ -87,7 +87,9 @@ def resolve(settings: Settings, reference: str) -> TableVersion:
     """The version that `examples@7` or `examples` (the newest) names. Raises UnknownTable."""
     match = re.fullmatch(r"([a-z_]+)(?:@(\d+))?", reference)
     if not match or match[1] not in TABLES:
-        raise UnknownTable(f"'{reference}' names no table; expected NAME@VERSION with one of: {', '.join(sorted(TABLES))}")
+        raise UnknownTable(
+            f"'{reference}' names no table; expected NAME@VERSION with one of: {', '.join(sorted(TABLES))}"
+        )
     newest = current(settings, TABLES[match[1]])
     if newest is None:
         raise UnknownTable(f"table '{match[1]}' was never written in lake '{settings.lake}'")

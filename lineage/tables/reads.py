@@ -34,7 +34,9 @@ def read(
     return found.cast(wanted)
 
 
-def read_batch(settings: Settings, version: TableVersion, *, columns: Sequence[str] | None = None) -> pa.Table:
+def read_batch(
+    settings: Settings, version: TableVersion, *, columns: Sequence[str] | None = None
+) -> pa.Table:
     """The rows that exactly this commit added."""
     metadata = commit_metadata(settings, version)
     run_id = metadata.get("stemma.run_id")
@@ -88,4 +90,3 @@ def sql(settings: Settings, statement: str, *, tables: Iterable[str] | None = No
         if handle is not None:
             builder = builder.register(name, handle)
     return pa.table(builder.execute(statement).read_all())
-

@@ -1,8 +1,8 @@
 """OpenAI-style chat completions: logged exchanges with request and response, and supervised lines of messages.
 
-    {"id", "request": {"model", "messages", "metadata"}, "response": {"model", "choices", "usage", "created"},
-     "verdict": {"value", "judge", "judge_version", "score", "threshold"}, "review": {"reviewer", "correction"}}
-    {"messages": [..., {"role": "assistant", "content": ...}], "metadata": {...}}
+{"id", "request": {"model", "messages", "metadata"}, "response": {"model", "choices", "usage", "created"},
+ "verdict": {"value", "judge", "judge_version", "score", "threshold"}, "review": {"reviewer", "correction"}}
+{"messages": [..., {"role": "assistant", "content": ...}], "metadata": {...}}
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class ChatCompletions:
             return [_supervised(record)]
         if isinstance(record.get("request"), Mapping):
             return [_exchange(record)]
-        raise Unreadable("not_a_chat_completion", f"found keys {sorted(record)[:8]}, expected 'messages' or 'request'")
+        raise Unreadable(
+            "not_a_chat_completion", f"found keys {sorted(record)[:8]}, expected 'messages' or 'request'"
+        )
 
 
 def _exchange(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """Any JSON lines, read by a map from our columns to their fields.
 
-    [map]                      # column = path into the record, dots between keys
-    input = "question"
-    response = "{key}.solution"
-    verdict = "{key}.is_correct"
-    correction = "ground_truth"
-    [constant]                 # column = value for every row
-    scorer = "exact-match"
-    [for_each]                 # one row per key that the record has; {key} stands for it in the map
-    keys = ["6b_finetuning", "175b_finetuning"]
+[map]                      # column = path into the record, dots between keys
+input = "question"
+response = "{key}.solution"
+verdict = "{key}.is_correct"
+correction = "ground_truth"
+[constant]                 # column = value for every row
+scorer = "exact-match"
+[for_each]                 # one row per key that the record has; {key} stands for it in the map
+keys = ["6b_finetuning", "175b_finetuning"]
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ class FieldMap:
         keys = document.pop("for_each", {}).get("keys", [])
         unknown = sorted(document) + sorted((fields.keys() | constants.keys()) - _COLUMNS)
         if unknown:
-            raise FieldMapError(f"field map '{path}' has unknown {unknown[0]!r}; allowed: {', '.join(sorted(_COLUMNS))}")
+            raise FieldMapError(
+                f"field map '{path}' has unknown {unknown[0]!r}; allowed: {', '.join(sorted(_COLUMNS))}"
+            )
         if "input" not in fields or "response" not in fields:
             raise FieldMapError(f"field map '{path}' must say where 'input' and 'response' are")
         return cls(tuple(sorted(fields.items())), tuple(sorted(constants.items())), tuple(keys))
@@ -84,12 +86,15 @@ class FieldMap:
 
     def _row(self, record: Mapping[str, Any], key: str) -> dict[str, Any]:
         found: dict[str, Any] = {
-            name: value.replace("{key}", key) if isinstance(value, str) else value for name, value in self.constants
+            name: value.replace("{key}", key) if isinstance(value, str) else value
+            for name, value in self.constants
         }
         found.update({name: _at(record, path.replace("{key}", key)) for name, path in self.fields})
         if found.get("input") is None or found.get("response") is None:
             missing = "input" if found.get("input") is None else "response"
-            raise Unreadable("missing_field", f"no '{dict(self.fields)[missing].replace('{key}', key)}' in the record")
+            raise Unreadable(
+                "missing_field", f"no '{dict(self.fields)[missing].replace('{key}', key)}' in the record"
+            )
         verdict = _verdict(found.pop("verdict", None))
         messages = [{"role": "user", "content": _text(found.pop("input"))}]
         if system := found.pop("system", None):
@@ -97,7 +102,9 @@ class FieldMap:
         mapped = {path.replace("{key}", key).partition(".")[0] for _, path in self.fields}
         rest = {name: value for name, value in record.items() if name not in mapped and name not in self.keys}
         row: dict[str, Any] = {"trace_key": UNSTATED, "model_requested": UNSTATED, "model_answered": UNSTATED}
-        row.update({name: value if name in ("score", "threshold") else _text(value) for name, value in found.items()})
+        row.update(
+            {name: value if name in ("score", "threshold") else _text(value) for name, value in found.items()}
+        )
         if row.get("generator") is None:
             row["generator"] = row["model_answered"]
         if verdict != UNSTATED and row.get("score") is None:
@@ -105,7 +112,11 @@ class FieldMap:
         if row.get("correction") is not None:
             row.setdefault("review", "none")
             row.setdefault("reviewer", NOT_APPLICABLE)
-        return row | {"messages": messages, "verdict": verdict, "extra": json.dumps(rest, sort_keys=True) if rest else None}
+        return row | {
+            "messages": messages,
+            "verdict": verdict,
+            "extra": json.dumps(rest, sort_keys=True) if rest else None,
+        }
 
 
 def _at(record: Any, path: str) -> Any:
@@ -117,7 +128,11 @@ def _at(record: Any, path: str) -> Any:
 
 
 def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return (
+        value
+        if value is None or isinstance(value, str)
+        else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    )
 
 
 def _verdict(value: Any) -> str:

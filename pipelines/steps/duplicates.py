@@ -31,14 +31,18 @@ class MergeDuplicates(Step):
         """Groups of equal rows in, one row each out."""
         groups: dict[tuple[str, str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
         ids = rows["row_id"].to_pylist()
-        columns = zip(*(rows[name].to_pylist() for name in ("text", "split", "condition", "answer")), strict=True)
+        columns = zip(
+            *(rows[name].to_pylist() for name in ("text", "split", "condition", "answer")), strict=True
+        )
         for index, (text, split, condition, answer) in enumerate(columns):
             groups[normalised(text), split, condition][answer].append(index)
         rejected: dict[int, Rejection] = {}
         merged: list[tuple[int, ...]] = []
         for answers in groups.values():
             if len(answers) > 1:
-                reason = Rejection("conflicting_answers", scorer=self.name, scorer_revision=str(self.revision))
+                reason = Rejection(
+                    "conflicting_answers", scorer=self.name, scorer_revision=str(self.revision)
+                )
                 rejected.update(dict.fromkeys((i for equal in answers.values() for i in equal), reason))
             else:
                 merged.extend(tuple(sorted(equal, key=ids.__getitem__)) for equal in answers.values())

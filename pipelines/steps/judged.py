@@ -35,7 +35,9 @@ class ExampleFromTrace(Step):
         examples: list[dict[str, Any]] = []
         parents: list[tuple[int, ...]] = []
         rejected: dict[int, Rejection] = {}
-        for index, trace in enumerate(rows.select([*_ANSWERED, "scorer", "scorer_revision", "score", "threshold"]).to_pylist()):
+        for index, trace in enumerate(
+            rows.select([*_ANSWERED, "scorer", "scorer_revision", "score", "threshold"]).to_pylist()
+        ):
             example = self._example(trace)
             if isinstance(example, Rejection):
                 rejected[index] = example
@@ -51,7 +53,9 @@ class ExampleFromTrace(Step):
         if question is None:
             return Rejection("no_user_message")
         if judged == "corrected" and answer is None:
-            return Rejection("no_correction", trace["score"], trace["threshold"], trace["scorer"], trace["scorer_revision"])
+            return Rejection(
+                "no_correction", trace["score"], trace["threshold"], trace["scorer"], trace["scorer_revision"]
+            )
         if not answer:
             return Rejection("no_answer")
         example = {
@@ -63,7 +67,9 @@ class ExampleFromTrace(Step):
             "answer": answer,
             "condition": self.condition,
         }
-        if judged == "corrected":  # the judge spoke of the model's answer; of the correction its author vouches
+        if (
+            judged == "corrected"
+        ):  # the judge spoke of the model's answer; of the correction its author vouches
             example |= {"generator": trace["reviewer"], "generator_revision": UNSTATED}
             example |= {"scorer": "correction", "scorer_revision": "1", "score": 1.0, "threshold": 0.5}
         return example

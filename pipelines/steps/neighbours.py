@@ -36,8 +36,13 @@ class NeighbourAgreement(Step):
     def derive(self, rows: pa.Table) -> Derivation:
         """One row in, one row with a score out, or a rejection with that score."""
         answers = rows["answer"].to_pylist()
-        scores = agreement(_embedded(self.base_model, rows["text"].to_pylist()), answers, neighbours=self.neighbours)
-        who: dict[str, Any] = {"scorer": self.name, "scorer_revision": f"{self.revision}:{self.base_digest[:23]}"}
+        scores = agreement(
+            _embedded(self.base_model, rows["text"].to_pylist()), answers, neighbours=self.neighbours
+        )
+        who: dict[str, Any] = {
+            "scorer": self.name,
+            "scorer_revision": f"{self.revision}:{self.base_digest[:23]}",
+        }
         rejected = {
             index: Rejection("neighbours_disagree", float(score), self.threshold, **who)
             for index, score in enumerate(scores)

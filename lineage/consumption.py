@@ -1,0 +1,148 @@
+"""What each training step actually ate, and the checkpoint that it made: committed files first, checkpoint last.
+
+A checkpoint's row is written when its files and its consumption are in place; what has no such row does not exist.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+from pyroaring import BitMap64
+
+from infra.runtime import Runtime
+from infra.settings import Settings
+from lineage import tables
+from lineage.runs import Run
+from lineage.schemas import CHECKPOINT, CONSUMPTION, PLAN
+from lineage.tables import TableError
+
+
+class CheckpointError(TableError):
+    """A checkpoint cannot be found, or does not say what it must."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training state and what it ate."""
+
+    run_id: str
+    step: int
+    uri: str
+    adapter_digest: str
+    base_model: str
+    base_digest: str
+    curriculum: str
+    plan_digest: str
+    consumption_root: str
+
+    @property
+    def name(self) -> str:
+        """How a person calls it."""
+        return f"{self.run_id}/{self.step}"
+
+
+def plan_digest(plan: pa.Table) -> str:
+    """SHA-256 over (step, slot, row_id) in order: what a plan and a record of consumption must share."""
+    digest = hashlib.sha256()
+    ordered = plan.sort_by([("step", "ascending"), ("slot", "ascending")])
+    columns = (ordered[name].to_pylist() for name in ("step", "slot", "row_id"))
+    for step, slot, row_id in zip(*columns, strict=True):
+        digest.update(struct.pack(">ii", step, slot) + row_id)
+    return digest.hexdigest()
+
+
+def consumption_root(eaten: pa.Table, ids: Mapping[int, bytes]) -> str:
+    """The same digest over what was eaten; `ids` turns row_no into row_id, which is the same on every machine."""
+    named = eaten.append_column(
+        "row_id", pa.array([ids[n] for n in eaten["row_no"].to_pylist()], pa.binary())
+    )
+    return plan_digest(named)
+
+
+def record_plan(settings: Settings, plan: pa.Table, run: Run) -> None:
+    """Store what a training run means to eat, before its first step."""
+    tables.replace(
+        settings, _of_run(plan, run).select(PLAN.schema.names).cast(PLAN.schema), into=PLAN, run_id=run.id
+    )
+
+
+def record_checkpoint(
+    runtime: Runtime,
+    run: Run,
+    *,
+    eaten: pa.Table,
+    ids: Mapping[int, bytes],
+    step: int,
+    uri: str,
+    adapter_digest: str,
+    base_model: str,
+    base_digest: str,
+    curriculum: str,
+    plan: pa.Table,
+) -> Checkpoint:
+    """Commit consumption, then the checkpoint. Raises CheckpointError when what was eaten is not what was planned."""
+    root, planned = consumption_root(eaten, ids), plan_digest(plan)
+    if root != planned:
+        raise CheckpointError(
+            f"run {run.id} ate other rows than planned ({root[:12]} is not {planned[:12]}); not committed"
+        )
+    settings = runtime.settings
+    ledger = _of_run(eaten, run).select(CONSUMPTION.schema.names).cast(CONSUMPTION.schema)
+    tables.replace(settings, ledger, into=CONSUMPTION, run_id=run.id)
+    row = {
+        "run_id": run.id,
+        "step": step,
+        "uri": uri,
+        "adapter_digest": adapter_digest,
+        "base_model": base_model,
+        "base_digest": base_digest,
+        "curriculum": curriculum,
+        "plan_digest": planned,
+        "consumption_root": root,
+        "row_bitmap": BitMap64(eaten["row_no"].to_pylist()).serialize(),
+        "at": runtime.now(),
+    }
+    tables.replace(
+        settings, pa.Table.from_pylist([row], schema=CHECKPOINT.schema), into=CHECKPOINT, run_id=run.id
+    )
+    return _checkpoint(row)
+
+
+def checkpoints(settings: Settings) -> list[Checkpoint]:
+    """All checkpoints, oldest first."""
+    return [_checkpoint(row) for row in tables.read(settings, CHECKPOINT).sort_by("at").to_pylist()]
+
+
+def find_checkpoint(settings: Settings, prefix: str) -> Checkpoint:
+    """The last checkpoint of the run that a prefix of its id names. Raises CheckpointError with the candidates."""
+    found = [c for c in checkpoints(settings) if c.run_id.startswith(prefix)]
+    runs = sorted({checkpoint.run_id for checkpoint in found})
+    if len(runs) != 1:
+        several = (
+            f"could be any of: {', '.join(runs[:8])}" if runs else "names no model, alias or training run"
+        )
+        raise CheckpointError(f"'{prefix}' {several}; see: stemma status")
+    return max(found, key=lambda checkpoint: checkpoint.step)
+
+
+def eaten_by(settings: Settings, checkpoint: Checkpoint) -> pa.Table:
+    """The rows of `consumption` that the checkpoint contains, in the order they were eaten."""
+    mine = (pads.field("run_id") == checkpoint.run_id) & (pads.field("step") < checkpoint.step)
+    return tables.read(settings, CONSUMPTION, where=mine).sort_by(
+        [("step", "ascending"), ("slot", "ascending")]
+    )
+
+
+def _checkpoint(row: Mapping[str, Any]) -> Checkpoint:
+    return Checkpoint(**{name: row[name] for name in Checkpoint.__dataclass_fields__})
+
+
+def _of_run(rows: pa.Table, run: Run) -> pa.Table:
+    rows = rows.drop_columns(["run_id"]) if "run_id" in rows.column_names else rows
+    return rows.append_column("run_id", pa.array([run.id] * rows.num_rows, pa.string()))

@@ -1,0 +1,277 @@
+"""Curriculum: an immutable selection of example rows with slices, weights and a Merkle root, and what it left out.
+
+gold     corrected failures (at a cold start: what the source states)
+hard     passes nearest to the boundary: those that their neighbours agree with least
+replay   rows of the parent's curriculum, so that what was learnt is not forgotten
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from infra.runtime import Runtime
+from infra.settings import Settings
+from lineage import tables, verdicts
+from lineage.merkle import merkle_root
+from lineage.runs import Outcome, Run, carry_out
+from lineage.schemas import CURRICULUM, EXAMPLE, EXCLUSION
+from lineage.tables import TableError, TableVersion
+
+
+class CurriculumError(TableError):
+    """A curriculum cannot be made or found; the message says why."""
+
+
+class DataRecipe(BaseModel):
+    """The data part of a recipe: which admitted examples, in which shares."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sources: tuple[str, ...] = ("*",)
+    """Patterns that one of must match a row's source."""
+
+    parent: str | None = None
+    """Root of the curriculum whose rows are replayed; none: a cold start, all of it gold."""
+
+    gold_share: float = Field(0.50, ge=0, le=1)
+    """Share of corrected failures. D3: 0.40 to 0.60."""
+
+    hard_share: float = Field(0.33, ge=0, le=1)
+    """Share of passes near the boundary. D3: 0.25 to 0.35."""
+
+    replay_share: float = Field(0.17, ge=0, le=1)
+    """Share of the parent's rows. D3: 0.10 to 0.20."""
+
+    max_rows: int = Field(3000, ge=1)
+    """At most so many rows. D5: accuracy falls after growth; a search may find less is more."""
+
+    max_label_ratio: float = Field(3.0, ge=1)
+    """No label is taken more than this many times as often as the rarest. D4: 3."""
+
+    seed: int = 0
+    """Which rows are taken where there are more than needed."""
+
+    @model_validator(mode="after")
+    def _shares_add_up(self) -> DataRecipe:
+        total = self.gold_share + self.hard_share + self.replay_share
+        if self.parent is not None and abs(total - 1) > 1e-6:
+            raise ValueError(f"gold_share + hard_share + replay_share is {total:.3f}, expected 1")
+        return self
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """One selection: its root names it."""
+
+    root: str
+    members: pa.Table
+    """Rows of `curricula`, sorted by row_id."""
+
+    version: TableVersion
+
+    @property
+    def slices(self) -> dict[str, int]:
+        """Rows per slice."""
+        return dict(sorted(Counter(self.members["slice"].to_pylist()).items()))
+
+
+def curriculum_root(members: Sequence[tuple[bytes, str, float]]) -> str:
+    """Merkle root over (row_id, slice, weight), sorted by row_id."""
+    return merkle_root(
+        [
+            b"|".join((row_id, name.encode(), repr(weight).encode()))
+            for row_id, name, weight in sorted(members)
+        ]
+    )
+
+
+def build(runtime: Runtime, recipe: DataRecipe, *, parent: Run | None = None) -> Outcome:
+    """Select a curriculum from what is admitted now and store it with its exclusions, as a Run.
+
+    The outcome's facets hold `curriculum`, its root. Raises CurriculumError when nothing can be selected.
+    """
+    settings = runtime.settings
+    examples = _candidates(settings, recipe)
+    inputs = sorted({f"examples:{batch}" for batch in examples["run_id"].to_pylist()})
+
+    def work(run: Run) -> Outcome:
+        chosen, excluded = select(examples, recipe, replayed=_replayed(settings, recipe))
+        if not chosen:
+            raise CurriculumError(
+                f"no rows are left of {examples.num_rows} admitted examples; see the recipe's shares"
+            )
+        return _store(settings, examples, chosen, excluded, run)
+
+    return carry_out(
+        runtime, "curriculum", config=recipe.model_dump(), inputs=inputs, work=work, parent=parent
+    )
+
+
+def load(settings: Settings, root: str) -> Curriculum:
+    """The curriculum that a prefix of its root names. Raises CurriculumError."""
+    found = tables.read(settings, CURRICULUM)
+    roots = sorted({name for name in found["curriculum"].unique().to_pylist() if name.startswith(root)})
+    if len(roots) != 1:
+        several = (
+            f"could be any of: {', '.join(r[:16] for r in roots[:8])}" if roots else "names no curriculum"
+        )
+        raise CurriculumError(f"'{root}' {several}")
+    members = found.filter(pa.compute.equal(found["curriculum"], roots[0])).sort_by("row_id")
+    batch = tables.batches(settings, CURRICULUM)[members["run_id"][0].as_py()]
+    return Curriculum(roots[0], members, batch)
+
+
+def select(
+    examples: pa.Table, recipe: DataRecipe, *, replayed: frozenset[bytes]
+) -> tuple[dict[bytes, str], dict[bytes, str]]:
+    """(row_id -> slice, row_id -> reason it was left out) for training examples. Pure; order of rows does not matter."""
+    rows = sorted(
+        examples.select(["row_id", "kind", "answer", "score"]).to_pylist(), key=lambda row: row["row_id"]
+    )
+    order = np.random.Generator(np.random.PCG64(recipe.seed)).permutation(len(rows))
+    rows = [rows[index] for index in order]
+    pools: dict[str, list[dict[str, Any]]] = {"gold": [], "hard": [], "replay": []}
+    excluded: dict[bytes, str] = {}
+    for row in rows:
+        slice_name = _slice(row, recipe, replayed)
+        if slice_name is None:
+            excluded[row["row_id"]] = "not_of_the_parent"
+        else:
+            pools[slice_name].append(row)
+    pools["hard"].sort(key=lambda row: row["score"] if row["score"] is not None else 1.0)
+    taken = _take(pools, recipe)
+    chosen = {row["row_id"]: name for name, members in taken.items() for row in members}
+    dropped = _balance_labels({row["row_id"]: row["answer"] for rs in taken.values() for row in rs}, recipe)
+    for row_id in dropped:
+        del chosen[row_id]
+        excluded[row_id] = "label_ratio"
+    for name, members in pools.items():
+        excluded.update(
+            {r["row_id"]: f"{name}_is_full" for r in members if r["row_id"] not in chosen | excluded}
+        )
+    return chosen, excluded
+
+
+def _slice(row: Mapping[str, Any], recipe: DataRecipe, replayed: frozenset[bytes]) -> str | None:
+    if recipe.parent is None:
+        return "gold"
+    if row["row_id"] in replayed:
+        return "replay"
+    return {"corrected": "gold", "passed": "hard"}.get(row["kind"])
+
+
+def _take(pools: Mapping[str, list[dict[str, Any]]], recipe: DataRecipe) -> dict[str, list[dict[str, Any]]]:
+    """As many rows as the scarcest slice allows at the recipe's shares; labels that have few come first in `hard`."""
+    if recipe.parent is None:
+        return {"gold": pools["gold"][: recipe.max_rows], "hard": [], "replay": []}
+    shares = {"gold": recipe.gold_share, "hard": recipe.hard_share, "replay": recipe.replay_share}
+    total = min(
+        [recipe.max_rows, *(int(len(pools[name]) / share) for name, share in shares.items() if share > 0)]
+    )
+    taken = {"gold": pools["gold"][: round(total * shares["gold"])]}
+    taken["replay"] = _evenly(pools["replay"], round(total * shares["replay"]), Counter())
+    so_far = Counter(row["answer"] for members in taken.values() for row in members)
+    taken["hard"] = _evenly(pools["hard"], round(total * shares["hard"]), so_far)
+    return taken
+
+
+def _evenly(pool: Sequence[dict[str, Any]], count: int, so_far: Counter[str]) -> list[dict[str, Any]]:
+    """`count` rows, each time from the label that has fewest so far; within a label in the pool's order."""
+    waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in pool:
+        waiting[row["answer"]].append(row)
+    have, taken = Counter(so_far), []
+    while waiting and len(taken) < count:
+        label = min(waiting, key=lambda name: (have[name], name))
+        taken.append(waiting[label].pop(0))
+        have[label] += 1
+        if not waiting[label]:
+            del waiting[label]
+    return taken
+
+
+def _balance_labels(labels: Mapping[bytes, str], recipe: DataRecipe) -> list[bytes]:
+    """Rows to drop so that no label stands more than `max_label_ratio` times as often as the rarest."""
+    by_label: dict[str, list[bytes]] = defaultdict(list)
+    for row_id, label in labels.items():
+        by_label[label].append(row_id)
+    if not by_label:
+        return []
+    most = int(min(len(members) for members in by_label.values()) * recipe.max_label_ratio)
+    return [row_id for members in by_label.values() for row_id in members[most:]]
+
+
+def _candidates(settings: Settings, recipe: DataRecipe) -> pa.Table:
+    examples = verdicts.read_admitted(settings, EXAMPLE, where=pads.field("split") == "train")
+    uris = examples["source_uri"].to_pylist()
+    matches = {uri: any(fnmatchcase(uri, pattern) for pattern in recipe.sources) for uri in set(uris)}
+    found = examples.filter(pa.array([matches[uri] for uri in uris], pa.bool_()))
+    if recipe.parent is not None:
+        parent = load(settings, recipe.parent).members["row_id"].to_pylist()
+        replayed = examples.filter(
+            pa.array([i in set(parent) for i in examples["row_id"].to_pylist()], pa.bool_())
+        )
+        known = set(found["row_id"].to_pylist())
+        missing = [row_id not in known for row_id in replayed["row_id"].to_pylist()]
+        found = pa.concat_tables([found, replayed.filter(pa.array(missing, pa.bool_()))])
+    if not found.num_rows:
+        raise CurriculumError(
+            f"no admitted training examples match {list(recipe.sources)}; run: stemma curate"
+        )
+    return found
+
+
+def _replayed(settings: Settings, recipe: DataRecipe) -> frozenset[bytes]:
+    return (
+        frozenset()
+        if recipe.parent is None
+        else frozenset(load(settings, recipe.parent).members["row_id"].to_pylist())
+    )
+
+
+def _store(
+    settings: Settings,
+    examples: pa.Table,
+    chosen: Mapping[bytes, str],
+    excluded: Mapping[bytes, str],
+    run: Run,
+) -> Outcome:
+    facts = {
+        row["row_id"]: row for row in examples.select(["row_id", "row_no", "answer", "text"]).to_pylist()
+    }
+    root = curriculum_root([(row_id, name, 1.0) for row_id, name in chosen.items()])
+    key = f"curriculum:{root}"
+    counts = {"in": len(facts), "out": len(chosen), "excluded": len(excluded)}
+    counts |= {f"slice_{name}": n for name, n in sorted(Counter(chosen.values()).items())}
+    if not tables.is_stored(settings, key, into=CURRICULUM):
+        members = [
+            facts[row_id] | {"curriculum": root, "slice": name, "weight": 1.0, "run_id": run.id}
+            for row_id, name in sorted(chosen.items())
+        ]
+        left_out = [
+            {
+                "curriculum": root,
+                "row_id": row_id,
+                "row_no": facts[row_id]["row_no"],
+                "reason": reason,
+                "run_id": run.id,
+            }
+            for row_id, reason in sorted(excluded.items())
+        ]
+        tables.replace(
+            settings, pa.Table.from_pylist(left_out, schema=EXCLUSION.schema), into=EXCLUSION, run_id=run.id
+        )
+        table = pa.Table.from_pylist(members, schema=CURRICULUM.schema)
+        file = tables.write_file(settings, table, into=CURRICULUM, name=run.id)
+        tables.commit(settings, [file], into=CURRICULUM, run_id=run.id, keys=[key])
+    version = tables.batch_with(settings, key, into=CURRICULUM)
+    return Outcome((str(version),), counts, {"curriculum": root})

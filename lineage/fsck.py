@@ -1,0 +1,267 @@
+"""Check what is stored against what must hold. Each check is a function from the lake to the sentences it found wrong.
+
+balance        rows in (+ created) = rows out + merged + rejected + quarantined, for every finished run
+closure        every parent, consumed row and curriculum member is a stored row
+exactly_once   no row id, row number or source span is stored twice
+admitted       no curriculum or checkpoint was built from a batch without a passing verdict
+ledger         what a checkpoint ate is what was planned, each slot once
+roots          every curriculum, plan and consumption digest, and every adapter, recomputes
+aliases        every alias names a registered version whose checkpoint is there
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+
+from infra.settings import Settings
+from lineage import models, tables, verdicts
+from lineage.consumption import checkpoints, consumption_root, eaten_by, plan_digest
+from lineage.curricula import curriculum_root
+from lineage.schemas import CURRICULUM, EXAMPLE, PLAN, QUARANTINE, REJECTED, ROW_TABLES, RUN
+
+
+@dataclass(frozen=True)
+class Check:
+    """One invariant, and what breaks it; empty: it holds."""
+
+    name: str
+    looked_at: int
+    """How many things were checked: a check that looked at nothing proves nothing."""
+
+    found: tuple[str, ...]
+
+
+def fsck(settings: Settings) -> list[Check]:
+    """Run every check. A check that cannot be carried out counts as broken."""
+    done: list[Check] = []
+    for name, check in CHECKS.items():
+        try:
+            looked_at, found = check(settings)
+        except Exception as error:  # a lake that cannot be read is not sound
+            looked_at, found = 0, [f"could not be checked: {str(error).splitlines()[0]}"]
+        done.append(Check(name, looked_at, tuple(found)))
+    return done
+
+
+Findings = tuple[int, list[str]]
+
+
+def balance(settings: Settings) -> Findings:
+    """Counts of every finished run balance, and its losses lie in their books."""
+    found: list[str] = []
+    rejected = Counter(tables.read(settings, REJECTED, columns=["run_id"])["run_id"].to_pylist())
+    quarantined = Counter(tables.read(settings, QUARANTINE, columns=["run_id"])["run_id"].to_pylist())
+    runs = [run for run in _complete_runs(settings) if "created" in run["counts"]]
+    for run in runs:
+        counts, run_id = run["counts"], run["run_id"]
+        left = counts["in"] + counts["created"]
+        right = counts["out"] + counts["merged"] + counts["rejected"] + counts.get("quarantined", 0)
+        if left != right:
+            found.append(
+                f"run {run_id}: {left} rows in and created, {right} out, merged, rejected and quarantined"
+            )
+        lost = (rejected[run_id], quarantined[run_id])
+        if lost != (counts["rejected"], counts.get("quarantined", 0)) and run_id in _writers(settings):
+            found.append(
+                f"run {run_id}: books hold {lost} rejected and quarantined rows, the run counted others"
+            )
+    return len(runs), found
+
+
+def closure(settings: Settings) -> Findings:
+    """Nothing names a row that is not stored."""
+    stored: dict[bytes, int] = {}
+    named: list[tuple[str, bytes]] = []
+    for spec in ROW_TABLES:
+        rows = tables.read(settings, spec, columns=["row_id", "row_no", "parents"])
+        stored.update(zip(rows["row_id"].to_pylist(), rows["row_no"].to_pylist(), strict=True))
+        named += [
+            (f"a row of {spec.name}", parent) for parent in pc.list_flatten(rows["parents"]).to_pylist()
+        ]
+    members = tables.read(settings, CURRICULUM, columns=["row_id"])["row_id"].to_pylist()
+    named += [("a curriculum", row_id) for row_id in members]
+    found = [
+        f"{who} names {row_id.hex()}, which is not stored" for who, row_id in named if row_id not in stored
+    ]
+    numbers = set(stored.values())
+    for checkpoint in checkpoints(settings):
+        eaten = eaten_by(settings, checkpoint)["row_no"].to_pylist()
+        named += [("a checkpoint", b"")] * len(eaten)
+        strangers = sorted({number for number in eaten if number not in numbers})
+        if strangers:
+            found.append(f"checkpoint {checkpoint.name} ate rows {strangers[:5]}, which are not stored")
+    return len(named), found
+
+
+def exactly_once(settings: Settings) -> Findings:
+    """No identity and no span stands twice."""
+    found: list[str] = []
+    looked_at = 0
+    for spec in ROW_TABLES:
+        rows = tables.read(settings, spec, columns=["row_id", "row_no"])
+        looked_at += rows.num_rows
+        for column in ("row_id", "row_no"):
+            found += [
+                f"{spec.name}: {column} {_shown(value)} is stored {n} times"
+                for value, n in _repeated(rows[column])
+            ]
+    numbers = [
+        n
+        for spec in ROW_TABLES
+        for n in tables.read(settings, spec, columns=["row_no"])["row_no"].to_pylist()
+    ]
+    found += [f"row_no {number} is used in two tables" for number, n in Counter(numbers).items() if n > 1]
+    return looked_at, found
+
+
+def admitted(settings: Settings) -> Findings:
+    """Curricula hold rows of admitted batches only, and are admitted themselves wherever a checkpoint used them."""
+    found: list[str] = []
+    examples = tables.read(settings, EXAMPLE, columns=["row_id", "run_id"])
+    batch_of = dict(zip(examples["row_id"].to_pylist(), examples["run_id"].to_pylist(), strict=True))
+    allowed = verdicts.admitted(settings, EXAMPLE)
+    members = tables.read(settings, CURRICULUM, columns=["curriculum", "row_id"]).to_pylist()
+    for row in members:
+        if row["row_id"] in batch_of and batch_of[row["row_id"]] not in allowed:
+            found.append(
+                f"curriculum {row['curriculum'][:12]} holds {row['row_id'].hex()} of a batch that was not admitted"
+            )
+    roots = _roots_of(settings, verdicts.admitted(settings, CURRICULUM))
+    made = checkpoints(settings)
+    for checkpoint in made:
+        if checkpoint.curriculum not in roots:
+            found.append(
+                f"checkpoint {checkpoint.name} was made from curriculum {checkpoint.curriculum[:12]}, not admitted"
+            )
+    return len(members) + len(made), found
+
+
+def ledger(settings: Settings) -> Findings:
+    """Each planned slot was eaten exactly once, by every checkpoint."""
+    found: list[str] = []
+    looked_at = 0
+    for checkpoint in checkpoints(settings):
+        plan = tables.read(settings, PLAN, where=pads.field("run_id") == checkpoint.run_id)
+        planned = Counter(_slots(plan.filter(pc.less(plan["step"], checkpoint.step))))
+        eaten = Counter(_slots(eaten_by(settings, checkpoint)))
+        looked_at += sum(planned.values())
+        if planned != eaten:
+            missing, extra = sum((planned - eaten).values()), sum((eaten - planned).values())
+            found.append(
+                f"checkpoint {checkpoint.name}: {missing} planned slots were not eaten, {extra} were not planned"
+            )
+        twice = [slot for slot, n in Counter((s, t) for s, t, _ in eaten.elements()).items() if n > 1]
+        if twice:
+            found.append(
+                f"checkpoint {checkpoint.name}: step and slot {twice[0]} were eaten {len(twice) + 1} times"
+            )
+    return looked_at, found
+
+
+def roots(settings: Settings) -> Findings:
+    """Every digest recomputes from what is stored."""
+    found: list[str] = []
+    members = tables.read(
+        settings, CURRICULUM, columns=["curriculum", "row_id", "slice", "weight"]
+    ).to_pylist()
+    by_root: dict[str, list[tuple[bytes, str, float]]] = {}
+    for row in members:
+        by_root.setdefault(row["curriculum"], []).append((row["row_id"], row["slice"], row["weight"]))
+    for root, rows in by_root.items():
+        if curriculum_root(rows) != root:
+            found.append(f"curriculum {root[:12]} no longer hashes to its root")
+    made = checkpoints(settings)
+    examples = tables.read(settings, EXAMPLE, columns=["row_id", "row_no"])
+    ids = dict(zip(examples["row_no"].to_pylist(), examples["row_id"].to_pylist(), strict=True))
+    for checkpoint in made:
+        plan = tables.read(settings, PLAN, where=pads.field("run_id") == checkpoint.run_id)
+        if plan_digest(plan) != checkpoint.plan_digest:
+            found.append(
+                f"checkpoint {checkpoint.name}: its plan no longer hashes to {checkpoint.plan_digest[:12]}"
+            )
+        if consumption_root(eaten_by(settings, checkpoint), ids) != checkpoint.consumption_root:
+            found.append(f"checkpoint {checkpoint.name}: its consumption no longer hashes to its root")
+        if settings.is_local and adapter_digest(checkpoint.uri) != checkpoint.adapter_digest:
+            found.append(
+                f"checkpoint {checkpoint.name}: the adapter at {checkpoint.uri} is not the one that was committed"
+            )
+    return len(by_root) + len(made), found
+
+
+def aliases(settings: Settings) -> Findings:
+    """Every alias resolves down to a checkpoint."""
+    found: list[str] = []
+    standing = [f"{name}@{alias}" for name, moved in models.aliases(settings).items() for alias in moved]
+    for reference in standing:
+        try:
+            models.resolve(settings, reference)
+        except (models.ModelError, StopIteration) as error:
+            found.append(f"{reference}: {error}")
+    return len(standing), found
+
+
+CHECKS: dict[str, Callable[[Settings], Findings]] = {
+    "balance": balance,
+    "closure": closure,
+    "exactly_once": exactly_once,
+    "admitted": admitted,
+    "ledger": ledger,
+    "roots": roots,
+    "aliases": aliases,
+}
+
+
+def adapter_digest(folder: str) -> str:
+    """SHA-256 over an adapter's tensors: names, types, shapes and bytes in sorted order, whatever the file's metadata."""
+    path = Path(folder, "adapter_model.safetensors")
+    if not path.is_file():
+        return "missing"
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header: dict[str, Any] = json.loads(data[8 : 8 + length])
+    digest = hashlib.sha256()
+    for name in sorted(header.keys() - {"__metadata__"}):
+        tensor = header[name]
+        first, end = (8 + length + offset for offset in tensor["data_offsets"])
+        digest.update(json.dumps([name, tensor["dtype"], tensor["shape"]]).encode())
+        digest.update(data[first:end])
+    return digest.hexdigest()
+
+
+def _complete_runs(settings: Settings) -> list[dict[str, Any]]:
+    rows = tables.read(settings, RUN, where=pads.field("status") == "COMPLETE").to_pylist()
+    return [row | {"counts": json.loads(row["counts"])} for row in rows]
+
+
+def _writers(settings: Settings) -> set[str]:
+    """Runs that stored a batch themselves, rather than finding one that an earlier go had stored."""
+    return {run_id for spec in ROW_TABLES for run_id in tables.batches(settings, spec)}
+
+
+def _roots_of(settings: Settings, batches: Iterable[str]) -> set[str]:
+    rows = tables.read(settings, CURRICULUM, columns=["curriculum", "run_id"])
+    return set(
+        rows.filter(pc.is_in(rows["run_id"], pa.array(list(batches), pa.string())))["curriculum"].to_pylist()
+    )
+
+
+def _slots(rows: pa.Table) -> list[tuple[int, int, int]]:
+    return list(zip(*(rows[name].to_pylist() for name in ("step", "slot", "row_no")), strict=True))
+
+
+def _repeated(column: pa.ChunkedArray) -> list[tuple[Any, int]]:
+    return [(value, n) for value, n in Counter(column.to_pylist()).items() if n > 1][:5]
+
+
+def _shown(value: Any) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,187 @@
+"""Model versions, the aliases that name them, and the append-only log of every move. MLflow mirrors all of it.
+
+The alias `champion` is what serves; `previous` is what served before it. An alias is where its last event left it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from infra.runtime import Runtime
+from infra.settings import Settings
+from lineage import tables
+from lineage.consumption import Checkpoint, CheckpointError, checkpoints, find_checkpoint
+from lineage.runs import Run, agent
+from lineage.schemas import EVENT, MODEL
+from lineage.tables import TableError
+
+EventKind = Literal["promotion", "rollback", "recall"]
+
+
+class ModelError(TableError):
+    """A model reference names nothing, or several things; the message says which."""
+
+
+@dataclass(frozen=True, order=True)
+class ModelVersion:
+    """A checkpoint under a name."""
+
+    name: str
+    version: int
+    run_id: str
+    step: int
+    adapter_digest: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One move of an alias."""
+
+    kind: EventKind
+    name: str
+    alias: str
+    from_version: int
+    to_version: int
+    reason: str
+    evidence: str
+    actor: str
+    run_id: str
+    at: Any
+
+
+def register(runtime: Runtime, checkpoint: Checkpoint, *, name: str) -> ModelVersion:
+    """Give a checkpoint the next version of a name. A checkpoint that has one under that name keeps it."""
+    known = versions(runtime.settings, name)
+    for version in known:
+        if version.run_id == checkpoint.run_id and version.step == checkpoint.step:
+            return version
+    number = max((version.version for version in known), default=0) + 1
+    made = ModelVersion(name, number, checkpoint.run_id, checkpoint.step, checkpoint.adapter_digest)
+    row = {field: getattr(made, field) for field in ModelVersion.__dataclass_fields__} | {"at": runtime.now()}
+    table = pa.Table.from_pylist([row], schema=MODEL.schema)
+    file = tables.write_file(runtime.settings, table, into=MODEL, name=f"{name}-{number}-{checkpoint.run_id}")
+    # The key makes two registrations at once conflict; the loser's caller tries again.
+    key = f"model:{name}:{number}"
+    tables.commit(runtime.settings, [file], into=MODEL, run_id=checkpoint.run_id, keys=[key])
+    return made
+
+
+def move_aliases(
+    runtime: Runtime,
+    moves: Mapping[str, int],
+    *,
+    name: str,
+    kind: EventKind,
+    reason: str,
+    evidence: Sequence[Mapping[str, Any]],
+    run: Run,
+) -> None:
+    """Move aliases of a model to versions (0 removes one), as one event each, in one commit."""
+    now = aliases(runtime.settings).get(name, {})
+    at = runtime.now()
+    rows = [
+        {
+            "kind": kind,
+            "name": name,
+            "alias": alias,
+            "from_version": now.get(alias, 0),
+            "to_version": version,
+            "reason": reason,
+            "evidence": json.dumps(list(evidence), default=str),
+            "actor": agent().user,
+            "run_id": run.id,
+            "at": at,
+        }
+        for alias, version in moves.items()
+        if now.get(alias, 0) != version
+    ]
+    if rows:
+        tables.record(runtime.settings, rows, into=EVENT)
+
+
+def aliases(settings: Settings) -> dict[str, dict[str, int]]:
+    """Model -> alias -> version, as the last events left them."""
+    found: dict[str, dict[str, int]] = {}
+    for event in events(settings):
+        found.setdefault(event.name, {})[event.alias] = event.to_version
+    return {name: {alias: v for alias, v in moved.items() if v} for name, moved in found.items()}
+
+
+def events(settings: Settings, name: str | None = None) -> list[Event]:
+    """Every move, oldest first."""
+    rows = tables.read(settings, EVENT).sort_by("at").to_pylist()
+    return [Event(**row) for row in rows if name is None or row["name"] == name]
+
+
+def versions(settings: Settings, name: str | None = None) -> list[ModelVersion]:
+    """Registered versions, of one name or all, sorted."""
+    rows = tables.read(settings, MODEL).to_pylist()
+    found = [ModelVersion(**{f: row[f] for f in ModelVersion.__dataclass_fields__}) for row in rows]
+    return sorted(version for version in found if name is None or version.name == name)
+
+
+def resolve(settings: Settings, reference: str) -> tuple[Checkpoint, ModelVersion | None]:
+    """What `champion`, `router@champion`, `router@3` or a prefix of a run id names.
+
+    Raises ModelError when an alias stands on several models or on none, CheckpointError for unknown runs.
+    """
+    version = _named(settings, reference)
+    if version is not None:
+        same = (c for c in checkpoints(settings) if (c.run_id, c.step) == (version.run_id, version.step))
+        checkpoint = next(same, None)
+        if checkpoint is None:
+            raise ModelError(
+                f"{version} names checkpoint {version.run_id}/{version.step}, which is not in the lake"
+            )
+        return checkpoint, version
+    checkpoint = find_checkpoint(settings, reference)
+    known = (v for v in versions(settings) if (v.run_id, v.step) == (checkpoint.run_id, checkpoint.step))
+    return checkpoint, next(known, None)
+
+
+def _named(settings: Settings, reference: str) -> ModelVersion | None:
+    name, at, tag = reference.rpartition("@")
+    if at and tag.isdigit():
+        found = [version for version in versions(settings, name) if version.version == int(tag)]
+        if not found:
+            have = ", ".join(str(version) for version in versions(settings)) or "none"
+            raise ModelError(f"model version '{reference}' does not exist; registered: {have}")
+        return found[0]
+    standing = {
+        n: moved[tag] for n, moved in aliases(settings).items() if tag in moved and (not at or n == name)
+    }
+    if len(standing) > 1:
+        choices = ", ".join(f"{n}@{tag}" for n in sorted(standing))
+        raise ModelError(f"alias '{tag}' stands on several models; say which: {choices}")
+    if standing:
+        ((model, number),) = standing.items()
+        return next(version for version in versions(settings, model) if version.version == number)
+    if at or not re.fullmatch(r"[0-9a-f]+(-\d*)?", reference):
+        known = sorted({f"{n}@{alias}" for n, moved in aliases(settings).items() for alias in moved})
+        raise ModelError(
+            f"'{reference}' is no alias, version or run; aliases now: {', '.join(known) or 'none'}"
+        )
+    return None
+
+
+__all__ = [
+    "CheckpointError",
+    "Event",
+    "ModelError",
+    "ModelVersion",
+    "aliases",
+    "events",
+    "move_aliases",
+    "register",
+    "resolve",
+    "versions",
+]

@@ -1,0 +1,70 @@
+"""Report: a number about a model, with n, seed and interval, and the predictions it can be computed from again."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from infra.settings import Settings
+from lineage import tables
+from lineage.runs import Run
+from lineage.schemas import PREDICTION, REPORT
+
+
+@dataclass(frozen=True)
+class Report:
+    """One number."""
+
+    metric: str
+    split: str
+    condition: str
+    value: float
+    low: float
+    high: float
+    n: int
+    seed: int
+    model_run: str
+    run_id: str = ""
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}] n={self.n}"
+
+
+def record(
+    settings: Settings, reports: Sequence[Report], predictions: pa.Table, *, run: Run, at: dt.datetime
+) -> tuple[str, ...]:
+    """Store predictions, then the numbers made of them. Returns the table versions."""
+    first = tables.replace(settings, predictions, into=PREDICTION, run_id=run.id)
+    rows = [
+        {name: getattr(report, name) for name in Report.__dataclass_fields__} | {"run_id": run.id, "at": at}
+        for report in reports
+    ]
+    second = tables.replace(
+        settings, pa.Table.from_pylist(rows, schema=REPORT.schema), into=REPORT, run_id=run.id
+    )
+    return str(first), str(second)
+
+
+def reports_of(settings: Settings, model_run: str) -> list[Report]:
+    """All numbers about the model of a training run."""
+    rows = tables.read(settings, REPORT, where=pads.field("model_run") == model_run).sort_by("at").to_pylist()
+    return [Report(**{name: row[name] for name in Report.__dataclass_fields__}) for row in rows]
+
+
+def predictions_of(
+    settings: Settings, model_run: str, *, split: str, condition: str | None = None
+) -> pa.Table:
+    """What the model of a training run said on a split, by the newest evaluation, sorted by row_id."""
+    where = (pads.field("model_run") == model_run) & (pads.field("split") == split)
+    if condition is not None:
+        where &= pads.field("condition") == condition
+    found = tables.read(settings, PREDICTION, where=where)
+    newest = {run_id: position for position, run_id in enumerate(found["run_id"].to_pylist())}
+    if len(newest) > 1:
+        last = max(newest, key=newest.__getitem__)
+        found = found.filter(pa.compute.equal(found["run_id"], last))
+    return found.sort_by("row_id")

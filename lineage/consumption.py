@@ -47,22 +47,29 @@ class Checkpoint:
         return f"{self.run_id}/{self.step}"
 
 
-def plan_digest(plan: pa.Table) -> str:
-    """SHA-256 over (step, slot, row_id) in order: what a plan and a record of consumption must share."""
-    digest = hashlib.sha256()
-    ordered = plan.sort_by([("step", "ascending"), ("slot", "ascending")])
-    columns = (ordered[name].to_pylist() for name in ("step", "slot", "row_id"))
-    for step, slot, row_id in zip(*columns, strict=True):
-        digest.update(struct.pack(">ii", step, slot) + row_id)
+def ledger_digest(rows: pa.Table) -> str:
+    """SHA-256 over (step, slot, row_id, loss_tokens) in order.
+
+    Of a plan and of a record of consumption alike: equal digests mean that what was planned was eaten, slot for
+    slot. Row numbers are no part of it, for they differ from lake to lake.
+    """
+    digest = hashlib.sha256(b"stemma.ledger.v1")
+    ordered = rows.sort_by([("step", "ascending"), ("slot", "ascending")])
+    columns = (ordered[name].to_pylist() for name in ("step", "slot", "row_id", "loss_tokens"))
+    for step, slot, row_id, loss_tokens in zip(*columns, strict=True):
+        digest.update(struct.pack(">iiib", step, slot, loss_tokens, len(row_id)) + row_id)
     return digest.hexdigest()
 
 
+def plan_digest(plan: pa.Table) -> str:
+    """The digest that a faithful record of consumption must have."""
+    return ledger_digest(plan.rename_columns(["loss_tokens" if n == "n_loss_tokens" else n for n in plan.column_names]))
+
+
 def consumption_root(eaten: pa.Table, ids: Mapping[int, bytes]) -> str:
-    """The same digest over what was eaten; `ids` turns row_no into row_id, which is the same on every machine."""
-    named = eaten.append_column(
-        "row_id", pa.array([ids[n] for n in eaten["row_no"].to_pylist()], pa.binary())
-    )
-    return plan_digest(named)
+    """The digest of what was eaten; `ids` turns row_no into row_id, which is the same on every machine."""
+    row_ids = pa.array([ids.get(number, b"") for number in eaten["row_no"].to_pylist()], pa.binary())
+    return ledger_digest(eaten.append_column("row_id", row_ids))
 
 
 def record_plan(settings: Settings, plan: pa.Table, run: Run) -> None:

@@ -27,7 +27,7 @@ from infra.settings import Settings
 from lineage import models, tables, verdicts
 from lineage.consumption import checkpoints, consumption_root, eaten_by, plan_digest
 from lineage.curricula import curriculum_root
-from lineage.schemas import CURRICULUM, EXAMPLE, PLAN, QUARANTINE, REJECTED, ROW_TABLES, RUN
+from lineage.schemas import CURRICULUM, EXAMPLE, PLAN, QUARANTINE, REJECTED, ROW_TABLES, RUN, TableSpec
 
 
 @dataclass(frozen=True)
@@ -59,22 +59,18 @@ Findings = tuple[int, list[str]]
 def balance(settings: Settings) -> Findings:
     """Counts of every finished run balance, and its losses lie in their books."""
     found: list[str] = []
-    rejected = Counter(tables.read(settings, REJECTED, columns=["run_id"])["run_id"].to_pylist())
-    quarantined = Counter(tables.read(settings, QUARANTINE, columns=["run_id"])["run_id"].to_pylist())
+    rejected = _rows_per_work(settings, REJECTED)
+    quarantined = _rows_per_work(settings, QUARANTINE)
     runs = [run for run in _complete_runs(settings) if "created" in run["counts"]]
     for run in runs:
-        counts, run_id = run["counts"], run["run_id"]
+        counts, work = run["counts"], run["run_id"].rpartition("-")[0]
         left = counts["in"] + counts["created"]
         right = counts["out"] + counts["merged"] + counts["rejected"] + counts.get("quarantined", 0)
         if left != right:
-            found.append(
-                f"run {run_id}: {left} rows in and created, {right} out, merged, rejected and quarantined"
-            )
-        lost = (rejected[run_id], quarantined[run_id])
-        if lost != (counts["rejected"], counts.get("quarantined", 0)) and run_id in _writers(settings):
-            found.append(
-                f"run {run_id}: books hold {lost} rejected and quarantined rows, the run counted others"
-            )
+            found.append(f"run {run['run_id']}: {left} rows in and created, {right} accounted for")
+        lost = (counts["rejected"], counts.get("quarantined", 0))
+        if lost != (rejected[work], quarantined[work]):
+            found.append(f"run {run['run_id']}: counted {lost} rejected and quarantined rows, the books hold others")
     return len(runs), found
 
 
@@ -243,9 +239,10 @@ def _complete_runs(settings: Settings) -> list[dict[str, Any]]:
     return [row | {"counts": json.loads(row["counts"])} for row in rows]
 
 
-def _writers(settings: Settings) -> set[str]:
-    """Runs that stored a batch themselves, rather than finding one that an earlier go had stored."""
-    return {run_id for spec in ROW_TABLES for run_id in tables.batches(settings, spec)}
+def _rows_per_work(settings: Settings, book: TableSpec) -> Counter[str]:
+    """Rows of a book per run identity, whatever the attempt."""
+    ids = tables.read(settings, book, columns=["run_id"])["run_id"].to_pylist()
+    return Counter(run_id.rpartition("-")[0] for run_id in ids)
 
 
 def _roots_of(settings: Settings, batches: Iterable[str]) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +17,8 @@ from infra.storage import StorageError, read_span
 from lineage import tables
 from lineage.consumption import Checkpoint, eaten_by
 from lineage.curricula import load
+from lineage.models import ModelVersion
+from lineage.report import reports_of
 from lineage.schemas import PROVENANCE, REJECTED, ROW_TABLES, TableSpec
 from lineage.tables import TableError
 
@@ -76,6 +78,26 @@ def _beside(rows: pa.Table, more: pa.Table) -> pa.Table:
         if name != "row_no":
             rows = rows.append_column(name, found[name])
     return rows
+
+
+def pedigree(settings: Settings, found: Lineage, version: ModelVersion) -> dict[str, Any]:
+    """What a person wants to know of a model version on one page; lineage.registry.pedigree draws it."""
+    checkpoint = found.checkpoint
+    by = ("source_revision", "source_uri", "prompt_name", "prompt_version", "scorer", "scorer_revision", "generator")
+    slices = dict(sorted(Counter(found.rows["slice"].to_pylist()).items()))
+    return {
+        "model": {
+            "name": version.name,
+            "version": version.version,
+            "run_id": checkpoint.run_id,
+            "adapter_digest": checkpoint.adapter_digest,
+            "base_model": checkpoint.base_model,
+            "base_digest": checkpoint.base_digest,
+        },
+        "curriculum": {"root": checkpoint.curriculum, "rows": found.rows.num_rows, "slices": slices},
+        "groups": found.grouped(by).to_pylist(),
+        "reports": [asdict(report) for report in reports_of(settings, checkpoint.run_id)],
+    }
 
 
 def find_row(settings: Settings, prefix: str) -> tuple[TableSpec, dict[str, Any]]:

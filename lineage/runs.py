@@ -28,7 +28,6 @@ from infra.settings import Settings
 from lineage import tables
 from lineage.rows import canonical_json
 from lineage.schemas import NOT_APPLICABLE, RUN, TABLES
-from lineage.tables.reads import withdrawn
 
 PACKAGES = ("infra", "lineage", "expectations", "pipelines", "training", "search", "examples")
 Status = Literal["START", "COMPLETE", "FAIL", "ABORT"]
@@ -139,10 +138,19 @@ def find(settings: Settings, prefix: str) -> dict[str, Any]:
     return max(found, key=lambda event: (event["at"], event["status"] != "START"))
 
 
+def latest(settings: Settings) -> list[dict[str, Any]]:
+    """Each run's last word, oldest first: run, job, status, when, counts, error."""
+    newest: dict[str, dict[str, Any]] = {}
+    for event in tables.read(settings, RUN).sort_by("at").to_pylist():
+        newest[event["run_id"]] = event
+    shown = ("run_id", "job", "status", "at", "counts", "error")
+    return [{name: event[name] for name in shown} for event in newest.values()]
+
+
 def _still_stands(settings: Settings, outputs: Sequence[str]) -> bool:
     for output in outputs:
         spec = TABLES.get(output.partition("@")[0])
-        if spec is not None and output in withdrawn(settings, spec):
+        if spec is not None and output in tables.withdrawn(settings, spec):
             return False
     return True
 

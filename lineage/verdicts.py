@@ -15,7 +15,6 @@ from infra.settings import Settings
 from lineage import tables
 from lineage.schemas import VERDICT, TableSpec
 from lineage.tables import TableError, TableVersion
-from lineage.tables.reads import withdrawn
 
 RuleOutcome = Literal["pass", "fail", "error"]
 
@@ -91,7 +90,7 @@ def admitted(settings: Settings, spec: TableSpec) -> dict[str, TableVersion]:
     newest: dict[int, dict[str, Any]] = {}
     for row in sorted(found, key=lambda row: row["at"]):
         newest[row["version"]] = row
-    gone = withdrawn(settings, spec)
+    gone = tables.withdrawn(settings, spec)
     return {
         row["batch"]: TableVersion(spec.name, version)
         for version, row in sorted(newest.items())

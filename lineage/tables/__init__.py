@@ -13,7 +13,7 @@ from lineage.tables.commit import AlreadyStored, commit, is_stored, record, repl
 from lineage.tables.files import WrittenFile, write_file
 from lineage.tables.layout import TableError, TableVersion, UnknownTable, current, resolve
 from lineage.tables.leases import reserve
-from lineage.tables.reads import batch_with, batches, commits, facts, read, read_batch, sql
+from lineage.tables.reads import batch_with, batches, commits, facts, read, read_batch, sql, withdrawn
 
 __all__ = [
     "AlreadyStored",
@@ -36,5 +36,6 @@ __all__ = [
     "resolve",
     "sql",
     "withdraw",
+    "withdrawn",
     "write_file",
 ]

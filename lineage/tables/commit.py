@@ -121,12 +121,13 @@ def record(settings: Settings, rows: Sequence[Mapping[str, Any]], *, into: Table
 
 
 def replace(settings: Settings, rows: pa.Table, *, into: TableSpec, run_id: str) -> TableVersion:
-    """Store a run's rows of a book in place of those an earlier, killed go of the same run may have left."""
+    """Store a run's rows of a book in place of those that an earlier go at the same work may have left."""
     check(rows, into)
     handle = create_table(settings, into)
     properties = CommitProperties(custom_metadata={"stemma.run_id": run_id})
     if handle.version() > 0:
-        handle.delete(f"run_id = '{run_id}'", commit_properties=properties)
+        identity = run_id.rpartition("-")[0]  # every attempt: '.' is the character after '-'
+        handle.delete(f"run_id >= '{identity}-' AND run_id < '{identity}.'", commit_properties=properties)
     if rows.num_rows:
         write_deltalake(handle, rows, mode="append", commit_properties=properties)
     return TableVersion(into.name, handle.version())

@@ -1,0 +1,332 @@
+"""`stemma demo`: the whole path on this machine, every stage through its real engine.
+
+    scenario -> M0 -> traffic -> ingest -> gate -> curate -> finetune -> search -> promote -> lineage, fsck
+
+M0 is fine-tuned on the small clean pool and becomes the first champion; its own answers to noisy traffic become the
+log; what the log teaches becomes its successor. A run on the same lake resumes: what was done is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Thread
+from time import monotonic
+from typing import Annotated, Any, Literal
+
+import pyarrow.dataset as pads
+import typer
+from rich.console import Console
+
+from examples.helpdesk import summary
+from examples.helpdesk.files import damage, joined, planted_batch, render_log, traffic, write_files
+from examples.helpdesk.generator import Pools, helpdesk
+from expectations.gate import admit
+from expectations.reports import data_docs
+from infra.cli import Lake, open_runtime
+from infra.models import resolve as resolve_base
+from infra.runtime import Runtime
+from lineage import fsck, models, queries, registry, report, runs, tables, verdicts
+from lineage.curricula import DataRecipe
+from lineage.recipe import Recipe
+from lineage.runs import Outcome
+from lineage.schemas import EXAMPLE
+from lineage.tables import TableVersion
+from pipelines.curate import CurateConfig, curate
+from pipelines.ingest import IngestConfig, ingest
+from search.edits import Categorical, Integer, LogUniform, Uniform
+from search.explore import SearchConfig, explore
+from search.trial import try_recipe
+from training.baselines import linear_probe
+from training.evaluate import evaluate, load_predictor
+from training.finetune import FinetuneConfig, finetune
+from training.promote import promote
+from training.recipe import TrainingConfig
+
+Scale = Literal["full", "tiny"]
+NAME = "helpdesk-router"
+
+
+class DemoError(Exception):
+    """The demo cannot run here; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What differs between the full demo and the tiny one."""
+
+    first: TrainingConfig
+    """How M0 is trained on the clean pool."""
+    successor: TrainingConfig
+    """The base recipe of its successor."""
+    trials: int
+
+
+SIZES: Mapping[Scale, Sizes] = {
+    "full": Sizes(
+        first=TrainingConfig(num_train_epochs=8, train_batch_size=32),
+        successor=TrainingConfig(num_train_epochs=3, train_batch_size=32),
+        trials=4,
+    ),
+    "tiny": Sizes(
+        first=TrainingConfig(num_train_epochs=2, train_batch_size=8),
+        successor=TrainingConfig(num_train_epochs=1, train_batch_size=16),
+        trials=2,
+    ),
+}
+
+DIMENSIONS = (
+    Uniform("data.gold_share", 0.52, 0.59),
+    Uniform("data.hard_share", 0.28, 0.31),
+    LogUniform("hyperparameters.learning_rate", 1e-3, 4e-3),
+    Categorical("hyperparameters.r", (8, 16, 32)),
+    Integer("hyperparameters.num_train_epochs", 2, 4),
+)
+
+
+@dataclass
+class Story:
+    """What the demo has seen so far: each stage adds what the summary and the promises need."""
+
+    pools: Pools
+    facts: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    promises: dict[str, bool] = field(default_factory=dict)
+
+
+def demo(
+    scale: Annotated[str, typer.Option(help="full, or tiny: under a minute, for tests.")] = "full",
+    data: Annotated[str | None, typer.Option(help="Folder of the CLINC150 subset, instead of the helpdesk.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the scenario.")] = 0,
+    lake: Lake = None,
+) -> int:
+    """The whole path in minutes: traces, gates, QLoRA, search, promotion, lineage. Exit 1 if a promise is broken.
+
+    Example: stemma demo
+    """
+    if scale not in SIZES:
+        raise DemoError(f"scale '{scale}' is not one of: {', '.join(SIZES)}")
+    pools = _pools(data, seed=seed, scale=scale)
+    resolve_base(SIZES[scale].first.base_model)  # missing: said now, not after minutes
+    with open_runtime(lake) as runtime:
+        _own_lake(runtime, {"scenario": pools.name, "scale": scale, "seed": seed, "code": runs.code_revision()})
+        warm = Thread(target=_warm_up, args=(runtime,), daemon=True)
+        warm.start()
+        story = tell(runtime, Story(pools), scale=scale, seed=seed)
+    Console(highlight=False).print(summary.render(story, runtime.settings))
+    return 0 if all(story.promises.values()) else 1
+
+
+def tell(runtime: Runtime, story: Story, *, scale: Scale, seed: int) -> Story:
+    """All stages in order."""
+    sizes, folder = SIZES[scale], Path(runtime.settings.lake, "scenario")
+    stages = {
+        "scenario": lambda: _scenario(story, folder, seed),
+        "clean pool and evaluation sets": lambda: _first_rows(runtime, story, folder),
+        "M0, the first champion": lambda: _first_champion(runtime, story, sizes, folder),
+        "traffic through M0": lambda: _traffic(runtime, story, folder, seed),
+        "ingest and gate": lambda: _ingest(runtime, story, folder),
+        "curate": lambda: _curate(runtime, story, folder),
+        "finetune": lambda: _finetune(runtime, story, sizes, folder),
+        "search": lambda: _search(runtime, story, sizes, folder, seed),
+        "promote": lambda: _promote(runtime, story, scale),
+        "report": lambda: _report(runtime, story, seed),
+        "lineage and fsck": lambda: _prove(runtime, story),
+    }
+    for number, (name, stage) in enumerate(stages.items(), 1):
+        with _staged(story, name, f"[{number:>2}/{len(stages)}]"):
+            stage()
+    return story
+
+
+# ---------------------------------------------------------------- stages
+
+
+def _scenario(story: Story, folder: Path, seed: int) -> None:
+    write_files(story.pools, into=folder, seed=seed)
+
+
+def _first_rows(runtime: Runtime, story: Story, folder: Path) -> None:
+    """The clean pool and the four evaluation files: ingested, gated, curated each to its side, gated again."""
+    names = ["clean", "gate-clean", "gate-noisy", "report-clean", "report-noisy"]
+    stored = ingest(runtime, IngestConfig(sources=tuple(str(folder / f"{name}.jsonl") for name in names)))
+    _admitted(runtime, stored)
+    made = [_curated(runtime, CurateConfig(sources=(f"*/{folder.parent.name}/scenario/clean.jsonl",)))]
+    for name in names[1:]:
+        split, condition = name.split("-")
+        config = {"sources": (f"*/scenario/{name}.jsonl",), "split": split, "condition": condition}
+        off = {"exclude_poison": False, "merge_duplicates": False, "scorer_base_model": None}
+        made.append(_curated(runtime, CurateConfig.model_validate(config | off)))
+    story.facts["prepared"] = {"in": stored.counts["in"], "out": sum(o.counts["out"] for o in made)}
+
+
+def _first_champion(runtime: Runtime, story: Story, sizes: Sizes, folder: Path) -> None:
+    config = FinetuneConfig(data=DataRecipe(sources=("*/scenario/clean.jsonl",)), training=sizes.first)
+    trained = finetune(runtime, config)
+    standing = models.aliases(runtime.settings).get(NAME, {})
+    if "champion" not in standing:
+        promote(runtime, trained.run_id, name=NAME)
+    story.facts["m0"] = trained.run_id
+
+
+def _traffic(runtime: Runtime, story: Story, folder: Path, seed: int) -> None:
+    """M0's real answers to the requests, as its log; and one batch of a broken exporter."""
+    log, planted = folder / "traffic.jsonl", folder / "broken-exporter.jsonl"
+    if log.exists() and planted.exists():
+        return
+    requests, truth = traffic(story.pools, seed=seed)
+    checkpoint, version = models.resolve(runtime.settings, story.facts["m0"])
+    predictor = load_predictor(checkpoint)
+    answers = [(p.label, p.confidence) for p in predictor.predict([request.text for request in requests])]
+    lines = render_log(requests, answers, truth, story.pools, model=str(version), seed=seed)
+    planted.write_bytes(joined(planted_batch(story.pools, model=str(version), seed=seed)))
+    partial = log.with_suffix(".partial")
+    partial.write_bytes(joined(damage(lines, seed=seed)))
+    partial.replace(log)  # written last: its existence means the traffic is complete
+
+
+def _ingest(runtime: Runtime, story: Story, folder: Path) -> None:
+    stored = ingest(runtime, IngestConfig(sources=(str(folder / "traffic.jsonl"),)))
+    _admitted(runtime, stored)
+    planted = ingest(runtime, IngestConfig(sources=(str(folder / "broken-exporter.jsonl"),)))
+    verdict = admit(runtime, tables.resolve(runtime.settings, planted.outputs[0]))
+    story.facts["ingest"], story.facts["refused"] = stored.counts, verdict
+    story.promises["unreadable lines are in quarantine"] = stored.counts["quarantined"] > 0
+    story.promises["the broken exporter's batch is refused"] = verdict.outcome == "fail"
+
+
+def _curate(runtime: Runtime, story: Story, folder: Path) -> None:
+    made = _curated(runtime, CurateConfig(sources=("*/scenario/traffic.jsonl",)))
+    story.facts["curate"] = made.counts
+    where = pads.field("run_id") == made.run_id
+    reasons = tables.read(runtime.settings, tables.resolve(runtime.settings, "rejected"), columns=["reason"], where=where)
+    story.facts["reasons"] = {r["values"]: r["counts"] for r in reasons["reason"].value_counts().to_pylist()}
+
+
+def _finetune(runtime: Runtime, story: Story, sizes: Sizes, folder: Path) -> None:
+    story.facts["base recipe"] = finetune(runtime, _successor(runtime, story, sizes)).run_id
+
+
+def _search(runtime: Runtime, story: Story, sizes: Sizes, folder: Path, seed: int) -> None:
+    config = _successor(runtime, story, sizes)
+    base = Recipe(data=config.data.model_dump(), hyperparameters=config.training.model_dump(), strategy={})
+    wanted = SearchConfig(n_trials=sizes.trials, max_concurrent_trials=2, seed=seed, metric="accuracy.noisy")
+    found = explore(runtime, wanted, base=base, dimensions=DIMENSIONS, trial=try_recipe)
+    story.facts["search"] = found.facets
+
+
+def _promote(runtime: Runtime, story: Story, scale: Scale) -> None:
+    best = story.facts["search"]["best"]["run_id"]
+    decided = promote(runtime, best, name=NAME)
+    story.facts["promotion"] = decided.facets
+    if scale == "full":
+        story.promises["a better model was promoted"] = decided.facets["promoted"]
+    story.promises["the decision is on record"] = bool(decided.facets["checks"])
+
+
+def _report(runtime: Runtime, story: Story, seed: int) -> None:
+    """M0, the champion and a linear probe on the report split, which nothing before has read."""
+    settings = runtime.settings
+    champion, _ = models.resolve(settings, f"{NAME}@champion")
+    story.facts["reports"] = {}
+    for who, run_id in (("before", story.facts["m0"]), ("after", champion.run_id)):
+        evaluate(runtime, run_id, split="report")
+        found = [r for r in report.reports_of(settings, run_id) if r.split == "report" and r.metric == "accuracy"]
+        story.facts["reports"][who] = {r.condition: r for r in found}
+    story.facts["probe"] = _probe(runtime, champion)
+
+
+def _prove(runtime: Runtime, story: Story) -> None:
+    settings = runtime.settings
+    champion, version = models.resolve(settings, f"{NAME}@champion")
+    found = queries.lineage(settings, champion)
+    origins = [source for sources in found.sources.values() for source in sources]
+    story.promises["every row that trained the champion leads to its source's bytes"] = bool(origins) and all(
+        json.loads(queries.source_bytes(origin)) for origin in origins
+    )
+    checks = fsck.fsck(settings)
+    story.promises["fsck is clean"] = not any(check.found for check in checks)
+    story.facts |= {"champion": str(version), "lineage": found, "fsck": checks, "docs": data_docs(runtime)}
+
+
+# ---------------------------------------------------------------- helpers of the stages
+
+
+def _successor(runtime: Runtime, story: Story, sizes: Sizes) -> FinetuneConfig:
+    parent = models.resolve(runtime.settings, story.facts["m0"])[0].curriculum
+    return FinetuneConfig(data=DataRecipe(sources=("*/scenario/traffic.jsonl",), parent=parent), training=sizes.successor)
+
+
+def _curated(runtime: Runtime, config: CurateConfig) -> Outcome:
+    made = curate(runtime, config)
+    _admitted(runtime, made)
+    return made
+
+
+def _admitted(runtime: Runtime, outcome: Outcome) -> None:
+    for output in outcome.outputs:
+        batch: TableVersion = tables.resolve(runtime.settings, output)
+        admit(runtime, batch)
+        verdicts.require(runtime.settings, batch)
+
+
+def _probe(runtime: Runtime, champion: Any) -> dict[str, float]:
+    """Accuracy per condition of a linear probe that learns from the champion's rows."""
+    columns = ["text", "answer", "condition"]
+    asked = verdicts.read_admitted(runtime.settings, EXAMPLE, columns=columns, where=pads.field("split") == "report")
+    learnt = queries.lineage(runtime.settings, champion).rows
+    base = resolve_base(champion.base_model)
+    said = linear_probe(base, learnt["text"].to_pylist(), learnt["answer"].to_pylist(), asked["text"].to_pylist())
+    right = [a == b for a, b in zip(said, asked["answer"].to_pylist(), strict=True)]
+    conditions = asked["condition"].to_pylist()
+    return {
+        name: sum(r for r, c in zip(right, conditions, strict=True) if c == name) / conditions.count(name)
+        for name in sorted(set(conditions))
+    }
+
+
+def _pools(data: str | None, *, seed: int, scale: Scale) -> Pools:
+    if data is None:
+        return helpdesk(seed=seed, scale=scale)
+    from examples.helpdesk.clinc import clinc
+
+    return clinc(Path(data), seed=seed, scale=scale)
+
+
+def _own_lake(runtime: Runtime, identity: dict[str, Any]) -> None:
+    """A demo's lake is the demo's alone: the same demo resumes in it, another one's is set aside, no other is touched."""
+    lake = Path(runtime.settings.lake)
+    marker = lake / "demo.json"
+    if lake.exists() and any(lake.iterdir()):
+        if not marker.exists():
+            raise DemoError(f"lake '{lake}' holds something that is not a demo's; choose an empty folder with --lake")
+        found = json.loads(marker.read_text())
+        if found == identity:
+            return
+        aside = lake.with_name(f"{lake.name}-{runs.identity('demo', found, [])[:8]}")
+        shutil.rmtree(aside, ignore_errors=True)
+        lake.rename(aside)
+        print(f"the lake of another demo was set aside as {aside}", file=sys.stderr)
+    lake.mkdir(parents=True, exist_ok=True)
+    marker.write_text(json.dumps(identity))
+
+
+def _warm_up(runtime: Runtime) -> None:
+    """What takes seconds and waits for nothing: MLflow's tables, Ray's processes."""
+    registry.mirror(registry.prepare, runtime.settings)
+
+
+@contextmanager
+def _staged(story: Story, name: str, number: str) -> Iterator[None]:
+    console = Console(stderr=True, highlight=False)
+    start = monotonic()
+    with console.status(f"{number} {name}"):
+        yield
+    story.seconds[name] = monotonic() - start
+    console.print(f"{number} {name:<32} {story.seconds[name]:6.1f} s", markup=False)
+

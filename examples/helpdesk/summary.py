@@ -1,0 +1,94 @@
+"""The demo's last screen: what happened to the rows, what it did for the model, which promises held, where to look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from infra.settings import Settings
+
+if TYPE_CHECKING:
+    from examples.demo import Story
+
+
+def render(story: Story, settings: Settings) -> Group:
+    """One screen."""
+    facts = story.facts
+    return Group(
+        Text(f"\nStemma demo: {story.pools.name}, {len(story.pools.intents)} intents", style="bold"),
+        _rows(facts),
+        _scores(facts),
+        Text(_search(facts)),
+        *(Text(f"  {'pass' if c['passed'] else 'FAIL'}  {c['text']}") for c in facts["promotion"]["checks"]),
+        Text(_lineage(facts)),
+        _promises(story),
+        Text(_look(facts, settings)),
+    )
+
+
+def _rows(facts: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, title="rows", title_justify="left", title_style="bold")
+    for name in ("", "in", "out", "merged", "rejected", "quarantined", "refused"):
+        table.add_column(name, justify="left" if not name else "right")
+    read, made, refused = facts["ingest"], facts["curate"], facts["refused"]
+    table.add_row("traffic log -> traces", *_counts(read, "in", "out", "merged", "rejected", "quarantined"), "-")
+    table.add_row("broken exporter's batch", f"{refused.rows}", "0", "-", "-", "-", f"{refused.rows}")
+    table.add_row("traces -> examples", *_counts(made, "in", "out", "merged", "rejected"), "-", "-")
+    reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(facts["reasons"].items(), key=lambda kv: -kv[1]))
+    table.caption, table.caption_justify = f"rejected: {reasons}", "left"
+    return table
+
+
+def _scores(facts: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, title="accuracy on `report`", title_justify="left", title_style="bold")
+    table.add_column("")
+    conditions = sorted(facts["reports"]["before"])
+    for condition in conditions:
+        table.add_column(f"{condition} requests", justify="right")
+    for who, label in (("before", "M0, before"), ("after", f"{facts['champion']}, after")):
+        table.add_row(label, *(str(facts["reports"][who][condition]) for condition in conditions))
+    table.add_row("linear probe, same rows", *(f"{100 * facts['probe'][condition]:.1f} %" for condition in conditions))
+    table.caption_justify = "left"
+    table.caption = (
+        "The probe is a logistic regression on the frozen embeddings. It is strong on such tasks: QLoRA on an\n"
+        "encoder of 22 M parameters shows that the path works, not that it is needed."
+    )
+    return table
+
+
+def _search(facts: dict[str, Any]) -> str:
+    found = facts["search"]
+    trials = ", ".join(f"{100 * t['score']:.1f} %" if t.get("score") is not None else "failed" for t in found["trials"])
+    return f"search: {len(found['trials'])} trials on `gate`: {trials}. {found['sentence']}"
+
+
+def _lineage(facts: dict[str, Any]) -> str:
+    found = facts["lineage"]
+    groups = "; ".join(
+        f"{g['rows']} of router@{g['prompt_version']}" for g in found.grouped(("prompt_version",)).to_pylist()
+    )
+    return f"lineage: {found.rows.num_rows} rows trained {facts['champion']}: {groups}"
+
+
+def _promises(story: Story) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for promise, held in story.promises.items():
+        table.add_row("kept  " if held else "BROKEN", promise)
+    return table
+
+
+def _look(facts: dict[str, Any], settings: Settings) -> str:
+    lines = [
+        ("which rows it ate", f"stemma lineage champion --lake {settings.lake}"),
+        ("why a batch was refused", f"stemma reports {facts['refused'].batch} --lake {settings.lake}"),
+        ("the Data Docs", facts["docs"]),
+        ("runs and models", f"mlflow ui --backend-store-uri {settings.tracking_uri}"),
+    ]
+    return "look further:\n" + "\n".join(f"  {what:<24} {command}" for what, command in lines)
+
+
+def _counts(counts: dict[str, int], *names: str) -> list[str]:
+    return [f"{counts.get(name, 0):,}" for name in names]

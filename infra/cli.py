@@ -1,0 +1,123 @@
+"""`stemma`: one program, one dict of verbs. A verb's module is imported when the verb is called, not before.
+
+Every mistake of a person or of their data ends in one sentence on stderr and a non-zero exit; a traceback is a bug.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from infra.settings import Settings, prepare_environment, settings_from_environment
+
+if TYPE_CHECKING:
+    from infra.runtime import Runtime
+
+VERBS = {
+    "demo": ("examples.demo:demo", "the whole path on this machine, in minutes"),
+    "ingest": ("pipelines.commands:ingest", "traces from files, folders and globs into the lake"),
+    "gate": ("expectations.commands:gate", "validate one commit; exit 0 admitted, 1 refused, 2 error"),
+    "reports": ("expectations.commands:reports", "a verdict as text, and where the Data Docs lie"),
+    "curate": ("pipelines.commands:curate", "admitted traces into examples"),
+    "finetune": ("training.commands:finetune", "train an adapter; every row it eats is recorded"),
+    "evaluate": ("training.commands:evaluate", "score a model on the gate or the report split"),
+    "promote": ("training.commands:promote", "put a model before the gates; move `champion` if it passes"),
+    "search": ("search.commands:search", "try edited recipes, each a child run"),
+    "lineage": ("lineage.commands:lineage", "which rows made a model; where a row comes from"),
+    "status": ("lineage.commands:status", "tables, runs, models and aliases"),
+    "query": ("lineage.commands:query", "read-only SQL over the lake"),
+    "fsck": ("lineage.commands:fsck", "check every invariant of the lake"),
+}
+
+PACKAGES = ("infra", "lineage", "expectations", "pipelines", "training", "search", "examples")
+
+Lake = Annotated[str | None, typer.Option("--lake", help="The lake's folder or URI (STEMMA_LAKE, default ./.stemma).")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override a key of the config: KEY=VALUE.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one verb and exit."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(usage())
+        raise SystemExit(0)
+    if words[0] not in VERBS:
+        _fail(f"unknown verb '{words[0]}'; known: {', '.join(VERBS)}")
+    prepare_environment()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("stemma").setLevel(logging.INFO)
+    raise SystemExit(run(words[0], words[1:]))
+
+
+def run(verb: str, words: Sequence[str]) -> int:
+    """Call a verb with its arguments and return the exit code."""
+    module, _, function = VERBS[verb][0].partition(":")
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    try:
+        app.command(name=verb)(getattr(import_module(module), function))
+        outcome = app(args=list(words), prog_name=f"stemma {verb}", standalone_mode=False)
+        return outcome if isinstance(outcome, int) else 0
+    except KeyboardInterrupt:
+        print("stemma: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        print(f"stemma: {sentence}", file=sys.stderr)
+        return 2
+
+
+def explain(error: BaseException) -> str | None:
+    """What went wrong as one sentence, or None where it is our bug and deserves its traceback."""
+    import click
+
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if type(error).__module__.partition(".")[0] in PACKAGES or isinstance(error, OSError):
+        return " ".join(str(error).split())
+    if error.__cause__ is not None:
+        return explain(error.__cause__)
+    return None
+
+
+def usage() -> str:
+    """What `stemma --help` prints."""
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
+    head = "Usage: stemma VERB [ARGUMENTS]\n\nEvery checkpoint knows the rows it ate. `stemma VERB --help` explains a verb.\n"
+    return "\n".join([head, *lines])
+
+
+def open_runtime(lake: str | None) -> Runtime:
+    """The Runtime of one command."""
+    from infra.runtime import Runtime
+
+    return Runtime(settings_from_environment(lake))
+
+
+def existing(lake: str | None) -> Settings:
+    """The settings of a lake that must be there already, for verbs that only read."""
+    from pathlib import Path
+
+    from infra.settings import SettingsError
+
+    settings = settings_from_environment(lake)
+    if settings.is_local and not Path(settings.lake, "tables").is_dir():
+        raise SettingsError(f"there is no lake at '{settings.lake}'; make one with stemma ingest, or choose with --lake")
+    return settings
+
+
+def _fail(sentence: str) -> None:
+    print(f"stemma: {sentence}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

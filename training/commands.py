@@ -1,0 +1,92 @@
+"""The verbs of this folder: `stemma finetune`, `stemma evaluate`, `stemma promote`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from infra.cli import Json, Lake, Set, open_runtime
+from infra.config import read_config
+from lineage.report import reports_of
+from lineage.runs import Outcome
+from training import evaluate as evaluation
+from training import finetune as tuning
+from training import promote as promotion
+from training.recipe import TrainingError
+
+
+def finetune(
+    config: Annotated[str | None, typer.Argument(help="TOML config.")] = None,
+    set: Set = None,
+    lake: Lake = None,
+    as_json: Json = False,
+) -> int:
+    """Select a curriculum, gate it, train an adapter on it and record every row it ate.
+
+    Example: stemma finetune finetune.toml --set training.num_train_epochs=2
+    """
+    wanted = read_config(tuning.FinetuneConfig, config, set or ())
+    with open_runtime(lake) as runtime:
+        outcome = tuning.finetune(runtime, wanted)
+    if as_json:
+        print(json.dumps({"run_id": outcome.run_id, "counts": dict(outcome.counts), **outcome.facets}))
+    else:
+        done = f"{outcome.counts['rows']} rows, {outcome.facets['steps']} steps, loss {outcome.facets['losses'][-1]:.3f}"
+        print(f"finetune {outcome.run_id}{_before(outcome)}: {done}")
+        print(f"next: stemma promote {outcome.run_id} --name MODEL")
+    return 0
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="An alias, NAME@VERSION, or the start of a run id.")],
+    split: Annotated[str, typer.Option(help="gate or report.")] = "gate",
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    lake: Lake = None,
+    as_json: Json = False,
+) -> int:
+    """Score a model on a split of admitted evaluation rows, noisy and clean apart.
+
+    Example: stemma evaluate champion --split gate
+    """
+    if split not in ("gate", "report"):
+        raise TrainingError(f"split '{split}' is not one of: gate, report")
+    with open_runtime(lake) as runtime:
+        outcome = evaluation.evaluate(runtime, model, split=split, seed=seed)
+        found = [r for r in reports_of(runtime.settings, _model_run(runtime.settings, model)) if r.run_id == outcome.run_id]
+    if as_json:
+        print(json.dumps([vars(report) for report in found]))
+        return 0
+    for report in found:
+        print(f"{report.condition:<8} {report.metric:<9} {report}")
+    return 0
+
+
+def promote(
+    model: Annotated[str, typer.Argument(help="An alias, NAME@VERSION, or the start of a run id.")],
+    name: Annotated[str, typer.Option(help="The registered model whose champion it would be.")],
+    seed: Annotated[int, typer.Option(help="Seed of the resampling and of the null retrain.")] = 0,
+    lake: Lake = None,
+) -> int:
+    """Put a model before the gates and move `champion` to it if it passes all of them; exit 1 if it does not.
+
+    Example: stemma promote 3fa4 --name helpdesk-router
+    """
+    with open_runtime(lake) as runtime:
+        outcome = promotion.promote(runtime, model, name=name, seed=seed)
+    for check in outcome.facets["checks"]:
+        print(f"{'pass' if check['passed'] else 'FAIL'}  {check['name']}: {check['text']}")
+    version = f"{name}@{outcome.facets['version']}"
+    print(f"{version} {'is champion' if outcome.facets['promoted'] else 'was refused; the champion stays'}")
+    return 0 if outcome.facets["promoted"] else 1
+
+
+def _before(outcome: Outcome) -> str:
+    return " (done before)" if outcome.again else ""
+
+
+def _model_run(settings, reference: str) -> str:
+    from lineage.models import resolve
+
+    return resolve(settings, reference)[0].run_id

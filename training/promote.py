@@ -1,0 +1,157 @@
+"""The jobs behind `stemma promote`: move the champion alias through the gates, or leave it where it is.
+
+    candidate ─ evaluate on `gate` ─┐
+    champion  ─ evaluate on `gate` ─┼─ decide ─ event in Delta ─ alias in MLflow
+    null      ─ retrain, evaluate  ─┘
+
+The null is the champion's own recipe with another seed: what chance alone gains and loses.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import asdict
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from infra.runtime import Runtime
+from lineage import curricula, models, queries, registry, report
+from lineage.consumption import Checkpoint
+from lineage.models import ModelVersion
+from lineage.runs import Outcome, Run, carry_out
+from training.evaluate import evaluate
+from training.finetune import config_of, finetune
+from training.metrics import bootstrap_interval
+from training.promotion import Check, Decision, Evidence, decide
+from training.recipe import TrainingError
+
+log = logging.getLogger("stemma.promote")
+
+CONDITION = "noisy"  # the gate set's noisy rows are fresh traffic, which the champion did not select
+
+
+def promote(runtime: Runtime, reference: str, *, name: str, seed: int = 0, parent: Run | None = None) -> Outcome:
+    """Put a checkpoint before the gates, and move `champion` to it if it passes all of them.
+
+    The facets hold `promoted`, the version, and every check with its numbers; whatever the decision, it is on record.
+    Evaluates on the gate split, and retrains the champion's recipe as the null, where that was not done yet.
+    """
+    checkpoint, _ = models.resolve(runtime.settings, reference)
+    standing = models.aliases(runtime.settings).get(name, {})
+    champion = models.resolve(runtime.settings, f"{name}@champion")[0] if "champion" in standing else None
+    if champion == checkpoint:
+        version = next(v for v in models.versions(runtime.settings, name) if v.version == standing["champion"])
+        log.info("promote: %s is champion already", version)
+        return Outcome(facets={"promoted": True, "version": version.version, "checks": []}, again=True)
+    evaluate(runtime, checkpoint.run_id, split="gate", seed=seed, parent=parent)
+    null = _null_of(runtime, champion, seed=seed, parent=parent) if champion else None
+    if champion and null:
+        evaluate(runtime, champion.run_id, split="gate", seed=seed, parent=parent)
+        evaluate(runtime, null, split="gate", seed=seed, parent=parent)
+
+    def work(run: Run) -> Outcome:
+        decision = _decide(runtime, checkpoint, champion, null, seed=seed)
+        version = models.register(runtime, checkpoint, name=name)
+        moves = {"candidate": version.version}
+        if decision.promoted:
+            moves |= {"champion": version.version}
+            moves |= {"previous": standing["champion"]} if champion else {}
+        checks = [asdict(check) for check in decision.checks]
+        reason = "passed every gate" if decision.promoted else "; ".join(decision.reasons)
+        models.move_aliases(runtime, moves, name=name, kind="promotion", reason=reason, evidence=checks, run=run)
+        _mirror(runtime, version, checkpoint)
+        log.info("promote %s: %s", version, "champion" if decision.promoted else f"refused: {reason}")
+        facets = {"promoted": decision.promoted, "version": version.version, "null": null, "checks": checks}
+        return Outcome((f"model:{version}",), {"items": _items(runtime, checkpoint).num_rows}, facets)
+
+    config = {"name": name, "seed": seed, "champion": champion.adapter_digest if champion else None}
+    inputs = [f"checkpoint:{c.name}" for c in (checkpoint, champion) if c]
+    return carry_out(runtime, "promote", config=config, inputs=inputs, work=work, parent=parent)
+
+
+def _null_of(runtime: Runtime, champion: Checkpoint, *, seed: int, parent: Run | None) -> str:
+    """The run of the champion's recipe, unchanged but for its seed."""
+    config = config_of(runtime, champion)
+    other = config.training.model_copy(update={"seed": config.training.seed + 1 + seed})
+    return finetune(runtime, config.model_copy(update={"training": other}), parent=parent).run_id
+
+
+def _decide(
+    runtime: Runtime, candidate: Checkpoint, champion: Checkpoint | None, null: str | None, *, seed: int
+) -> Decision:
+    items = _items(runtime, candidate)
+    if champion is None or null is None:
+        return _decide_first(items, seed=seed)
+    return decide(
+        Evidence(
+            champion=_correct(runtime, champion.run_id, items),
+            candidate=_correct(runtime, candidate.run_id, items),
+            nulls=[_correct(runtime, null, items)],
+            overlap=_overlap(runtime, candidate, items),
+        ),
+        seed=seed,
+    )
+
+
+def _decide_first(items: pa.Table, *, seed: int) -> Decision:
+    """Without a champion there is nothing to compare with but the commonest answer."""
+    answers = items["answer"].to_pylist()
+    correct = [a == b for a, b in zip(answers, items["prediction"].to_pylist(), strict=True)]
+    low, high = bootstrap_interval(correct, seed=seed)
+    commonest = Counter(answers).most_common(1)[0][1] / len(answers)
+    passed = low > commonest
+    text = (
+        f"The first model is right on {sum(correct) / len(correct):.1%} of {len(correct)} items (95% interval "
+        f"{low:.1%} to {high:.1%}); always giving the commonest answer would be right on {commonest:.1%}."
+    )
+    check = Check("better_than_constant", passed, text)
+    return Decision(passed, (text,), (check,))
+
+
+def _items(runtime: Runtime, checkpoint: Checkpoint) -> pa.Table:
+    found = report.predictions_of(runtime.settings, checkpoint.run_id, split="gate", condition=CONDITION)
+    if found.num_rows:
+        return found
+    return report.predictions_of(runtime.settings, checkpoint.run_id, split="gate")
+
+
+def _correct(runtime: Runtime, model_run: str, items: pa.Table) -> list[bool]:
+    """Whether a model was right on exactly these items, in their order."""
+    found = report.predictions_of(runtime.settings, model_run, split="gate")
+    mine = found.filter(pc.is_in(found["row_id"], items["row_id"].combine_chunks())).sort_by("row_id")
+    if mine["row_id"].to_pylist() != items["row_id"].to_pylist():
+        raise TrainingError(f"run {model_run} was evaluated on other items than the candidate; evaluate it again")
+    return pc.equal(mine["answer"], mine["prediction"]).to_pylist()
+
+
+def _overlap(runtime: Runtime, candidate: Checkpoint, items: pa.Table) -> int:
+    members = curricula.load(runtime.settings, candidate.curriculum).members["row_id"].combine_chunks()
+    return pc.sum(pc.is_in(items["row_id"], members)).as_py() or 0
+
+
+def _mirror(runtime: Runtime, version: ModelVersion, checkpoint: Checkpoint) -> None:
+    """The version, its pedigree and the aliases, in MLflow."""
+    settings = runtime.settings
+    found = queries.lineage(settings, checkpoint)
+    facts = queries.pedigree(settings, found, version)
+    tags = {
+        "stemma.run_id": checkpoint.run_id,
+        "stemma.curriculum": checkpoint.curriculum,
+        "stemma.root": checkpoint.consumption_root,
+        "stemma.adapter_digest": checkpoint.adapter_digest,
+    }
+    registry.mirror(
+        registry.register,
+        settings,
+        name=version.name,
+        version=version.version,
+        run_id=checkpoint.run_id,
+        adapter_dir=checkpoint.uri,
+        tags=tags,
+        pedigree={"pedigree.html": registry.pedigree_html(facts), "pedigree.json": registry.pedigree_json(facts)},
+    )
+    for alias, number in models.aliases(settings).get(version.name, {}).items():
+        registry.mirror(registry.set_alias, settings, name=version.name, alias=alias, version=number)
+

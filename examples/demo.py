@@ -215,7 +215,7 @@ def _finetune(runtime: Runtime, story: Story, sizes: Sizes, folder: Path) -> Non
 def _search(runtime: Runtime, story: Story, sizes: Sizes, folder: Path, seed: int) -> None:
     config = _successor(runtime, story, sizes)
     base = Recipe(data=config.data.model_dump(), hyperparameters=config.training.model_dump(), strategy={})
-    wanted = SearchConfig(n_trials=sizes.trials, max_concurrent_trials=2, seed=seed, metric="accuracy.noisy")
+    wanted = SearchConfig(n_trials=sizes.trials, max_concurrent_trials=2, seed=seed)
     found = explore(runtime, wanted, base=base, dimensions=DIMENSIONS, trial=try_recipe)
     story.facts["search"] = found.facets
 

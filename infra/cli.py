@@ -76,10 +76,8 @@ def run(verb: str, words: Sequence[str]) -> int:
 
 def explain(error: BaseException) -> str | None:
     """What went wrong as one sentence, or None where it is our bug and deserves its traceback."""
-    import click
-
-    if isinstance(error, click.ClickException):
-        return error.format_message()
+    if isinstance(error, typer.TyperException):
+        return getattr(error, "format_message", error.__str__)()
     if type(error).__module__.partition(".")[0] in PACKAGES or isinstance(error, OSError):
         return " ".join(str(error).split())
     if error.__cause__ is not None:

@@ -5,6 +5,7 @@ A checkpoint's row is written when its files and its consumption are in place; w
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import struct
 from collections.abc import Mapping
@@ -40,6 +41,7 @@ class Checkpoint:
     curriculum: str
     plan_digest: str
     consumption_root: str
+    at: dt.datetime
 
     @property
     def name(self) -> str:

@@ -11,18 +11,17 @@ aliases        every alias names a registered version whose checkpoint is there
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from infra.models import adapter_digest
 from infra.settings import Settings
 from lineage import models, tables, verdicts
 from lineage.consumption import checkpoints, consumption_root, eaten_by, plan_digest
@@ -215,23 +214,6 @@ CHECKS: dict[str, Callable[[Settings], Findings]] = {
     "roots": roots,
     "aliases": aliases,
 }
-
-
-def adapter_digest(folder: str) -> str:
-    """SHA-256 over an adapter's tensors: names, types, shapes and bytes in sorted order, whatever the file's metadata."""
-    path = Path(folder, "adapter_model.safetensors")
-    if not path.is_file():
-        return "missing"
-    data = path.read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    header: dict[str, Any] = json.loads(data[8 : 8 + length])
-    digest = hashlib.sha256()
-    for name in sorted(header.keys() - {"__metadata__"}):
-        tensor = header[name]
-        first, end = (8 + length + offset for offset in tensor["data_offsets"])
-        digest.update(json.dumps([name, tensor["dtype"], tensor["shape"]]).encode())
-        digest.update(data[first:end])
-    return digest.hexdigest()
 
 
 def _complete_runs(settings: Settings) -> list[dict[str, Any]]:

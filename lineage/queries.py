@@ -17,7 +17,8 @@ from infra.storage import StorageError, read_span
 from lineage import tables
 from lineage.consumption import Checkpoint, eaten_by
 from lineage.curricula import load
-from lineage.models import ModelVersion
+from lineage.models import ModelVersion, aliases
+from lineage.registry import Pedigree
 from lineage.report import reports_of
 from lineage.schemas import PROVENANCE, REJECTED, ROW_TABLES, TableSpec
 from lineage.tables import TableError
@@ -80,11 +81,12 @@ def _beside(rows: pa.Table, more: pa.Table) -> pa.Table:
     return rows
 
 
-def pedigree(settings: Settings, found: Lineage, version: ModelVersion) -> dict[str, Any]:
+def pedigree(settings: Settings, found: Lineage, version: ModelVersion) -> Pedigree:
     """What a person wants to know of a model version on one page; lineage.registry.pedigree draws it."""
     checkpoint = found.checkpoint
     by = ("source_revision", "source_uri", "prompt_name", "prompt_version", "scorer", "scorer_revision", "generator")
     slices = dict(sorted(Counter(found.rows["slice"].to_pylist()).items()))
+    standing = aliases(settings).get(version.name, {})
     return {
         "model": {
             "name": version.name,
@@ -93,10 +95,12 @@ def pedigree(settings: Settings, found: Lineage, version: ModelVersion) -> dict[
             "adapter_digest": checkpoint.adapter_digest,
             "base_model": checkpoint.base_model,
             "base_digest": checkpoint.base_digest,
+            "at": checkpoint.at,
         },
         "curriculum": {"root": checkpoint.curriculum, "rows": found.rows.num_rows, "slices": slices},
         "groups": found.grouped(by).to_pylist(),
         "reports": [asdict(report) for report in reports_of(settings, checkpoint.run_id)],
+        "aliases": sorted(alias for alias, number in standing.items() if number == version.version),
     }
 
 
@@ -180,7 +184,7 @@ def source_bytes(row: Mapping[str, Any]) -> bytes:
 
 def as_json(found: Lineage) -> dict[str, Any]:
     """The lineage as JSON values; `rows` has DESIGN's provenance names, ids in hex, and each row's `sources`."""
-    checkpoint = {name: getattr(found.checkpoint, name) for name in Checkpoint.__dataclass_fields__}
+    checkpoint = {name: _json(getattr(found.checkpoint, name)) for name in Checkpoint.__dataclass_fields__}
     rows = [
         {name: _json(value) for name, value in row.items()}
         | {

@@ -106,7 +106,7 @@ def read_admitted(
     where: pads.Expression | None = None,
 ) -> pa.Table:
     """Rows of a table's newest version that were admitted; batches without a passing verdict are passed over."""
-    only = pads.field("run_id").isin(list(admitted(settings, spec)))
+    only = pads.field("run_id").isin(pa.array(list(admitted(settings, spec)), pa.string()))
     return tables.read(settings, spec, columns=columns, where=only if where is None else only & where)
 
 

@@ -62,7 +62,7 @@ def _scores(facts: dict[str, Any]) -> Table:
 def _search(facts: dict[str, Any]) -> str:
     found = facts["search"]
     trials = ", ".join(f"{100 * t['score']:.1f} %" if t.get("score") is not None else "failed" for t in found["trials"])
-    return f"search: {len(found['trials'])} trials on `gate`: {trials}. {found['sentence']}"
+    return f"search: {len(found['trials'])} trials on `gate`: {trials}. {found['sampling']}"
 
 
 def _lineage(facts: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from infra.settings import Settings
 from lineage.schemas import TABLES, TableSpec
@@ -68,13 +68,19 @@ def create_table(settings: Settings, spec: TableSpec) -> DeltaTable:
         return existing
     if settings.is_local:
         Path(location(settings, spec)).mkdir(parents=True, exist_ok=True)
-    return DeltaTable.create(
-        location(settings, spec),
-        pa.schema(spec.schema),
-        mode="ignore",
-        configuration=_CONFIGURATION,
-        storage_options=dict(settings.storage_options) or None,
-    )
+    try:
+        return DeltaTable.create(
+            location(settings, spec),
+            pa.schema(spec.schema),
+            mode="ignore",
+            configuration=_CONFIGURATION,
+            storage_options=dict(settings.storage_options) or None,
+        )
+    except CommitFailedError:  # somebody else has just made it
+        made = open_table(settings, spec)
+        if made is None:
+            raise
+        return made
 
 
 def current(settings: Settings, spec: TableSpec) -> TableVersion | None:

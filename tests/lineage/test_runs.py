@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.runtime import Runtime
+from infra.settings import Settings
+from lineage.runs import Outcome, Run, RunError, carry_out, events, find, identity, latest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def runtime(settings: Settings) -> Runtime:
+    return Runtime(settings)
+
+
+def test_a_finished_job_is_not_carried_out_again(runtime: Runtime):
+    calls: list[str] = []
+
+    def work(run: Run) -> Outcome:
+        calls.append(run.id)
+        return Outcome(counts={"in": 3}, facets={"root": "abc"})
+
+    first = carry_out(runtime, "curate", config={"seed": 0}, inputs=["traces@1"], work=work)
+    again = carry_out(runtime, "curate", config={"seed": 0}, inputs=["traces@1"], work=work)
+    assert len(calls) == 1
+    assert (again.again, again.run_id, again.counts, again.facets) == (True, first.run_id, {"in": 3}, {"root": "abc"})
+
+
+def test_another_config_or_input_is_another_run():
+    assert len({identity("a", {"seed": s}, i) for s in (0, 1) for i in (["x"], ["y"])}) == 4
+    assert identity("a", {"b": 1, "a": 2}, ["x", "y"]) == identity("a", {"a": 2, "b": 1}, ["y", "x"])
+
+
+def test_a_failed_run_is_on_record_and_its_next_go_is_another_attempt(runtime: Runtime):
+    def fails(run: Run) -> Outcome:
+        raise ValueError("no disk\nand more")
+
+    with pytest.raises(ValueError, match="no disk"):
+        carry_out(runtime, "curate", config={}, inputs=[], work=fails)
+    done = carry_out(runtime, "curate", config={}, inputs=[], work=lambda run: Outcome())
+    assert done.run_id.endswith("-2")
+    states = [(run["status"], run["error"]) for run in latest(runtime.settings)]
+    assert states == [("FAIL", "ValueError: no disk"), ("COMPLETE", None)]
+
+
+DIES = """
+import os
+from infra.runtime import Runtime
+from infra.settings import Settings
+from lineage.runs import carry_out
+carry_out(Runtime(Settings({lake!r}, "")), "curate", config={{}}, inputs=[], work=lambda run: os._exit(9))
+"""
+
+
+def test_a_run_whose_process_died_is_marked_when_the_job_comes_again(runtime: Runtime):
+    died = subprocess.run([sys.executable, "-c", DIES.format(lake=runtime.settings.lake)], cwd=ROOT, check=False)
+    assert died.returncode == 9
+    carry_out(runtime, "curate", config={}, inputs=[], work=lambda run: Outcome())
+    told = [event["status"] for event in events(runtime.settings, identity("curate", {}, []))]
+    assert told == ["START", "ABORT", "START", "COMPLETE"]
+
+
+def test_an_unknown_prefix_is_named(runtime: Runtime):
+    carry_out(runtime, "curate", config={}, inputs=[], work=lambda run: Outcome())
+    with pytest.raises(RunError, match="no run starts with 'zz'"):
+        find(runtime.settings, "zz")

@@ -1,0 +1,31 @@
+"""The index in MLflow that people look at, and the only package that imports mlflow; Delta stays the truth.
+
+    tracking    one Stemma run is one MLflow run, found again by its tag
+    models      registered models, their versions, their aliases
+    pedigree    a model version's pedigree as a page and as JSON; knows nothing of MLflow
+
+Callers write Delta first and then call here; every call may be repeated. Importing this package imports no
+mlflow. One error family: RegistryError, always one sentence.
+"""
+
+from lineage.registry.models import IndexedVersion, aliases, model_versions, register, set_alias
+from lineage.registry.pedigree import Pedigree, pedigree_html, pedigree_json
+from lineage.registry.tracking import EXPERIMENT, Ending, RegistryError, close_run, log_run, open_run, prepare
+
+__all__ = [
+    "EXPERIMENT",
+    "Ending",
+    "IndexedVersion",
+    "Pedigree",
+    "RegistryError",
+    "aliases",
+    "close_run",
+    "log_run",
+    "model_versions",
+    "open_run",
+    "pedigree_html",
+    "pedigree_json",
+    "prepare",
+    "register",
+    "set_alias",
+]

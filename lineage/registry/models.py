@@ -1,0 +1,241 @@
+"""Registered models in MLflow: versions with adapter and pedigree, and the aliases that say which one serves.
+
+    register(settings, name="intents", version=3, ...)     the version that the table `models` already has
+    set_alias(settings, name="intents", alias="champion", version=3)
+
+MLflow numbers versions itself. Ours is the number that counts: where the two differ, nothing is registered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.settings import Settings
+from lineage.registry.tracking import (
+    EXPERIMENT,
+    RUN_TAG,
+    RegistryError,
+    connected,
+    experiment_of,
+    find_run,
+    resolving_models,
+    written,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+VERSION_TAG = (
+    "stemma.version"  # name@version, on the logged model: one that was left half made is found by it
+)
+
+
+@dataclass(frozen=True)
+class IndexedVersion:
+    """A model version as MLflow has it."""
+
+    version: int
+    run_id: str
+    """Stemma's run; empty for a version that somebody else registered."""
+
+    tags: Mapping[str, str]
+    source: str
+    """`models:/ID` of the logged model that holds the files."""
+
+
+def register(
+    settings: Settings,
+    *,
+    name: str,
+    version: int,
+    run_id: str,
+    adapter_dir: str,
+    tags: Mapping[str, str],
+    pedigree: Mapping[str, str],
+    step: int = 0,
+    experiment: str = EXPERIMENT,
+) -> None:
+    """Register a version: the files of the local folder `adapter_dir`, the texts of `pedigree` by file name.
+
+    The run must have been logged; `step` is the training step of the checkpoint. If this version of this run
+    is registered, its tags and pedigree are brought up to date and nothing else. RegistryError if MLflow
+    would give another number, if the number belongs to another run, or if the folder is not there.
+    """
+    folder = Path(adapter_dir)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        raise RegistryError(
+            f"adapter folder '{adapter_dir}' is missing or empty; expected a local folder with files"
+        )
+    tags = {**{key: str(value) for key, value in tags.items()}, RUN_TAG: run_id}
+    with connected(settings) as client:
+        standing = {int(found.version): found for found in _versions(client, name)}
+        if version in standing:
+            _refresh(client, standing[version], name, run_id, tags, pedigree)
+            return
+        _check_next(name, version, found=sorted(standing))
+        run = find_run(client, experiment_of(client, settings, experiment), run_id)
+        model_id = _logged_model(client, run.info.experiment_id, run.info.run_id, name, version, tags)
+        with written(pedigree) as texts:
+            client.log_model_artifacts(model_id, str(folder))
+            if texts:
+                client.log_model_artifacts(model_id, texts)
+        client.finalize_logged_model(model_id, "READY")
+        _link(client, run.info.run_id, model_id, step)
+        _ensure_model(client, name)
+        # Last: a version that exists is complete.
+        with resolving_models(settings):
+            made = client.create_model_version(
+                name, f"models:/{model_id}", run.info.run_id, tags, await_creation_for=0, model_id=model_id
+            )
+        if (
+            int(made.version) != version
+        ):  # versions deleted in MLflow still count there, and no search shows them
+            client.delete_model_version(name, str(made.version))
+            raise RegistryError(_edited(name, f"it numbered this version {made.version}, expected {version}"))
+
+
+def set_alias(settings: Settings, *, name: str, alias: str, version: int | None) -> None:
+    """Point an alias at a version, or with None take it away (again, if need be)."""
+    with connected(settings) as client:
+        if version is not None:
+            client.set_registered_model_alias(name, alias, str(version))
+        elif alias in _aliases(client, name).get(name, {}):
+            client.delete_registered_model_alias(name, alias)
+
+
+def aliases(settings: Settings, *, name: str | None = None) -> dict[str, dict[str, int]]:
+    """Model name -> alias -> version, of one model or of all; a model without aliases has an empty entry."""
+    with connected(settings) as client:
+        return _aliases(client, name)
+
+
+def model_versions(settings: Settings, name: str) -> list[IndexedVersion]:
+    """The versions of a model in ascending order; none for a model that MLflow does not know."""
+    with connected(settings) as client:
+        found = [
+            IndexedVersion(int(each.version), each.tags.get(RUN_TAG, ""), dict(each.tags), each.source or "")
+            for each in _versions(client, name)
+        ]
+    return sorted(found, key=lambda each: each.version)
+
+
+def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+    found, token = [], None
+    while True:
+        page = client.search_model_versions(_named(name), max_results=1_000, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _aliases(client: MlflowClient, name: str | None) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    token = None
+    while True:
+        page = client.search_registered_models(
+            _named(name) if name else None, max_results=1_000, page_token=token
+        )
+        for model in page:
+            found[model.name] = {alias: int(version) for alias, version in sorted(model.aliases.items())}
+        token = page.token
+        if not token:
+            return dict(sorted(found.items()))
+
+
+def _named(name: str) -> str:
+    if not name or set(name) & set("'\"/:.%"):  # MLflow refuses the rest in the name of a logged model
+        raise RegistryError(
+            f"model name {name!r} cannot be registered; expected letters, digits, dashes, underscores"
+        )
+    return f"name = '{name}'"
+
+
+def _check_next(name: str, version: int, found: list[int]) -> None:
+    following = max(found, default=0) + 1
+    if version == following:
+        return
+    if version > following:
+        raise RegistryError(
+            f"the next version of '{name}' in MLflow is {following}, expected {version}; "
+            f"register {_span(following, version - 1)} first"
+        )
+    raise RegistryError(
+        _edited(name, f"its latest version there is {following - 1}, and version {version} is gone")
+    )
+
+
+def _span(first: int, last: int) -> str:
+    return f"version {first}" if first == last else f"versions {first} to {last}"
+
+
+def _edited(name: str, what: str) -> str:
+    return (
+        f"'{name}' was edited in MLflow behind our back: {what}; delete the registered model '{name}' there "
+        "and register its versions again from the table 'models'"
+    )
+
+
+def _refresh(
+    client: MlflowClient,
+    standing: ModelVersion,
+    name: str,
+    run_id: str,
+    tags: Mapping[str, str],
+    pedigree: Mapping[str, str],
+) -> None:
+    theirs = standing.tags.get(RUN_TAG)
+    if theirs != run_id:
+        owner = f"run {theirs}" if theirs else "somebody else"
+        raise RegistryError(
+            _edited(name, f"version {standing.version} belongs to {owner}, expected run {run_id}")
+        )
+    for key in sorted(tags):
+        if standing.tags.get(key) != tags[key]:
+            client.set_model_version_tag(name, str(standing.version), key, tags[key])
+    with written(pedigree) as texts:
+        if texts:
+            client.log_model_artifacts((standing.source or "").removeprefix("models:/"), texts)
+
+
+def _logged_model(
+    client: MlflowClient,
+    experiment_id: str,
+    mlflow_run: str,
+    name: str,
+    version: int,
+    tags: Mapping[str, str],
+) -> str:
+    """The logged model for this version: the one that an interrupted call left, or a new one."""
+    mark = f"{name}@{version}"
+    left = client.search_logged_models([experiment_id], f"tags.`{VERSION_TAG}` = '{mark}'", max_results=10)
+    for model in left:
+        if model.source_run_id == mlflow_run:
+            return model.model_id
+    made = client.create_logged_model(
+        experiment_id, name, mlflow_run, tags={**tags, VERSION_TAG: mark}, model_type="adapter"
+    )
+    return made.model_id
+
+
+def _link(client: MlflowClient, mlflow_run: str, model_id: str, step: int) -> None:
+    """Show the model among the outputs of its run."""
+    from mlflow.entities import LoggedModelOutput
+
+    outputs = client.get_run(mlflow_run).outputs
+    if outputs is None or model_id not in {output.model_id for output in outputs.model_outputs}:
+        client.log_outputs(mlflow_run, [LoggedModelOutput(model_id, step)])
+
+
+def _ensure_model(client: MlflowClient, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise

@@ -1,0 +1,483 @@
+"""Stemma's runs in MLflow: one run there for one run here, found again by the tag `stemma.run_id`.
+
+    prepare(settings)                                      the store and the experiment are there
+    open_run(settings, run_id=..., job="search", tags={})  a run whose children nest under it while it goes on
+    log_run(settings, run_id=..., job="finetune", ...)     a finished run, whole, in one call
+    close_run(settings, run_id=..., status="COMPLETE")
+
+The same run_id again updates the same MLflow run. A parent and its children may come in any order.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import posixpath
+import re
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
+
+from infra.settings import Settings, prepare_environment
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric, Run
+    from mlflow.tracking import MlflowClient
+
+EXPERIMENT = "stemma"
+RUN_TAG = "stemma.run_id"
+PARENT_TAG = (
+    "stemma.parent_run"  # kept beside MLflow's own tag: a parent that comes later finds its children by it
+)
+
+Ending = Literal["COMPLETE", "FAIL", "ABORT"]
+"""How a run ended, in the words of the table `runs`."""
+
+_STATUS = {"COMPLETE": "FINISHED", "FAIL": "FAILED", "ABORT": "KILLED"}  # MLflow's words for it
+
+# What MLflow 3.17 takes (mlflow/utils/validation.py).
+_MAX_PARAM, _MAX_TAG, _MAX_KEY = 6_000, 8_000, 250
+_MAX_POINTS = 1_000  # of one series: one request; the chart shows no more, and the lake has them all
+
+_lock = threading.RLock()  # a store is made ready once, and finding or creating a run is one act
+
+
+class RegistryError(Exception):
+    """MLflow did not do what was asked, or holds something else than the lake."""
+
+
+def prepare(settings: Settings, experiment: str = EXPERIMENT) -> None:
+    """Make the tracking store ready, so that the first real call is quick. May run in a thread, and again."""
+    with connected(settings) as client:
+        experiment_of(client, settings, experiment)
+        client.search_registered_models(max_results=1)  # the registry's store opens on first use
+
+
+def open_run(
+    settings: Settings,
+    *,
+    run_id: str,
+    job: str,
+    tags: Mapping[str, str],
+    parent_run_id: str | None = None,
+    started: dt.datetime | None = None,
+    experiment: str = EXPERIMENT,
+) -> str:
+    """Show a run that goes on, so that its children nest under it. Returns MLflow's run id."""
+    tags = _run_tags(run_id, job, tags)
+    with connected(settings) as client:
+        run, is_new = _find_or_create(client, settings, experiment, run_id, tags, parent_run_id, started)
+        if not is_new:
+            client.log_batch(run.info.run_id, tags=_run_tag_entities(tags))
+            client.update_run(run.info.run_id, status="RUNNING")
+        return run.info.run_id
+
+
+def log_run(
+    settings: Settings,
+    *,
+    run_id: str,
+    job: str,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    parent_run_id: str | None = None,
+    series: Mapping[str, Sequence[float]] = {},
+    texts: Mapping[str, str] = {},
+    status: Ending = "COMPLETE",
+    started: dt.datetime | None = None,
+    ended: dt.datetime | None = None,
+    experiment: str = EXPERIMENT,
+) -> str:
+    """Log one finished run, and return MLflow's run id.
+
+    `params` may nest: `{"lora": {"r": 16}}` becomes `lora.r`. A value or key over MLflow's limits is cut, and
+    then the whole of `params` is attached as `params.json`. `series` has one value per step, from 0; a long
+    one is thinned to 1,000 points, the last one kept. `texts` are artifacts by name.
+
+    Logged again: metrics, tags and texts are brought up to date. RegistryError if a param changed, since a
+    run id stands for one config, or if a name is both a metric and a series.
+    """
+    if both := sorted(metrics.keys() & series.keys()):
+        raise RegistryError(
+            f"'{both[0]}' is a metric and a series of run {run_id}; expected one of them: rename one"
+        )
+    run_tags = _run_tags(run_id, job, tags)
+    flat, is_cut = _flat_params(params)
+    files = {**texts, **({"params.json": _json(params)} if is_cut else {})}
+    with connected(settings) as client:
+        run, is_new = _find_or_create(client, settings, experiment, run_id, run_tags, parent_run_id, started)
+        points = _points(metrics, series, run.info.start_time)
+        if not is_new:
+            flat = _unlogged_params(run, run_id, flat)
+            points = _changed_points(client, run, points)
+        from mlflow.entities import Param
+
+        client.log_batch(
+            run.info.run_id,
+            metrics=points,
+            params=[Param(key, value) for key, value in flat.items()],
+            tags=[] if is_new else _run_tag_entities(run_tags),
+        )
+        with written(files) as folder:
+            if folder:
+                client.log_artifacts(run.info.run_id, folder)
+        client.set_terminated(run.info.run_id, _STATUS[status], _millis(ended))
+        return run.info.run_id
+
+
+def close_run(
+    settings: Settings,
+    *,
+    run_id: str,
+    status: Ending,
+    ended: dt.datetime | None = None,
+    experiment: str = EXPERIMENT,
+) -> None:
+    """End a run that open_run showed. Raises RegistryError if it never did."""
+    with connected(settings) as client:
+        run = find_run(client, experiment_of(client, settings, experiment), run_id)
+        client.set_terminated(run.info.run_id, _STATUS[status], _millis(ended))
+
+
+@contextmanager
+def connected(settings: Settings) -> Iterator[MlflowClient]:
+    """A client of the tracking store; whatever MLflow raises inside becomes one sentence of RegistryError."""
+    if not settings.tracking_uri:
+        raise RegistryError(
+            f"no tracking server is named, and lake {settings.lake} is no folder of this machine that could "
+            "hold its file; set MLFLOW_TRACKING_URI"
+        )
+    prepare_environment()
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with _lock:
+            if _is_server(settings):
+                _knock(settings.tracking_uri)
+            client = _client(settings.tracking_uri)
+        yield client
+    except (MlflowException, SQLAlchemyError, OSError) as error:  # those of requests are OSErrors
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise RegistryError(f"MLflow at {_shown(settings.tracking_uri)}: {lines[0][:400]}") from error
+
+
+def experiment_of(client: MlflowClient, settings: Settings, name: str) -> str:
+    """MLflow's id of the experiment, created on first use."""
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            # A server knows where its artifacts go; without one they lie in the lake.
+            return client.create_experiment(
+                name, None if _is_server(settings) else settings.path("mlartifacts")
+            )
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            experiment = client.get_experiment_by_name(name)  # another process was quicker
+    if experiment is None or experiment.lifecycle_stage != "active":
+        raise RegistryError(
+            f"experiment '{name}' was deleted in MLflow at {_shown(settings.tracking_uri)}; restore it there"
+        )
+    return experiment.experiment_id
+
+
+def find_run(client: MlflowClient, experiment_id: str, run_id: str) -> Run:
+    """The MLflow run of one of our runs. Raises RegistryError if there is none."""
+    run = _search(client, experiment_id, RUN_TAG, run_id)
+    if run is None:
+        raise RegistryError(
+            f"run {run_id} is not in MLflow; expected it to be logged first: call log_run or open_run"
+        )
+    return run
+
+
+@contextmanager
+def resolving_models(settings: Settings) -> Iterator[None]:
+    """While MLflow resolves `models:/ID`, let its process-wide store be ours; afterwards it is what it was.
+
+    Its SQL registry looks the id up there, not in its own store (a TODO in sqlalchemy_store.py), and would
+    make an empty `mlflow.db` in the working folder to look in.
+    """
+    from mlflow import set_tracking_uri
+    from mlflow.environment_variables import MLFLOW_TRACKING_URI
+
+    with _lock:
+        before = (
+            MLFLOW_TRACKING_URI.get()
+        )  # set_tracking_uri keeps this variable in step, and unsets it with None
+        set_tracking_uri(settings.tracking_uri)
+        try:
+            yield
+        finally:
+            set_tracking_uri(before)  # pyright: ignore[reportArgumentType]  None is how MLflow itself takes it back
+
+
+@contextmanager
+def written(texts: Mapping[str, str]) -> Iterator[str | None]:
+    """The texts as files in a folder that is gone afterwards, for one upload; None if there are none."""
+    if not texts:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in texts.items():
+            relative = PurePosixPath(name)
+            if relative.is_absolute() or ".." in relative.parts or relative == PurePosixPath("."):
+                raise RegistryError(f"artifact name '{name}' leaves its folder; expected a relative path")
+            path = Path(folder, relative)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text.encode("utf-8", errors="replace"))  # a trace may hold half a surrogate pair
+        yield folder
+
+
+@cache
+def _client(tracking_uri: str) -> MlflowClient:
+    import mlflow  # noqa: F401  its own import sets up the logging that is turned down next
+    from mlflow.environment_variables import (
+        MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR,
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+        MLFLOW_HTTP_REQUEST_TIMEOUT,
+        MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT,
+    )
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # It prints tracebacks of what it raises anyway; we pass that on as a sentence.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    # MLflow waits four minutes for a server that is gone, and prints links. What the user has set stays.
+    for variable, value in (
+        (MLFLOW_HTTP_REQUEST_MAX_RETRIES, 2),
+        (MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR, 1),
+        (MLFLOW_HTTP_REQUEST_TIMEOUT, 30),
+        (MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT, True),
+    ):
+        if not variable.is_set():
+            variable.set(value)
+    _lay_sqlite_file(tracking_uri)
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri, tracking_uri)
+
+
+def _knock(tracking_uri: str) -> None:
+    """Raise RegistryError within three seconds if no server answers; any answer will do."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    try:
+        http_request(
+            get_default_host_creds(tracking_uri),
+            "/health",
+            "GET",
+            max_retries=0,
+            timeout=3,
+            raise_on_status=False,
+        )
+    except MlflowException:
+        raise RegistryError(
+            f"tracking server {_shown(tracking_uri)} does not answer; start it, or set MLFLOW_TRACKING_URI "
+            "to one that runs (unset, it is a file in the lake)"
+        ) from None
+
+
+def _lay_sqlite_file(tracking_uri: str) -> None:
+    """Make a fresh SQLite store beside its place and put it there whole.
+
+    MLflow itself does this in place: 5.8 s, nearly all of it waiting for the disk after each of a hundred
+    changes of the schema, and a process that dies meanwhile leaves half of one. Without waiting it is 0.8 s.
+    """
+    if not tracking_uri.startswith("sqlite:///"):
+        return
+    from sqlalchemy import create_engine, event, make_url
+
+    try:
+        from mlflow.store.db.utils import _initialize_tables
+    except ImportError:  # not public: where a newer MLflow has moved it, MLflow makes its tables itself
+        return
+    place = make_url(tracking_uri).database
+    if not place or place.startswith((":memory:", "file:")) or Path(place).exists():
+        return
+    Path(place).parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=Path(place).parent, prefix=".mlflow-") as folder:
+        draft = Path(folder, "draft.db")
+        engine = create_engine(f"sqlite:///{draft}")
+        event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous = OFF"))
+        _initialize_tables(engine)
+        with engine.connect() as connection:
+            # Stays with the file: log_run took 28 ms with it, 95 ms without, and `mlflow ui` never waits.
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        engine.dispose()
+        try:
+            Path(place).hardlink_to(draft)  # refuses an existing file: of two processes the first one stays
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            draft.rename(place)
+
+
+def _find_or_create(
+    client: MlflowClient,
+    settings: Settings,
+    experiment: str,
+    run_id: str,
+    tags: Mapping[str, str],
+    parent_run_id: str | None,
+    started: dt.datetime | None,
+) -> tuple[Run, bool]:
+    """The run with this tag, under its parent and above its children, and whether it was created now."""
+    with _lock:
+        experiment_id = experiment_of(client, settings, experiment)
+        nesting: dict[str, str] = {}
+        if parent_run_id is not None:
+            parent = _search(client, experiment_id, RUN_TAG, parent_run_id)
+            nesting = {PARENT_TAG: parent_run_id}
+            nesting |= {"mlflow.parentRunId": parent.info.run_id} if parent else {}
+        found = _search(client, experiment_id, RUN_TAG, run_id)
+        if found is not None:
+            for key in sorted(nesting.keys() - found.data.tags.keys()):
+                client.set_tag(found.info.run_id, key, nesting[key])
+            return found, False
+        name = tags["mlflow.runName"]
+        run = client.create_run(experiment_id, _millis(started), {**tags, **nesting}, run_name=name)
+        for child in _search_all(client, experiment_id, PARENT_TAG, run_id):
+            client.set_tag(child.info.run_id, "mlflow.parentRunId", run.info.run_id)
+        return run, True
+
+
+def _search(client: MlflowClient, experiment_id: str, tag: str, value: str) -> Run | None:
+    return next(iter(_search_all(client, experiment_id, tag, value)), None)
+
+
+def _search_all(client: MlflowClient, experiment_id: str, tag: str, value: str) -> list[Run]:
+    if "'" in value:
+        raise RegistryError(f"run id {value!r} holds a quote; expected letters, digits and dashes")
+    return list(client.search_runs([experiment_id], f"tags.`{tag}` = '{value}'", max_results=10_000))
+
+
+def _run_tags(run_id: str, job: str, tags: Mapping[str, str]) -> dict[str, str]:
+    own = {
+        RUN_TAG: run_id,
+        "stemma.job": job,
+        "mlflow.runName": f"{job} {run_id}",
+        "mlflow.source.name": f"stemma {job}",
+    }
+    return {
+        key[:_MAX_KEY]: _storable(str(value), _MAX_TAG)
+        for key, value in {**own, **tags, RUN_TAG: run_id}.items()
+    }
+
+
+def _run_tag_entities(tags: Mapping[str, str]) -> list[Any]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(key, value) for key, value in tags.items()]
+
+
+def _flat_params(params: Mapping[str, Any]) -> tuple[dict[str, str], bool]:
+    """Params as MLflow takes them, in order, and whether any of them had to be changed."""
+    flat, is_cut = {}, False
+    for name, value in _leaves(params):
+        text = value if isinstance(value, str) else _json(value)
+        key, kept = _key(name), _storable(text, _MAX_PARAM)
+        is_cut = is_cut or key != name or kept != text or key in flat
+        flat.setdefault(key, kept)
+    return flat, is_cut
+
+
+def _leaves(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in params.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _key(name: str) -> str:
+    """The nearest name that MLflow takes for a param or metric (mlflow/utils/validation.py)."""
+    name = re.sub(r"[^/\w.\- :]", "_", name)[:_MAX_KEY]
+    is_plain = posixpath.normpath(name) == name and not name.startswith((".", "/"))
+    return name if is_plain else re.sub(r"^\.+|/", "_", name) or "_"
+
+
+def _storable(text: str, limit: int) -> str:
+    """Text as a database takes it: half surrogate pairs and NULs replaced, cut with a mark at the limit."""
+    text = text.encode("utf-8", errors="replace").decode().replace("\0", "?")
+    if len(text) <= limit:
+        return text
+    mark = f" ... ({len(text)} characters)"
+    return text[: limit - len(mark)] + mark
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _points(metrics: Mapping[str, float], series: Mapping[str, Sequence[float]], at: int) -> list[Metric]:
+    """All numbers at one time, the run's start in ms: the same number again is the same row in MLflow."""
+    from mlflow.entities import Metric
+
+    points = [Metric(_key(name), float(value), at, 0) for name, value in metrics.items()]
+    for name, values in series.items():
+        points += [Metric(_key(name), float(values[step]), at, step) for step in _thinned(len(values))]
+    return points
+
+
+def _thinned(length: int) -> list[int]:
+    if length <= _MAX_POINTS:
+        return list(range(length))
+    return [round(index * (length - 1) / (_MAX_POINTS - 1)) for index in range(_MAX_POINTS)]
+
+
+def _unlogged_params(run: Run, run_id: str, params: Mapping[str, str]) -> dict[str, str]:
+    logged = run.data.params
+    for key in sorted(params.keys() & logged.keys()):
+        if logged[key] != params[key]:
+            raise RegistryError(
+                f"run {run_id} was logged with {key} = {logged[key][:80]}, now {params[key][:80]}; a run id "
+                "stands for one config: log it under its own"
+            )
+    return {key: value for key, value in params.items() if key not in logged}
+
+
+def _changed_points(client: MlflowClient, run: Run, points: Sequence[Metric]) -> list[Metric]:
+    """The points that MLflow does not show yet, each dated after what stands at its step, so that it wins."""
+    from mlflow.entities import Metric
+
+    standing: dict[tuple[str, int], Metric] = {}
+    for key in sorted({point.key for point in points} & run.data.metrics.keys()):
+        for logged in client.get_metric_history(run.info.run_id, key):
+            place = (key, logged.step)
+            if place not in standing or standing[place].timestamp < logged.timestamp:
+                standing[place] = logged
+    changed = []
+    for point in points:
+        logged = standing.get((point.key, point.step))
+        if logged is None:
+            changed.append(point)
+        elif not (
+            logged.value == point.value or (logged.value != logged.value and point.value != point.value)
+        ):
+            changed.append(Metric(point.key, point.value, logged.timestamp + 1, point.step))
+    return changed
+
+
+def _millis(moment: dt.datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp() * 1000)
+
+
+def _is_server(settings: Settings) -> bool:
+    return settings.tracking_uri.startswith(("http://", "https://"))
+
+
+def _shown(tracking_uri: str) -> str:
+    """The URI without a password."""
+    return re.sub(r"//[^/@]*@", "//", tracking_uri)

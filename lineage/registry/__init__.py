@@ -8,6 +8,10 @@ Callers write Delta first and then call here; every call may be repeated. Import
 mlflow. One error family: RegistryError, always one sentence.
 """
 
+import logging
+from collections.abc import Callable
+from typing import ParamSpec
+
 from lineage.registry.models import IndexedVersion, aliases, model_versions, register, set_alias
 from lineage.registry.pedigree import Pedigree, pedigree_html, pedigree_json
 from lineage.registry.tracking import EXPERIMENT, Ending, RegistryError, close_run, log_run, open_run, prepare
@@ -21,6 +25,7 @@ __all__ = [
     "aliases",
     "close_run",
     "log_run",
+    "mirror",
     "model_versions",
     "open_run",
     "pedigree_html",
@@ -29,3 +34,20 @@ __all__ = [
     "register",
     "set_alias",
 ]
+
+log = logging.getLogger("stemma.registry")
+P = ParamSpec("P")
+
+
+def mirror(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
+    """Make one of the calls above; a tracking server that is away costs the picture, not the job.
+
+    The Delta record is complete before anything is mirrored, so what failed here can be mirrored later. Returns
+    whether it was mirrored.
+    """
+    try:
+        call(*args, **kwargs)
+    except RegistryError as error:
+        log.warning("not mirrored to MLflow: %s", error)
+        return False
+    return True

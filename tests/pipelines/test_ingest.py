@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from infra.runtime import Runtime
+from infra.storage import StorageError, read_span, records, survey
+from lineage import tables
+from lineage.queries import source_bytes
+from lineage.schemas import QUARANTINE, TRACE
+from pipelines.ingest import IngestConfig, IngestError, ingest
+
+
+def config(*sources: Path, **more: str) -> IngestConfig:
+    return IngestConfig(sources=tuple(str(source) for source in sources), **more)
+
+
+def ids(runtime: Runtime) -> list[str]:
+    return [row_id.hex() for row_id in tables.read(runtime.settings, TRACE).sort_by("row_no")["row_id"].to_pylist()]
+
+
+def test_every_row_leads_back_to_its_bytes_and_every_unreadable_line_to_quarantine(
+    runtime: Runtime, tmp_path: Path, toys: SimpleNamespace
+):
+    good = [toys.exchange(f"question {n} ünïcode", "a") for n in range(30)]
+    bad = [b'{"cut": ', b"\xff\xfe not utf-8", b"[1, 2]", b"{}"]
+    source = toys.write_lines(tmp_path / "log.jsonl", [*good[:10], *bad, b"", *good[10:]])
+    outcome = ingest(runtime, config(source))
+    assert {k: outcome.counts[k] for k in ("in", "out", "quarantined")} == {"in": 34, "out": 30, "quarantined": 4}
+    lines = source.read_bytes().split(b"\n")
+    rows = tables.read(runtime.settings, TRACE).to_pylist()
+    assert all(source_bytes(row) in lines for row in rows)
+    assert len({source_bytes(row) for row in rows}) == 30
+    lost = tables.read(runtime.settings, QUARANTINE).sort_by("source_span").to_pylist()
+    assert sorted(row["reason"] for row in lost) == ["not_a_chat_completion", "not_an_object", "not_json", "not_utf8"]
+    assert sorted(row["record"] for row in lost) == sorted(bad)
+    for row in lost:
+        first, end = row["source_span"].removeprefix("bytes:").split("-")
+        assert read_span(row["source_uri"], int(first), int(end)) == row["record"]
+
+
+def test_ingesting_again_changes_nothing(runtime: Runtime, tmp_path: Path, toys: SimpleNamespace):
+    source = toys.write_lines(tmp_path / "log.jsonl", [toys.exchange("a", "b")])
+    first = ingest(runtime, config(source))
+    version = tables.current(runtime.settings, TRACE)
+    again = ingest(runtime, config(source))
+    assert again.again
+    assert again.outputs == first.outputs
+    assert tables.current(runtime.settings, TRACE) == version
+
+
+def test_a_copy_under_another_name_or_compressed_is_not_stored_twice(
+    runtime: Runtime, tmp_path: Path, toys: SimpleNamespace
+):
+    source = toys.write_lines(tmp_path / "log.jsonl", [toys.exchange("a", "b")])
+    first = ingest(runtime, config(source))
+    (tmp_path / "copy.jsonl").write_bytes(source.read_bytes())
+    (tmp_path / "copy.jsonl.gz").write_bytes(gzip.compress(source.read_bytes()))
+    again = ingest(runtime, config(tmp_path / "copy.jsonl", tmp_path / "copy.jsonl.gz"))
+    assert again.outputs == first.outputs
+    assert len(ids(runtime)) == 1
+
+
+def test_a_file_that_grew_keeps_its_old_ids_and_adds_only_what_is_new(
+    runtime: Runtime, tmp_path: Path, toys: SimpleNamespace
+):
+    lines = [toys.exchange(f"q{n}", "a") for n in range(5)]
+    source = toys.write_lines(tmp_path / "log.jsonl", lines[:3])
+    ingest(runtime, config(source))
+    before = ids(runtime)
+    toys.write_lines(source, lines)
+    grown = ingest(runtime, config(source))
+    assert (grown.counts["known"], grown.counts["out"]) == (3, 5)
+    assert ids(runtime)[:3] == before
+    assert len(set(ids(runtime))) == 5
+
+
+def test_equal_lines_of_one_file_are_different_rows(runtime: Runtime, tmp_path: Path, toys: SimpleNamespace):
+    source = toys.write_lines(tmp_path / "log.jsonl", [toys.exchange("same", "a")] * 3)
+    ingest(runtime, config(source))
+    assert len(set(ids(runtime))) == 3
+
+
+def test_blocks_may_be_cut_anywhere(tmp_path: Path, toys: SimpleNamespace):
+    source = toys.write_lines(tmp_path / "log.jsonl", [toys.lesson("x" * n, "y") for n in range(40)])
+    whole = [r for block in survey(source.as_uri()).blocks for r in records(block)]
+    for size in (50, 64, 333, 5000):
+        cut = survey(source.as_uri(), block_bytes=size)
+        assert [r for block in cut.blocks for r in records(block)] == whole
+        assert cut.revision == survey(source.as_uri()).revision
+    assert len(whole) == 40
+
+
+def test_a_last_line_without_its_end_is_read(runtime: Runtime, tmp_path: Path):
+    source = tmp_path / "log.jsonl"
+    source.write_bytes(b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}')
+    assert ingest(runtime, config(source)).counts["out"] == 1
+
+
+def test_an_empty_file_is_refused(runtime: Runtime, tmp_path: Path):
+    (tmp_path / "empty.jsonl").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"empty\.jsonl' is empty; expected at least one record"):
+        ingest(runtime, config(tmp_path / "empty.jsonl"))
+
+
+def test_a_source_that_does_not_exist_is_named(runtime: Runtime, tmp_path: Path):
+    with pytest.raises(StorageError, match="names no file"):
+        ingest(runtime, config(tmp_path / "gone.jsonl"))
+
+
+def test_a_truncated_archive_is_one_sentence(runtime: Runtime, tmp_path: Path):
+    (tmp_path / "log.jsonl.gz").write_bytes(gzip.compress(b'{"a": 1}\n' * 1000)[:-20])
+    with pytest.raises(StorageError, match="cannot be read to its end"):
+        ingest(runtime, config(tmp_path / "log.jsonl.gz"))
+
+
+def test_a_source_of_no_known_format_says_what_to_do(runtime: Runtime, tmp_path: Path, toys: SimpleNamespace):
+    source = toys.write_lines(tmp_path / "log.jsonl", [{"question": "a"}])
+    with pytest.raises(IngestError, match="--field-map"):
+        ingest(runtime, config(source))
+
+
+def test_a_source_without_one_readable_record_stores_nothing_but_quarantine(
+    runtime: Runtime, tmp_path: Path, toys: SimpleNamespace
+):
+    source = toys.write_lines(tmp_path / "log.jsonl", [b"nonsense", b"more"])
+    with pytest.raises(IngestError, match="no record of 1 sources could be read"):
+        ingest(runtime, config(source, format="chat_completions"))
+    assert tables.read(runtime.settings, TRACE).num_rows == 0
+    assert tables.read(runtime.settings, QUARANTINE).num_rows == 2
+
+
+@pytest.mark.data
+def test_real_judged_solutions_come_in_through_a_field_map(runtime: Runtime, data: Path):
+    outcome = ingest(
+        runtime,
+        config(data / "gsm8k_model_solutions", field_map="examples/gsm8k/field_map.toml"),
+    )
+    # 660 questions, four models; README of the data: 146/266/225/371 right
+    rows = tables.read(runtime.settings, TRACE).to_pylist()
+    assert outcome.counts["out"] == len(rows) == 2640
+    right = {m: sum(r["verdict"] == "pass" for r in rows if r["model_answered"] == m) for m in {r["model_answered"] for r in rows}}
+    assert sorted(right.values()) == [146, 225, 266, 371]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from infra.settings import Settings, prepare_environment
+from infra.settings import Settings, let_workers_import_us, prepare_environment
 
 log = logging.getLogger("stemma")
 
@@ -50,6 +50,8 @@ class Runtime:
         import ray
 
         if not ray.is_initialized():
+            if self.settings.ray_address is None:
+                let_workers_import_us()  # to a cluster our code travels as a wheel
             ray.init(
                 address=self.settings.ray_address,
                 num_cpus=None if self.settings.ray_address else self._num_cpus,

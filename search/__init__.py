@@ -1,0 +1,1 @@
+"""What next: recipes edited, tried and scored, and the graph of what was tried."""

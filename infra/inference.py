@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -177,21 +177,21 @@ def embed(
 def _batches(
     model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], batch_size: int
 ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-    """Yields positions, ids and mask of rows that pad to the same multiple of 8 tokens.
+    """Yields positions, ids and mask of rows that pad to the same multiple of 4 tokens.
 
-    So the padding of a row depends on the row alone, and with it the answer: sorting by length and padding to the
-    longest of the batch moved probabilities by up to 0.002.
+    So the padding of a row depends on the row alone, and its answer comes out the same, bit for bit, in any
+    company. Padding to the longest of a length-sorted batch moved probabilities by up to 0.002.
     """
     by_length: dict[int, list[int]] = {}
     for index, row in enumerate(rows):
-        by_length.setdefault(-(-len(row) // 8) * 8, []).append(index)
+        by_length.setdefault(-(-len(row) // 4) * 4, []).append(index)
     device = next(model.parameters()).device
     for length, members in sorted(by_length.items()):
         for start in range(0, len(members), batch_size):
             indices = members[start : start + batch_size]
             ids, mask = pad(
                 [rows[i] for i in indices],
-                pad_token_id=tokenizer.pad_token_id,
+                pad_token_id=cast(int, tokenizer.pad_token_id),
                 length=length,
                 device=str(device),
             )

@@ -309,9 +309,9 @@ def _bits_and_bytes(quantization: Quantization) -> Any:
 
 def _quantization_in_force(model: torch.nn.Module) -> dict[str, Any]:
     """What the 4-bit layers really are; one value where they agree, else the sorted values."""
-    import bitsandbytes
+    from bitsandbytes.nn.modules import Linear4bit
 
-    layers = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    layers: list[Any] = [m for m in model.modules() if isinstance(m, Linear4bit)]
     for layer in layers:
         # an eval-mode forward would repack the weights in place, and later training steps lose gradient
         layer.support_avx512bf16_for_cpu = False

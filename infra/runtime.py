@@ -32,9 +32,11 @@ class Runtime:
         self._started_ray = False
 
     def __enter__(self) -> Runtime:
+        """The runtime itself; Ray starts at its first use."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Stop Ray if this runtime started it."""
         if self._started_ray:
             import ray
 

@@ -29,7 +29,10 @@ class Settings:
     """Address of a running Ray cluster; None starts Ray on this machine."""
 
     storage_options: Mapping[str, str] = field(default_factory=dict)
-    """Options for the object store, in delta-rs' names. Never credentials: workers take those from their own place."""
+    """Options for the object store, in delta-rs' names.
+
+    Never credentials: workers take those from their own place.
+    """
 
     @property
     def is_local(self) -> bool:

@@ -1,5 +1,6 @@
-"""Sources of bytes behind one URI: local files, compressed or not. What is read is what lineage can show again.
+"""Sources of bytes behind one URI: local files, compressed or not.
 
+What is read is what lineage can show again.
 Spans count bytes of the *decompressed* content, so that a compressed copy of a file holds the same rows.
 """
 
@@ -76,7 +77,10 @@ def expand(sources: Sequence[str]) -> list[str]:
 
 
 def survey(uri: str, *, block_bytes: int = BLOCK_BYTES) -> SourceFile:
-    """Read a source once: its digest, and where its lines may be cut. Raises StorageError for an empty source."""
+    """Read a source once: its digest, and where its lines may be cut.
+
+    Raises StorageError for an empty source.
+    """
     digest = hashlib.sha256()
     blocks: list[Block] = []
     first_record = b""
@@ -95,7 +99,10 @@ def survey(uri: str, *, block_bytes: int = BLOCK_BYTES) -> SourceFile:
 
 
 def records(block: Block) -> Iterator[tuple[int, int, bytes]]:
-    """(line number in the source, first byte, bytes) of each line of a block that is not blank, without its line end."""
+    """(line number in the source, first byte, bytes) of each line of a block that is not blank.
+
+    The bytes come without the line end.
+    """
     position = block.first
     for offset, line in enumerate(read_span(block.uri, block.first, block.end).split(b"\n")):
         record = line.rstrip(b"\r")
@@ -112,7 +119,7 @@ def read_span(uri: str, first: int, end: int) -> bytes:
 
 
 def open_source(uri: str) -> BinaryIO:
-    """The source's decompressed content as a stream. Raises StorageError when it is gone or cannot be read."""
+    """The source's decompressed content as a stream. Raises StorageError if it is gone or cannot be read."""
     path = Path(unquote(urlparse(uri).path))
     try:
         if path.suffix == ".gz":

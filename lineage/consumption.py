@@ -1,6 +1,7 @@
-"""What each training step actually ate, and the checkpoint that it made: committed files first, checkpoint last.
+"""What each training step actually ate, and the checkpoint that it made.
 
-A checkpoint's row is written when its files and its consumption are in place; what has no such row does not exist.
+Committed files come first, the checkpoint last: its row is written when its files and its consumption are in
+place; what has no such row does not exist.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class Checkpoint:
 def ledger_digest(rows: pa.Table) -> str:
     """SHA-256 over (step, slot, row_id, loss_tokens) in order.
 
-    Of a plan and of a record of consumption alike: equal digests mean that what was planned was eaten, slot for
-    slot. Row numbers are no part of it, for they differ from lake to lake.
+    Of a plan and of a record of consumption alike: equal digests mean that what was planned was eaten, slot
+    for slot. Row numbers are no part of it, for they differ from lake to lake.
     """
     digest = hashlib.sha256(b"stemma.ledger.v1")
     ordered = rows.sort_by([("step", "ascending"), ("slot", "ascending")])
@@ -65,7 +66,9 @@ def ledger_digest(rows: pa.Table) -> str:
 
 def plan_digest(plan: pa.Table) -> str:
     """The digest that a faithful record of consumption must have."""
-    return ledger_digest(plan.rename_columns(["loss_tokens" if n == "n_loss_tokens" else n for n in plan.column_names]))
+    return ledger_digest(
+        plan.rename_columns(["loss_tokens" if n == "n_loss_tokens" else n for n in plan.column_names])
+    )
 
 
 def consumption_root(eaten: pa.Table, ids: Mapping[int, bytes]) -> str:
@@ -95,7 +98,10 @@ def record_checkpoint(
     curriculum: str,
     plan: pa.Table,
 ) -> Checkpoint:
-    """Commit consumption, then the checkpoint. Raises CheckpointError when what was eaten is not what was planned."""
+    """Commit consumption, then the checkpoint.
+
+    Raises CheckpointError when what was eaten is not what was planned.
+    """
     root, planned = consumption_root(eaten, ids), plan_digest(plan)
     if root != planned:
         raise CheckpointError(
@@ -129,7 +135,10 @@ def checkpoints(settings: Settings) -> list[Checkpoint]:
 
 
 def find_checkpoint(settings: Settings, prefix: str) -> Checkpoint:
-    """The last checkpoint of the run that a prefix of its id names. Raises CheckpointError with the candidates."""
+    """The last checkpoint of the run that a prefix of its id names.
+
+    Raises CheckpointError with the candidates.
+    """
     found = [c for c in checkpoints(settings) if c.run_id.startswith(prefix)]
     runs = sorted({checkpoint.run_id for checkpoint in found})
     if len(runs) != 1:

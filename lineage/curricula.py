@@ -1,4 +1,6 @@
-"""Curriculum: an immutable selection of example rows with slices, weights and a Merkle root, and what it left out.
+"""Curriculum: an immutable selection of example rows, and what it left out.
+
+It has slices, weights and a Merkle root.
 
 gold     corrected failures (at a cold start: what the source states)
 hard     passes nearest to the boundary: those that their neighbours agree with least
@@ -60,7 +62,9 @@ class DataRecipe(BaseModel):
     @model_validator(mode="after")
     def _leaves_room_for_replay(self) -> DataRecipe:
         if self.replay_share < 0:
-            raise ValueError(f"gold_share + hard_share is {self.gold_share + self.hard_share:.3f}, more than 1")
+            raise ValueError(
+                f"gold_share + hard_share is {self.gold_share + self.hard_share:.3f}, more than 1"
+            )
         return self
 
     @property
@@ -134,7 +138,10 @@ def load(settings: Settings, root: str) -> Curriculum:
 def select(
     examples: pa.Table, recipe: DataRecipe, *, replayed: frozenset[bytes]
 ) -> tuple[dict[bytes, str], dict[bytes, str]]:
-    """(row_id -> slice, row_id -> reason it was left out) for training examples. Pure; order of rows does not matter."""
+    """(row_id -> slice, row_id -> reason it was left out) for training examples.
+
+    Pure; order of rows does not matter.
+    """
     rows = sorted(
         examples.select(["row_id", "kind", "answer", "score"]).to_pylist(), key=lambda row: row["row_id"]
     )
@@ -171,7 +178,10 @@ def _slice(row: Mapping[str, Any], recipe: DataRecipe, replayed: frozenset[bytes
 
 
 def _take(pools: Mapping[str, list[dict[str, Any]]], recipe: DataRecipe) -> dict[str, list[dict[str, Any]]]:
-    """As many rows as the scarcest slice allows at the recipe's shares; labels that have few come first in `hard`."""
+    """As many rows as the scarcest slice allows at the recipe's shares.
+
+    Labels that have few come first in `hard`.
+    """
     if recipe.parent is None:
         return {"gold": pools["gold"][: recipe.max_rows], "hard": [], "replay": []}
     shares = {"gold": recipe.gold_share, "hard": recipe.hard_share, "replay": recipe.replay_share}

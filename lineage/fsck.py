@@ -1,4 +1,6 @@
-"""Check what is stored against what must hold. Each check is a function from the lake to the sentences it found wrong.
+"""Check what is stored against what must hold.
+
+Each check is a function from the lake to the sentences it found wrong.
 
 balance        rows in (+ created) = rows out + merged + rejected + quarantined, for every finished run
 closure        every parent, consumed row and curriculum member is a stored row
@@ -69,7 +71,9 @@ def balance(settings: Settings) -> Findings:
             found.append(f"run {run['run_id']}: {left} rows in and created, {right} accounted for")
         lost = (counts["rejected"], counts.get("quarantined", 0))
         if lost != (rejected[work], quarantined[work]):
-            found.append(f"run {run['run_id']}: counted {lost} rejected and quarantined rows, the books hold others")
+            found.append(
+                f"run {run['run_id']}: counted {lost} rejected and quarantined rows, the books hold others"
+            )
     return len(runs), found
 
 
@@ -120,24 +124,23 @@ def exactly_once(settings: Settings) -> Findings:
 
 
 def admitted(settings: Settings) -> Findings:
-    """Curricula hold rows of admitted batches only, and are admitted themselves wherever a checkpoint used them."""
-    found: list[str] = []
+    """Curricula hold rows of admitted batches only, and are admitted wherever a checkpoint used them."""
     examples = tables.read(settings, EXAMPLE, columns=["row_id", "run_id"])
     batch_of = dict(zip(examples["row_id"].to_pylist(), examples["run_id"].to_pylist(), strict=True))
     allowed = verdicts.admitted(settings, EXAMPLE)
     members = tables.read(settings, CURRICULUM, columns=["curriculum", "row_id"]).to_pylist()
-    for row in members:
-        if row["row_id"] in batch_of and batch_of[row["row_id"]] not in allowed:
-            found.append(
-                f"curriculum {row['curriculum'][:12]} holds {row['row_id'].hex()} of a batch that was not admitted"
-            )
+    found = [
+        f"curriculum {row['curriculum'][:12]} holds {row['row_id'].hex()} of a batch that was not admitted"
+        for row in members
+        if row["row_id"] in batch_of and batch_of[row["row_id"]] not in allowed
+    ]
     roots = _roots_of(settings, verdicts.admitted(settings, CURRICULUM))
     made = checkpoints(settings)
-    for checkpoint in made:
-        if checkpoint.curriculum not in roots:
-            found.append(
-                f"checkpoint {checkpoint.name} was made from curriculum {checkpoint.curriculum[:12]}, not admitted"
-            )
+    found += [
+        f"checkpoint {checkpoint.name} was made from curriculum {checkpoint.curriculum[:12]}, not admitted"
+        for checkpoint in made
+        if checkpoint.curriculum not in roots
+    ]
     return len(members) + len(made), found
 
 
@@ -153,7 +156,8 @@ def ledger(settings: Settings) -> Findings:
         if planned != eaten:
             missing, extra = sum((planned - eaten).values()), sum((eaten - planned).values())
             found.append(
-                f"checkpoint {checkpoint.name}: {missing} planned slots were not eaten, {extra} were not planned"
+                f"checkpoint {checkpoint.name}: {missing} planned slots were not eaten, "
+                f"{extra} were not planned"
             )
         twice = [slot for slot, n in Counter((s, t) for s, t, _ in eaten.elements()).items() if n > 1]
         if twice:
@@ -188,7 +192,8 @@ def roots(settings: Settings) -> Findings:
             found.append(f"checkpoint {checkpoint.name}: its consumption no longer hashes to its root")
         if settings.is_local and adapter_digest(checkpoint.uri) != checkpoint.adapter_digest:
             found.append(
-                f"checkpoint {checkpoint.name}: the adapter at {checkpoint.uri} is not the one that was committed"
+                f"checkpoint {checkpoint.name}: the adapter at {checkpoint.uri} "
+                "is not the one that was committed"
             )
     return len(by_root) + len(made), found
 

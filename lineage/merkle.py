@@ -1,4 +1,4 @@
-"""Merkle roots (RFC 6962's tree): one hash that stands for an ordered list, with leaves and nodes kept apart."""
+"""Merkle roots (RFC 6962's tree): one hash for an ordered list, with leaves and nodes kept apart."""
 
 from __future__ import annotations
 

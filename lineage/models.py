@@ -1,6 +1,7 @@
-"""Model versions, the aliases that name them, and the append-only log of every move. MLflow mirrors all of it.
+"""Model versions, the aliases that name them, and the append-only log of every move.
 
-The alias `champion` is what serves; `previous` is what served before it. An alias is where its last event left it.
+MLflow mirrors all of it. The alias `champion` is what serves; `previous` is what served before it. An alias
+is where its last event left it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class ModelVersion:
     adapter_digest: str
 
     def __str__(self) -> str:
+        """The version as `name@version`."""
         return f"{self.name}@{self.version}"
 
 

@@ -36,7 +36,10 @@ class Lineage:
 
     checkpoint: Checkpoint
     rows: pa.Table
-    """Provenance columns, and slice, answer, text, first_step, last_step, times, loss_tokens; sorted by first_step."""
+    """Provenance columns, and slice, answer, text, first_step, last_step, times, loss_tokens.
+
+    Sorted by first_step.
+    """
 
     sources: Mapping[bytes, tuple[dict[str, Any], ...]]
     """Row id -> the source rows it comes from: uri, revision, span, row_id."""
@@ -53,7 +56,10 @@ class Lineage:
 
 
 def lineage(settings: Settings, checkpoint: Checkpoint) -> Lineage:
-    """Every row that the checkpoint consumed, with where it comes from. Raises LineageError if one is not stored."""
+    """Every row that the checkpoint consumed, with where it comes from.
+
+    Raises LineageError if one is not stored.
+    """
     eaten = eaten_by(settings, checkpoint)
     per_row = eaten.group_by("row_no").aggregate(
         [("step", "min"), ("step", "max"), ("step", "count"), ("loss_tokens", "sum")]
@@ -64,7 +70,8 @@ def lineage(settings: Settings, checkpoint: Checkpoint) -> Lineage:
     stored = tables.read(settings, tables.resolve(settings, "examples"), columns=wanted, where=where)
     if stored.num_rows != per_row.num_rows:
         raise LineageError(
-            f"checkpoint {checkpoint.name} ate {per_row.num_rows} rows, of which {stored.num_rows} are stored; run: stemma fsck"
+            f"checkpoint {checkpoint.name} ate {per_row.num_rows} rows, "
+            f"of which {stored.num_rows} are stored; run: stemma fsck"
         )
     members = load(settings, checkpoint.curriculum).members.select(["row_no", "slice"])
     rows = _beside(_beside(stored, per_row), members)
@@ -84,7 +91,15 @@ def _beside(rows: pa.Table, more: pa.Table) -> pa.Table:
 def pedigree(settings: Settings, found: Lineage, version: ModelVersion) -> Pedigree:
     """What a person wants to know of a model version on one page; lineage.registry.pedigree draws it."""
     checkpoint = found.checkpoint
-    by = ("source_revision", "source_uri", "prompt_name", "prompt_version", "scorer", "scorer_revision", "generator")
+    by = (
+        "source_revision",
+        "source_uri",
+        "prompt_name",
+        "prompt_version",
+        "scorer",
+        "scorer_revision",
+        "generator",
+    )
     slices = dict(sorted(Counter(found.rows["slice"].to_pylist()).items()))
     standing = aliases(settings).get(version.name, {})
     return {
@@ -105,7 +120,10 @@ def pedigree(settings: Settings, found: Lineage, version: ModelVersion) -> Pedig
 
 
 def find_row(settings: Settings, prefix: str) -> tuple[TableSpec, dict[str, Any]]:
-    """The stored row whose id starts with a hex prefix. Raises LineageError with the candidates if several do."""
+    """The stored row whose id starts with a hex prefix.
+
+    Raises LineageError with the candidates if several do.
+    """
     if len(prefix) < 4 or any(c not in "0123456789abcdef" for c in prefix):
         raise LineageError(f"'{prefix}' is no row id; expected at least 4 hex digits")
     found: list[tuple[TableSpec, bytes]] = []
@@ -164,7 +182,10 @@ def rejections(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
 
 
 def source_bytes(row: Mapping[str, Any]) -> bytes:
-    """The bytes of a source row's record. Raises LineageError when the source is gone or holds something else."""
+    """The bytes of a source row's record.
+
+    Raises LineageError when the source is gone or holds something else.
+    """
     span = row["source_span"]
     if not span.startswith("bytes:"):
         raise LineageError(f"row {row['row_id'].hex()} has several sources; ask for its ancestors")
@@ -183,7 +204,10 @@ def source_bytes(row: Mapping[str, Any]) -> bytes:
 
 
 def as_json(found: Lineage) -> dict[str, Any]:
-    """The lineage as JSON values; `rows` has DESIGN's provenance names, ids in hex, and each row's `sources`."""
+    """The lineage as JSON values.
+
+    `rows` has DESIGN's provenance names, ids in hex, and each row's `sources`.
+    """
     checkpoint = {name: _json(getattr(found.checkpoint, name)) for name in Checkpoint.__dataclass_fields__}
     rows = [
         {name: _json(value) for name, value in row.items()}

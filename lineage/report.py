@@ -1,4 +1,4 @@
-"""Report: a number about a model, with n, seed and interval, and the predictions it can be computed from again."""
+"""Report: a number about a model, with n, seed and interval, and the predictions that give it again."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Report:
     run_id: str = ""
 
     def __str__(self) -> str:
+        """The value and its interval in percent, and n."""
         return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}] n={self.n}"
 
 

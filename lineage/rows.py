@@ -1,7 +1,9 @@
 """What a row is: its identity, what it was derived from, and why one did not go on.
 
-Identity is for ever: an id written today must come out the same on any machine, at any batch size, in ten years.
-    source row    reader, revision, the source's first record, position in the source, the record's bytes, ordinal
+Identity is for ever: an id written today must come out the same on any machine, at any batch size, in ten
+years.
+    source row    reader, revision, the source's first record, position in the source, the record's bytes,
+                  ordinal
     derived row   step fingerprint, sorted parents, canonical payload, ordinal
 No clock, no random number, no path and no code digest is part of it; a retry makes the same id.
 """
@@ -55,6 +57,7 @@ class Derivation:
     """joint: a row needed all its parents; alternative: any one of them suffices (exact duplicates)."""
 
     def __post_init__(self) -> None:
+        """Raise RowError unless each row names its own parents, at least one and none twice."""
         if len(self.parents) != self.rows.num_rows:
             raise RowError(
                 f"{self.rows.num_rows} rows with {len(self.parents)} lists of parents; each row names its own"
@@ -86,7 +89,10 @@ class Derivation:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What identifies a step's work: its name, its declared revision and its parameters. Never its code digest."""
+    """What identifies a step's work: its name, its declared revision and its parameters.
+
+    Never its code digest.
+    """
 
     name: str
     revision: int
@@ -102,8 +108,9 @@ def source_row_id(
 ) -> bytes:
     """The id of a row that was read from a source.
 
-    A copy of the source gives the same ids, a source that grew at its end keeps its old ones, and equal records
-    at two places differ. `position` counts bytes of the decompressed source; `ordinal` counts rows of one record.
+    A copy of the source gives the same ids, a source that grew at its end keeps its old ones, and equal
+    records at two places differ. `position` counts bytes of the decompressed source; `ordinal` counts rows of
+    one record.
     """
     origin = hashlib.sha256(first_record).digest()
     return _digest(b"source", reader.encode(), _int(revision), origin, _int(position), record, _int(ordinal))
@@ -112,7 +119,10 @@ def source_row_id(
 def derived_row_id(
     *, steps: Sequence[Fingerprint], parents: Iterable[bytes], payload: bytes, ordinal: int
 ) -> bytes:
-    """The id of a row that `steps` made of `parents`; `ordinal` tells apart equal rows of the same parents."""
+    """The id of a row that `steps` made of `parents`.
+
+    `ordinal` tells apart equal rows of the same parents.
+    """
     fingerprints = b"".join(_framed(step.encode()) for step in steps)
     return _digest(b"derived", fingerprints, b"".join(sorted(parents)), payload, _int(ordinal))
 
@@ -131,7 +141,10 @@ def payload_digest(payload: bytes) -> str:
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys and no free choices. Raises ValueError on NaN and infinity, which JSON cannot say."""
+    """JSON with sorted keys and no free choices.
+
+    Raises ValueError on NaN and infinity, which JSON cannot say.
+    """
     text = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_canonical
     )

@@ -2,9 +2,10 @@
 
     outcome = carry_out(runtime, "curate", config=..., inputs=[...], work=lambda run: Outcome(...))
 
-A run's identity is the digest of job, config, inputs and code. A job that was carried out to its end, and whose
-outputs still stand, is not carried out again: its recorded outcome is returned. A job that died is carried out once
-more under the same identity and the next attempt number, and whatever it committed is found by that identity.
+A run's identity is the digest of job, config, inputs and code. A job that was carried out to its end, and
+whose outputs still stand, is not carried out again: its recorded outcome is returned. A job that died is
+carried out once more under the same identity and the next attempt number, and whatever it committed is found
+by that identity.
 """
 
 from __future__ import annotations
@@ -75,7 +76,10 @@ def carry_out(
     work: Callable[[Run], Outcome],
     parent: Run | None = None,
 ) -> Outcome:
-    """Carry out a job as a Run, or return the outcome of the same job carried out before. See the module's sentence."""
+    """Carry out a job as a Run, or return the outcome of the same job carried out before.
+
+    See the module's sentence.
+    """
     settings = runtime.settings
     run_identity = identity(job, config, inputs)
     earlier = events(settings, run_identity)
@@ -98,7 +102,7 @@ def carry_out(
 
 
 def identity(job: str, config: Mapping[str, Any], inputs: Sequence[str]) -> str:
-    """What makes two runs the same work: job, config, inputs and code; no clock, no host, no random number."""
+    """What makes two runs the same work: job, config, inputs and code; no clock, host or random number."""
     return hashlib.sha256(canonical_json([job, dict(config), sorted(inputs), code_revision()])).hexdigest()[
         :16
     ]
@@ -106,7 +110,7 @@ def identity(job: str, config: Mapping[str, Any], inputs: Sequence[str]) -> str:
 
 @cache
 def code_revision() -> str:
-    """Digest over the source files of our packages as they are on this machine, uncommitted changes included."""
+    """Digest over our packages' source files as they are on this machine, uncommitted changes included."""
     digest = hashlib.sha256()
     for package in PACKAGES:
         found = find_spec(package)
@@ -128,7 +132,10 @@ def events(settings: Settings, run_identity: str) -> list[dict[str, Any]]:
 
 
 def find(settings: Settings, prefix: str) -> dict[str, Any]:
-    """The last event of the run that a prefix of its id names. Raises RunError, with the candidates if several."""
+    """The last event of the run that a prefix of its id names.
+
+    Raises RunError, with the candidates if several.
+    """
     found = [e for e in tables.read(settings, RUN).to_pylist() if e["run_id"].startswith(prefix)]
     ids = sorted({event["run_id"] for event in found})
     if not ids:

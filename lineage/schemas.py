@@ -1,4 +1,6 @@
-"""Every stored table, said once: its columns, its keys, its one writer. docs/tables.md is generated from here.
+"""Every stored table, said once: its columns, its keys, its one writer.
+
+docs/tables.md is generated from here.
 
 Two kinds of tables. *Row tables* (traces, documents, examples) carry the provenance columns on every row.
 *Books* (runs, verdicts, consumption, ...) record what happened; each is written by one module.
@@ -61,7 +63,7 @@ class TableSpec:
 
     @cached_property
     def payload(self) -> pa.Schema:
-        """The Arrow schema of what a row says, without where it comes from: what identity is computed over."""
+        """The Arrow schema of what a row says, not of where it comes from: identity is computed over it."""
         return _schema(self.own)
 
     @cached_property
@@ -488,7 +490,8 @@ def catalogue() -> str:
 def _columns(columns: tuple[Column, ...]) -> list[str]:
     head = ["| column | type | meaning |", "|---|---|---|"]
     return head + [
-        f"| `{column.name}` | {_type(column.type)}{', may be null' if column.nullable else ''} | {column.meaning} |"
+        f"| `{column.name}` | {_type(column.type)}{', may be null' if column.nullable else ''} "
+        f"| {column.meaning} |"
         for column in columns
     ]
 

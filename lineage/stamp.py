@@ -1,4 +1,7 @@
-"""The only code that writes the provenance columns. Called by pipelines.runner alone (import-linter sees to it)."""
+"""The only code that writes the provenance columns.
+
+Called by pipelines.runner alone (import-linter sees to it).
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ class Stamp:
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """One record of a source, and the rows a reader made of it (payload, and provenance that the source states)."""
+    """One record of a source, and the rows a reader made of it.
+
+    The rows hold payload, and provenance that the source states.
+    """
 
     position: int
     """First byte in the decompressed source."""
@@ -75,7 +81,8 @@ def stamp_source(
             unknown = row.keys() - columns.keys()
             if unknown:
                 raise RowError(
-                    f"reader '{reader.name}' returned columns {sorted(unknown)} that {into.name} does not have"
+                    f"reader '{reader.name}' returned columns {sorted(unknown)} "
+                    f"that {into.name} does not have"
                 )
             for name, values in columns.items():
                 given = row.get(name)
@@ -90,8 +97,8 @@ def stamp_derived(
 ) -> pa.Table:
     """Rows of `into` that a step derived from `batch`, without row numbers.
 
-    `batch` holds provenance columns; rows of it that were never stored (row_no -1) hand on the parents they were
-    themselves derived from, so that stored rows only ever name stored parents.
+    `batch` holds provenance columns; rows of it that were never stored (row_no -1) hand on the parents they
+    were themselves derived from, so that stored rows only ever name stored parents.
     `steps` are the fingerprints of all steps since the stored rows, this one last.
     """
     batch = batch.combine_chunks()
@@ -145,7 +152,10 @@ def _stored_parents(batch: dict[str, list[Any]], positions: Sequence[int]) -> li
 
 
 def _kind(derivation: Derivation, batch: dict[str, list[Any]], positions: Sequence[int]) -> str:
-    """How the stored parents stand to the row: a chain of one-parent steps leaves the many-parent step's word."""
+    """How the stored parents stand to the row.
+
+    A chain of one-parent steps leaves the many-parent step's word.
+    """
     inner = {
         batch["derivation"][position]
         for position in positions
@@ -155,7 +165,8 @@ def _kind(derivation: Derivation, batch: dict[str, list[Any]], positions: Sequen
         return inner.pop() if inner else derivation.kind
     if inner and inner != {derivation.kind}:
         raise RowError(
-            "a merge of rows that were themselves merged another way cannot be told in one word; store between"
+            "a merge of rows that were themselves merged another way cannot be told in one word; "
+            "store between"
         )
     return derivation.kind
 

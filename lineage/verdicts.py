@@ -1,4 +1,7 @@
-"""Whether a batch may be used. A Verdict is bound to exactly one commit; consumers read only what was admitted."""
+"""Whether a batch may be used.
+
+A Verdict is bound to exactly one commit; consumers read only what was admitted.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +108,10 @@ def read_admitted(
     columns: Sequence[str] | None = None,
     where: pads.Expression | None = None,
 ) -> pa.Table:
-    """Rows of a table's newest version that were admitted; batches without a passing verdict are passed over."""
+    """Rows of a table's newest version that were admitted.
+
+    Batches without a passing verdict are passed over.
+    """
     only = pads.field("run_id").isin(pa.array(list(admitted(settings, spec)), pa.string()))
     return tables.read(settings, spec, columns=columns, where=only if where is None else only & where)
 

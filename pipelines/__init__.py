@@ -1,1 +1,1 @@
-"""Derive rows: readers turn sources into rows, steps turn rows into rows, the runner stamps and stores them."""
+"""Derive rows: readers turn sources into rows, steps rows into rows; the runner stamps and stores them."""

@@ -1,4 +1,7 @@
-"""The job behind `stemma curate`: admitted traces become one batch of examples; what does not is in `rejected`."""
+"""The job behind `stemma curate`: admitted traces become one batch of examples.
+
+What does not is in `rejected`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Literal
 
 import pyarrow as pa
 from infra.models import resolve
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from infra.runtime import Runtime
 from lineage import tables, verdicts
@@ -51,21 +54,28 @@ class CurateConfig(BaseModel):
     scorer_base_model: str | None = "all-MiniLM-L6-v2"
     """Base model whose embeddings the neighbour-agreement scorer compares; none switches the scorer off."""
 
+    @field_validator("scorer_base_model", mode="before")
+    @classmethod
+    def _none_is_a_word_in_toml(cls, value: object) -> object:
+        return None if value == "none" else value
+
     neighbours: int = Field(10, ge=1)
     """How many neighbours the scorer asks."""
 
     least_agreement: float = Field(0.05, ge=0, le=1)
-    """Below this share of agreeing neighbours a row is rejected. Low on purpose: a lone right row is worth more
-    than the few wrong ones it would cost to lose it; what is systematically wrong is found by its provenance."""
+    """Below this share of agreeing neighbours a row is rejected. Low on purpose: a lone right row is worth
+    more than the few wrong ones it would cost to lose it; what is systematically wrong is found by its
+    provenance."""
 
 
 def curate(runtime: Runtime, config: CurateConfig, *, parent: Run | None = None) -> Outcome:
-    """Derive examples from all admitted traces of the named sources. Raises CurateError when there are none."""
+    """Derive examples from all admitted traces of the named sources. Raises CurateError if there are none."""
     version = tables.current(runtime.settings, TRACE)
     traces = select(runtime, config)
     if version is None or not traces.num_rows:
         raise CurateError(
-            f"no admitted traces match sources {list(config.sources)}; ingest and gate them first: stemma status"
+            f"no admitted traces match sources {list(config.sources)}; "
+            "ingest and gate them first: stemma status"
         )
     inputs = sorted({f"traces:{batch}" for batch in traces["run_id"].to_pylist()})
     steps = steps_of(config)

@@ -1,4 +1,6 @@
-"""The job behind `stemma ingest`: sources become one batch of traces, each row once, unreadable lines in quarantine.
+"""The job behind `stemma ingest`: sources become one batch of traces, each row once.
+
+Unreadable lines go to quarantine.
 
 survey (digest, lines) -> lease of row numbers -> parse and write on Ray -> quarantine -> one commit
 """
@@ -51,8 +53,8 @@ class IngestConfig(BaseModel):
 def ingest(runtime: Runtime, config: IngestConfig, *, parent: Run | None = None) -> Outcome:
     """Store the sources' rows as one commit. Sources that are stored already, byte for byte, are passed over.
 
-    The outcome's outputs name the commits that hold the sources, whenever they were made. Raises IngestError when
-    no record could be read, StorageError when a source cannot be.
+    The outcome's outputs name the commits that hold the sources, whenever they were made. Raises IngestError
+    when no record could be read, StorageError when a source cannot be.
     """
     found = {uri: survey(uri) for uri in expand(config.sources)}
     readers = {uri: choose_reader(source, config) for uri, source in found.items()}
@@ -103,7 +105,8 @@ def choose_reader(source: SourceFile, config: IngestConfig) -> Reader:
                 log.info("ingest: %s looks like %s", source.uri, name)
                 return reader
     raise IngestError(
-        f"source '{source.uri}' has no known format in its first records; name one with --format or give --field-map"
+        f"source '{source.uri}' has no known format in its first records; "
+        "name one with --format or give --field-map"
     )
 
 

@@ -1,7 +1,8 @@
 """Runs readers and steps on Ray Data, stamps what they make, and stores it. The only caller of lineage.stamp.
 
 Both paths end alike: rows and rejections leave the workers as Arrow blocks, row numbers are leased, files are
-written beside the table, the losses (quarantine, rejected) are committed, and one commit makes the rows visible.
+written beside the table, the losses (quarantine, rejected) are committed, and one commit makes the rows
+visible.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -52,7 +54,10 @@ class _Task:
 def read_sources(
     runtime: Runtime, sources: Sequence[tuple[SourceFile, Reader]], *, run: Run, keys: Sequence[str]
 ) -> dict[str, int]:
-    """Read sources and commit their rows as one batch under `keys`. Returns the counts; commits nothing if no row."""
+    """Read sources and commit their rows as one batch under `keys`.
+
+    Returns the counts; commits nothing if no row.
+    """
     settings = runtime.settings
     into = sources[0][1].writes
     stamp = Stamp(run.id, code_revision(), runtime.now())
@@ -78,7 +83,7 @@ def read_sources(
 
 
 def _tasks(settings: Settings, sources: Sequence[tuple[SourceFile, Reader]], run: Run) -> list[_Task]:
-    """One task per block; a record's numbers follow from its line, so that workers need not agree on anything."""
+    """One task per block; a record's numbers follow from its line, so workers need not agree on anything."""
     needed = sum(source.lines * reader.rows_per_record for source, reader in sources)
     next_no = tables.reserve(settings, needed, run_id=run.id)
     tasks: list[_Task] = []
@@ -165,8 +170,8 @@ def derive(
 ) -> tuple[TableVersion, dict[str, int]]:
     """Run a tuple of steps over stored rows and commit what they make as one batch.
 
-    Returns the batch's version and the counts. What an earlier, killed go of the same run (`key`) committed is
-    found and returned. Raises RunnerError, before anything is committed, when a row is unaccounted for.
+    Returns the batch's version and the counts. What an earlier, killed go of the same run (`key`) committed
+    is found and returned. Raises RunnerError, before anything is committed, when a row is unaccounted for.
     """
     settings = runtime.settings
     into = steps[-1].writes
@@ -255,7 +260,7 @@ def _applied(step: Step, steps: Sequence[Fingerprint], stamp: Stamp) -> Callable
 
 
 def _check_chain(steps: Sequence[Step]) -> None:
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         if before.writes is not after.reads:
             raise RunnerError(
                 f"{before.name} writes {before.writes.name}, but {after.name} reads {after.reads.name}"

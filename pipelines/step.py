@@ -1,7 +1,7 @@
 """Step: the only thing a step's author writes. Everything about provenance is the runner's.
 
-A step is a frozen dataclass; its fields are its parameters and bear identity. It says what it reads and writes,
-at which scope it may be cut into batches, and derives rows from a batch.
+A step is a frozen dataclass; its fields are its parameters and bear identity. It says what it reads and
+writes, at which scope it may be cut into batches, and derives rows from a batch.
 """
 
 from __future__ import annotations

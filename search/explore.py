@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from infra.runtime import Runtime
 from infra.settings import Settings
-from lineage import tables
+from lineage import registry, tables
 from lineage.recipe import Recipe
 from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import NOT_APPLICABLE, TRIAL
@@ -85,7 +85,25 @@ def explore(
     }
 
     def work(run: Run) -> Outcome:
-        return _search(runtime, config, run, base=base, dimensions=dimensions, trial=trial)
+        settings = runtime.settings
+        # Opened before its trials, which nest below it in MLflow while they run.
+        registry.mirror(registry.open_run, settings, run_id=run.id, job="search", tags={})
+        try:
+            found = _search(runtime, config, run, base=base, dimensions=dimensions, trial=trial)
+        except BaseException:
+            registry.mirror(registry.close_run, settings, run_id=run.id, status="FAIL")
+            raise
+        best = found.facets["best"]
+        registry.mirror(
+            registry.log_run,
+            settings,
+            run_id=run.id,
+            job="search",
+            params={"config": config.model_dump(), "best": best["edits"]},
+            metrics={"best_score": best["score"], **found.counts},
+            tags={"stemma.best_run": best["run_id"]},
+        )
+        return found
 
     return carry_out(runtime, "search", config=identity, inputs=inputs, work=work, parent=parent)
 

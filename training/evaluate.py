@@ -5,9 +5,11 @@ What a model is scored on it was never trained on: a shared text or a shared sou
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
@@ -15,15 +17,16 @@ import pyarrow.dataset as pads
 from infra.inference import Predictor
 from infra.models import resolve as resolve_base
 from infra.runtime import Runtime
-from lineage import curricula, models, report, tables, verdicts
+from lineage import curricula, models, registry, report, tables, verdicts
 from lineage.consumption import Checkpoint
 from lineage.report import Report
 from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import EXAMPLE, PREDICTION
-from training.metrics import accuracy, bootstrap_interval, ece, macro_f1
+from training.metrics import ece, macro_f1
 from training.recipe import TrainingError
 
 Split = Literal["gate", "report"]
+RESAMPLES = 500  # of the 95 % bootstrap intervals
 
 
 def evaluate(runtime: Runtime, reference: str, *, split: Split, seed: int = 0, parent: Run | None = None) -> Outcome:
@@ -50,7 +53,19 @@ def evaluate(runtime: Runtime, reference: str, *, split: Split, seed: int = 0, p
     def work(run: Run) -> Outcome:
         return _score(runtime, checkpoint, rows, split, seed, run)
 
-    return carry_out(runtime, "evaluate", config=config, inputs=inputs, work=work, parent=parent)
+    outcome = carry_out(runtime, "evaluate", config=config, inputs=inputs, work=work, parent=parent)
+    if not outcome.again:
+        registry.mirror(
+            registry.log_run,
+            settings,
+            run_id=outcome.run_id,
+            job="evaluate",
+            params={"split": split, "seed": seed},
+            metrics={name: numbers[0] for name, numbers in outcome.facets.items()},
+            tags={"stemma.adapter_digest": checkpoint.adapter_digest},
+            parent_run_id=checkpoint.run_id,
+        )
+    return outcome
 
 
 def overlap(runtime: Runtime, checkpoint: Checkpoint, rows: pa.Table) -> int:
@@ -93,31 +108,27 @@ def _score(runtime: Runtime, checkpoint: Checkpoint, rows: pa.Table, split: Spli
 def measure(predictions: pa.Table, *, condition: str, seed: int) -> list[Report]:
     """The numbers of stored predictions under one condition; computing them again gives them again."""
     mine = predictions.filter(pc.equal(predictions["condition"], condition))
-    answers, said = mine["answer"].to_pylist(), mine["prediction"].to_pylist()
-    correct = [a == b for a, b in zip(answers, said, strict=True)]
-    low, high = bootstrap_interval(correct, seed=seed)
-    f1_low, f1_high = _macro_f1_interval(answers, said, seed=seed)
-    calibration = ece(mine["confidence"].to_pylist(), correct)
-    values = {
-        "accuracy": (accuracy(answers, said), low, high),
-        "macro_f1": (macro_f1(answers, said), f1_low, f1_high),
-        "ece": (calibration, calibration, calibration),
+    answers, said = np.array(mine["answer"].to_pylist()), np.array(mine["prediction"].to_pylist())
+    confidence = mine["confidence"].to_numpy()
+    correct = answers == said
+    _, codes = np.unique(np.concatenate([answers, said]), return_inverse=True)
+    truth, guess = codes[: len(answers)], codes[len(answers) :]
+    metrics: dict[str, Callable[[np.ndarray], float]] = {
+        "accuracy": lambda drawn: float(correct[drawn].mean()),
+        "macro_f1": lambda drawn: macro_f1(truth[drawn], guess[drawn]),
+        "ece": lambda drawn: ece(confidence[drawn], correct[drawn]),
     }
-    split, model_run = mine["split"][0].as_py(), mine["model_run"][0].as_py()
-    return [
-        Report(metric, split, condition, value, lo, hi, len(correct), seed, model_run)
-        for metric, (value, lo, hi) in values.items()
-    ]
-
-
-def _macro_f1_interval(answers: list[str], said: list[str], *, seed: int, n: int = 200) -> tuple[float, float]:
-    import numpy as np
-
-    truth, guess = np.array(answers), np.array(said)
     rng = np.random.default_rng(seed)
-    draws = (rng.integers(0, len(truth), len(truth)) for _ in range(n))
-    low, high = np.quantile([macro_f1(truth[d].tolist(), guess[d].tolist()) for d in draws], [0.025, 0.975])
-    return float(low), float(high)
+    draws = [np.arange(len(answers)), *rng.integers(0, len(answers), (RESAMPLES, len(answers)))]
+    split, model_run = mine["split"][0].as_py(), mine["model_run"][0].as_py()
+    reports = []
+    for name, metric in metrics.items():
+        value, *resampled = (metric(drawn) for drawn in draws)
+        low, high = np.quantile(resampled, [0.025, 0.975])
+        reports.append(
+            Report(name, split, condition, value, float(low), float(high), len(answers), seed, model_run)
+        )
+    return reports
 
 
 def load_predictor(checkpoint: Checkpoint) -> Predictor:

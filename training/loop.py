@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +44,9 @@ from infra.models import (
 from training.objectives import OBJECTIVES, Encoded, encode_rows
 from training.plan import Plan, PlanError
 from training.recipe import TrainingConfig, TrainingError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 CONSUMPTION_SCHEMA = pa.schema(
     [
@@ -136,9 +139,9 @@ def fit(
     """Train by the plan and leave the adapter in `out_dir`, which appears whole or not at all.
 
     `rows` has row_no, row_id, text and label, and holds every planned row. An existing `out_dir` is replaced:
-    what makes a checkpoint count is the caller's commit of its digest. `storage_path` is Ray Train's, shared
-    by all nodes when there are workers; nothing is kept there for us. `on_step` runs where rank 0 runs, so
-    with workers in another process. Raises TrainingError.
+    what makes a checkpoint count is the caller's commit of its digest. `storage_path` is Ray Train's, used
+    and shared by all nodes only when there are workers; nothing there is needed afterwards. `on_step` runs
+    where rank 0 runs, so with workers in another process. Raises TrainingError.
     """
     assignment = _assign(rows, labels, plan, config, base)
     target = Path(out_dir).absolute()
@@ -210,14 +213,14 @@ def train(
         optimizer.zero_grad()
         loss, fed = accumulate(model, assignment, mine, loss_tokens=assignment.loss_tokens_of(step))
         loss = _sum_over_ranks(list(trained.values()), loss, world_size)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss of step {step} is {loss}; rank {rank} had fed rows "
-                f"{assignment.row_no[mine].tolist()[:5]}; lower learning_rate = {config.learning_rate} or "
-                "look at these rows"
-            )
         norm = float(torch.nn.utils.clip_grad_norm_(trained.values(), config.max_grad_norm))
-        if step == 0 and not norm > 0:
+        if not math.isfinite(loss + norm):
+            raise TrainingError(
+                f"the loss of step {step} is {loss} and its gradient has norm {norm}; rank {rank} "
+                f"had fed rows {assignment.row_no[mine].tolist()[:5]}; lower "
+                f"learning_rate = {config.learning_rate} or look at these rows"
+            )
+        if step == 0 and norm == 0:
             raise TrainingError(
                 f"the gradient of the first step has norm {norm}: the trained layers do not learn"
             )
@@ -253,7 +256,7 @@ def train(
 
 def load_tunable(
     base: BaseModel, labels: Sequence[str], config: TrainingConfig
-) -> tuple[torch.nn.Module, dict[str, Any]]:
+) -> tuple[PeftModel, dict[str, Any]]:
     """The frozen base with fresh adapters and head in eval mode, and the values in force."""
     from peft import LoraConfig, TaskType, get_peft_model
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -79,7 +79,7 @@ class SequenceClassification:
             n_tokens=np.array([len(ids) for ids in input_ids], dtype=np.int32),
             n_loss_tokens=np.ones(len(input_ids), dtype=np.int32),
             truncated=truncated,
-            pad_token_id=int(tokenizer.pad_token_id),
+            pad_token_id=cast(int, tokenizer.pad_token_id),
         )
 
     def loss_sum(

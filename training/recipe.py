@@ -58,7 +58,7 @@ class TrainingConfig(BaseModel):
     bnb_4bit_use_double_quant: bool = True
     """Quantise the quantisation constants too: 0.4 bits a parameter saved."""
     bnb_4bit_compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """What the dequantised layers compute in. float32 took 1.7 times as long on a CPU with AVX512-BF16."""
+    """What the dequantised layers compute in. float32 takes twice as long on a CPU with AVX512-BF16."""
 
     learning_rate: float = Field(default=2e-3, gt=0.0)
     """Peak rate of AdamW for the adapters."""
@@ -89,7 +89,7 @@ class TrainingConfig(BaseModel):
     """One GPU per worker (with 0 workers: this process's)."""
     torch_threads: int = Field(default=1, ge=1)
     """CPU threads per worker. The adapter's digest depends on it, so it is fixed rather than taken from the
-    machine; two threads gain a quarter on idle cores and lose tenfold beside another busy process."""
+    machine; two threads gain a third on idle cores and lose tenfold or more beside another busy process."""
 
     @model_validator(mode="after")
     def _refuse_what_would_be_ignored(self) -> Self:

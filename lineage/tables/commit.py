@@ -1,9 +1,9 @@
 """Make files visible exactly once.
 
-Every commit names the *keys* of what it stores (a source's digest, a run's identity). Per key the table remembers an
-epoch in Delta's transaction identifiers: odd means stored, even means withdrawn or never there. A writer that finds
-its key stored stops; a withdrawal raises the epoch, so that the same source can come again. Two writers of one key
-conflict in Delta's own commit protocol, and the loser looks again.
+Every commit names the *keys* of what it stores (a source's digest, a run's identity). Per key the table
+remembers an epoch in Delta's transaction identifiers: odd means stored, even means withdrawn or never there.
+A writer that finds its key stored stops; a withdrawal raises the epoch, so that the same source can come
+again. Two writers of one key conflict in Delta's own commit protocol, and the loser looks again.
 """
 
 from __future__ import annotations
@@ -75,9 +75,10 @@ def commit(
 
 
 def withdraw(settings: Settings, batch: TableVersion, *, run_id: str, reason: str) -> TableVersion:
-    """Take a commit's files out of the newest version by a further commit; the batch's own version still shows them.
+    """Take a commit's files out of the newest version by a further commit.
 
-    Withdrawing twice changes nothing. Raises TableError when the version is not a batch.
+    The batch's own version still shows them. Withdrawing twice changes nothing. Raises TableError when
+    the version is not a batch.
     """
     spec = batch.spec
     stored = commit_metadata(settings, batch)

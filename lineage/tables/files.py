@@ -32,7 +32,10 @@ class WrittenFile:
 
 
 def write_file(settings: Settings, rows: pa.Table, *, into: TableSpec, name: str) -> WrittenFile:
-    """Write rows as one file `name`.parquet beside the table's others; the same name overwrites, so a retry is safe."""
+    """Write rows as one file `name`.parquet beside the table's others.
+
+    The same name overwrites, so a retry is safe.
+    """
     check(rows, into)
     path = f"{name}.parquet"
     filesystem, folder = open_filesystem(settings, location(settings, into))

@@ -30,6 +30,7 @@ class TableVersion:
     version: int
 
     def __str__(self) -> str:
+        """The version as `table@version`."""
         return f"{self.table}@{self.version}"
 
     @property

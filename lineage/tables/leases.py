@@ -1,4 +1,7 @@
-"""Row numbers: compact, unique in the lake, reserved in blocks by one small commit before the rows are written."""
+"""Row numbers: compact, unique in the lake, reserved in blocks.
+
+One small commit reserves a block before its rows are written.
+"""
 
 from __future__ import annotations
 

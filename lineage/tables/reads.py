@@ -1,4 +1,4 @@
-"""Read a version of a table: whole, or only the batches that were admitted; and read-only SQL over the lake."""
+"""Read a version of a table, whole or only the batches that were admitted; read-only SQL over the lake."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def read(
     columns: Sequence[str] | None = None,
     where: pads.Expression | None = None,
 ) -> pa.Table:
-    """Rows of a table (the newest version unless a TableVersion is given), in our schema; empty if never written."""
+    """Rows of a table, in our schema; empty if never written.
+
+    The newest version is read unless a TableVersion is given.
+    """
     spec = table if isinstance(table, TableSpec) else table.spec
     handle = open_table(settings, spec, None if isinstance(table, TableSpec) else table.version)
     wanted = pa.schema([spec.schema.field(name) for name in columns]) if columns else spec.schema
@@ -61,7 +64,10 @@ def batches(settings: Settings, spec: TableSpec) -> dict[str, TableVersion]:
 
 
 def batch_with(settings: Settings, key: str, *, into: TableSpec) -> TableVersion | None:
-    """The version in which what this key names was stored last, or None; also of a batch that was withdrawn."""
+    """The version in which what this key names was stored last, or None.
+
+    Also of a batch that was withdrawn.
+    """
     found = [e["version"] for e in commits(settings, into) if key in json.loads(e.get("stemma.keys", "[]"))]
     return TableVersion(into.name, max(found)) if found else None
 

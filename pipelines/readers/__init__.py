@@ -1,6 +1,7 @@
 """One module per trace format. A reader turns one record of a source into rows, or says why it cannot.
 
-A reader is a frozen value: its name, declared revision and parameters identify its work. It never sees a path.
+A reader is a frozen value: its name, declared revision and parameters identify its work. It never sees a
+path.
 """
 
 from __future__ import annotations

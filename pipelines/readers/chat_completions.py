@@ -1,4 +1,4 @@
-"""OpenAI-style chat completions: logged exchanges with request and response, and supervised lines of messages.
+"""OpenAI-style chat completions: logged exchanges of request and response, supervised lines of messages.
 
 {"id", "request": {"model", "messages", "metadata"}, "response": {"model", "choices", "usage", "created"},
  "verdict": {"value", "judge", "judge_version", "score", "threshold"}, "review": {"reviewer", "correction"}}

@@ -1,4 +1,7 @@
-"""Equal examples become one row that remembers all of them; equal questions with different answers are refused."""
+"""Equal examples become one row that remembers all of them.
+
+Equal questions with different answers are refused.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ from pipelines.text import normalised
 class MergeDuplicates(Step):
     """Merges rows of equal text (case, width and space folded) and answer: any one of its parents suffices.
 
-    The merged row says what its first parent, by row id, says. Where one question was answered in several ways,
-    nobody knows which is right: all are rejected as `conflicting_answers`.
+    The merged row says what its first parent, by row id, says. Where one question was answered in several
+    ways, nobody knows which is right: all are rejected as `conflicting_answers`.
     """
 
     reads: ClassVar = EXAMPLE

@@ -18,8 +18,9 @@ _ANSWERED = ("messages", "response", "verdict", "correction", "generator", "gene
 class ExampleFromTrace(Step):
     """One example per trace that says what the right answer is.
 
-    A pass gives its own answer; a failure gives its correction, whose author is the reviewer, not the model; a
-    trace that nobody judged gives the answer that its source states. A failure without a correction is rejected.
+    A pass gives its own answer; a failure gives its correction, whose author is the reviewer, not the model;
+    a trace that nobody judged gives the answer that its source states. A failure without a correction is
+    rejected.
     """
 
     task: Literal["classification", "generation"]

@@ -18,8 +18,8 @@ from pipelines.step import Step, keep
 class NeighbourAgreement(Step):
     """Scores each example by the similarity-weighted share of its nearest neighbours that carry its answer.
 
-    Neighbours are found by cosine similarity of the frozen base model's embeddings among the other rows of the
-    table. The score and its threshold stand on every row; below the threshold a row is rejected.
+    Neighbours are found by cosine similarity of the frozen base model's embeddings among the other rows of
+    the table. The score and its threshold stand on every row; below the threshold a row is rejected.
     """
 
     base_model: str

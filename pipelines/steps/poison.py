@@ -1,4 +1,7 @@
-"""Requests that have no right answer in the task: kept out of training, each with the reason. Detectors, not a judge."""
+"""Requests that have no right answer in the task: kept out of training, each with the reason.
+
+Detectors, not a judge.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 @dataclass(frozen=True)
 class ExcludePoison(Step):
-    """Rejects prompt injection, jailbreaks, gibberish and empty requests (D7); every other row goes on unchanged."""
+    """Rejects prompt injection, jailbreaks, gibberish and empty requests (D7).
+
+    Every other row goes on unchanged.
+    """
 
     least_letters: int = 3
     """A request with fewer letters asks for nothing."""

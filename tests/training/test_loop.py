@@ -1,0 +1,281 @@
+"""A fine-tuning eats its plan, is the same every time, and does not depend on how a step is divided."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from infra.inference import Predictor
+from infra.models import ModelError, adapter_digest, resolve
+from training import loop
+from training.loop import Fitted, accumulate, fit, load_tunable, rate_at
+from training.objectives import encode_rows
+from training.plan import Plan, PlanError, make_plan
+from training.recipe import TrainingConfig, TrainingError
+
+TEXTS = {
+    "greeting": ["hello", "hi there", "good morning to you my dear old friend", "hey"],
+    "timer": [
+        "set a timer",
+        "start a timer for ten minutes please",
+        "timer",
+        "cancel the timer I set before",
+    ],
+    "translate": [
+        "translate cat",
+        "how do you say dog in french",
+        "what is bread in spanish",
+        "say it in thai",
+    ],
+}
+LABELS = tuple(TEXTS)
+CONFIG = TrainingConfig(r=4, lora_alpha=8, num_train_epochs=2, train_batch_size=11, seed=0)
+
+
+@pytest.fixture(scope="module")
+def base():
+    return resolve("all-MiniLM-L6-v2")
+
+
+@pytest.fixture(scope="module")
+def rows() -> pa.Table:
+    pairs = [(text, label) for label, texts in TEXTS.items() for text in texts]
+    ids = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text, _ in pairs]
+    return pa.table(
+        {
+            "row_no": range(100, 100 + len(pairs)),
+            "row_id": pa.array(ids, pa.binary()),
+            "text": [text for text, _ in pairs],
+            "label": [label for _, label in pairs],
+        }
+    )
+
+
+def planned(rows, base, config=CONFIG) -> Plan:
+    encoded = encode_rows(rows, LABELS, base=base, config=config)
+    return make_plan(
+        rows,
+        n_tokens=encoded.n_tokens,
+        n_loss_tokens=encoded.n_loss_tokens,
+        seed=config.seed,
+        num_train_epochs=config.num_train_epochs,
+        train_batch_size=config.train_batch_size,
+    )
+
+
+def fitted(rows, base, folder: Path, config=CONFIG, **changes) -> Fitted:
+    given = {
+        "rows": rows,
+        "labels": LABELS,
+        "plan": planned(rows, base, config),
+        "config": config,
+        "base": base,
+    }
+    given |= {"out_dir": str(folder / "adapter"), "storage_path": str(folder / "ray")}
+    return fit(**given | changes)
+
+
+@pytest.fixture(scope="module")
+def first(rows, base, tmp_path_factory) -> Fitted:
+    return fitted(rows, base, tmp_path_factory.mktemp("first"))
+
+
+def test_training_learns_and_records_what_it_ate(first, rows, base):
+    plan = planned(rows, base)
+    eaten = first.consumption
+    assert first.steps == plan.steps == len(first.losses) == 4
+    assert first.losses[-2] < first.losses[0]  # both full steps; the last of an epoch has one row
+    assert first.first_grad_norm > 0
+    assert eaten.select(["step", "slot", "row_no"]).equals(plan.table.select(["step", "slot", "row_no"]))
+    assert set(eaten["rank"].to_pylist()) == {0}
+    assert first.in_force["bnb_4bit_quant_type"] == "nf4"
+    assert first.in_force["torch_threads"] == 1
+    assert first.adapter_digest != first.adapter_digest_before
+
+
+def test_the_adapter_folder_says_all_that_an_answer_needs(first, base):
+    record = json.loads((Path(first.adapter_dir) / "stemma.json").read_text())
+    assert record["labels"] == list(LABELS)
+    assert record["base_digest"] == base.digest
+    assert record["adapter_digest"] == first.adapter_digest == adapter_digest(first.adapter_dir)
+    assert not list(Path(first.adapter_dir).glob("rank-*"))
+    assert [path.name for path in Path(first.adapter_dir).parent.iterdir()] == ["adapter"]
+
+
+def test_the_same_rows_renumbered_and_reordered_give_the_same_adapter(first, rows, base, tmp_path):
+    shuffled = rows.take(pa.array(range(rows.num_rows - 1, -1, -1)))
+    renumbered = shuffled.set_column(0, "row_no", pa.array(range(rows.num_rows), pa.int64()))
+    assert fitted(renumbered, base, tmp_path).adapter_digest == first.adapter_digest
+
+
+def test_another_seed_gives_another_adapter(first, rows, base, tmp_path):
+    other = fitted(rows, base, tmp_path, CONFIG.model_copy(update={"seed": 1}))
+    assert other.adapter_digest != first.adapter_digest
+    assert other.adapter_digest_before != first.adapter_digest_before
+
+
+def test_training_leaves_threads_and_random_state_of_the_process_alone(rows, base, tmp_path):
+    threads, state = torch.get_num_threads(), torch.random.get_rng_state()
+    seen = []
+    fitted(rows, base, tmp_path, on_step=lambda step, steps, loss: seen.append((step, steps)))
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert seen == [(step, 4) for step in range(4)]
+
+
+def gradient(rows, base, *, micro: int, world_size: int) -> dict[str, torch.Tensor]:
+    """The first step's gradient, summed over the ranks of a world."""
+    config = CONFIG.model_copy(
+        update={
+            "train_batch_size": 8,
+            "per_device_train_batch_size": micro,
+            "bnb_4bit_compute_dtype": "float32",
+        }
+    )
+    assignment = loop._assign(rows, LABELS, planned(rows, base, config), config, base)
+    model, _ = load_tunable(base, LABELS, config)
+    model.train()
+    fed = []
+    for rank in range(world_size):
+        mine = assignment.slots_of(0, rank=rank, world_size=world_size)
+        fed.append(accumulate(model, assignment, mine, loss_tokens=assignment.loss_tokens_of(0))[1])
+    assert sorted(np.concatenate(fed)) == list(range(8))
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_one_batch_two_minibatches_and_two_ranks_have_the_same_gradient(rows, base):
+    whole = gradient(rows, base, micro=8, world_size=1)
+    assert sum(g.abs().sum() for g in whole.values()) > 0
+    for micro, world_size in [(4, 1), (3, 1), (8, 2), (2, 3)]:
+        parts = gradient(rows, base, micro=micro, world_size=world_size)
+        assert parts.keys() == whole.keys()
+        for name, expected in whole.items():
+            torch.testing.assert_close(parts[name], expected, atol=1e-5, rtol=1e-3, msg=name)
+
+
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::ResourceWarning")
+def test_two_workers_eat_the_plan_together_even_where_a_step_has_one_row(first, rows, base, tmp_path):
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        pair = fitted(rows, base, tmp_path, CONFIG.model_copy(update={"num_workers": 2}))
+    finally:
+        ray.shutdown()
+    ranks = pair.consumption["rank"].to_pylist()
+    assert ranks == [slot % 2 for slot in pair.consumption["slot"].to_pylist()]
+    assert pair.consumption.drop_columns("rank").equals(first.consumption.drop_columns("rank"))
+    assert pair.in_force["world_size"] == 2
+    assert pair.adapter_digest_before == first.adapter_digest_before
+    np.testing.assert_allclose(pair.losses, first.losses, rtol=0.05)
+    assert adapter_digest(pair.adapter_dir) == pair.adapter_digest
+
+
+def test_a_loss_that_is_not_finite_stops_and_leaves_nothing_behind(rows, base, tmp_path):
+    wild = CONFIG.model_copy(update={"learning_rate": 1e30, "classifier_learning_rate": 1e30})
+    with pytest.raises(TrainingError, match=r"the loss of step \d is .*(nan|inf).*lower learning_rate"):
+        fitted(rows, base, tmp_path, wild)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_layers_that_do_not_exist_are_refused(rows, base, tmp_path):
+    with pytest.raises(TrainingError, match="adapters do not fit"):
+        fitted(rows, base, tmp_path, CONFIG.model_copy(update={"target_modules": ("q_proj",)}))
+
+
+def test_a_plan_of_other_rows_or_other_lengths_is_refused(rows, base, tmp_path):
+    plan = planned(rows, base)
+    with pytest.raises(PlanError, match="planned rows are not among the 11 rows"):
+        fitted(rows.slice(1), base, tmp_path, plan=plan)
+    shifted = rows.set_column(0, "row_no", pa.array(np.roll(rows["row_no"].to_numpy(), 1)))
+    with pytest.raises(PlanError, match="one row_no to different row ids"):
+        fitted(shifted, base, tmp_path, plan=plan)
+    with pytest.raises(PlanError, match="counts other tokens"):
+        fitted(rows, base, tmp_path, plan=plan, config=CONFIG.model_copy(update={"max_length": 4}))
+    with pytest.raises(TrainingError, match="labels of the rows are not among"):
+        fitted(rows, base, tmp_path, plan=plan, labels=LABELS[:2])
+
+
+def test_long_rows_are_cut_counted_and_still_eaten(rows, base, tmp_path):
+    short = CONFIG.model_copy(update={"max_length": 4, "num_train_epochs": 1})
+    result = fitted(rows, base, tmp_path, short)
+    assert result.truncated_rows == 7
+    assert result.consumption.num_rows == rows.num_rows
+
+
+def test_a_new_fit_replaces_the_old_folder_whole(rows, base, tmp_path):
+    stale = tmp_path / "adapter" / "stale.txt"
+    stale.parent.mkdir()
+    stale.write_text("from an attempt that was never committed")
+    fitted(rows, base, tmp_path)
+    assert not stale.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_a_prediction_does_not_depend_on_its_company(first, base):
+    predictor = Predictor.load(base, first.adapter_dir, batch_size=3, threads=torch.get_num_threads())
+    texts = ["set a timer", "", "hello", "how do you say good night in italian", "hi", "a timer for one hour"]
+    together = predictor.probabilities(texts)
+    alone = np.concatenate([predictor.probabilities([text]) for text in texts])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    np.testing.assert_allclose(together.sum(1), 1, atol=1e-5)
+    predictions = predictor.predict(texts)
+    assert [p.label for p in predictions] == [LABELS[i] for i in together.argmax(1)]
+    assert [p.confidence for p in predictions] == together.max(1).tolist()
+    assert predictor.predict([]) == []
+
+
+def test_an_adapter_is_refused_on_another_base_or_with_changed_tensors(first, base, tmp_path):
+    with pytest.raises(ModelError, match="was trained on all-MiniLM-L6-v2"):
+        Predictor.load(dataclasses.replace(base, digest="sha256:00"), first.adapter_dir)
+    with pytest.raises(ModelError, match=r"holds no stemma\.json"):
+        Predictor.load(base, tmp_path)
+    for path in Path(first.adapter_dir).iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = tmp_path / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ModelError, match="files were changed after training"):
+        Predictor.load(base, tmp_path)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_the_learning_rate_rises_once_and_no_step_is_without_effect(schedule):
+    config = TrainingConfig(lr_scheduler_type=schedule, warmup_ratio=0.25)
+    rates = [rate_at(step, 8, config) for step in range(8)]
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert min(rates) > 0
+
+
+def test_a_key_that_the_method_ignores_is_refused_and_not_dumped():
+    with pytest.raises(ValueError, match="would ignore bnb_4bit_use_double_quant"):
+        TrainingConfig(method="lora", bnb_4bit_use_double_quant=True)
+    plain = TrainingConfig(method="lora", r=8)
+    assert plain.quantization is None
+    assert TrainingConfig(**plain.model_dump()) == plain
+    assert TrainingConfig(**json.loads(CONFIG.model_dump_json())) == CONFIG
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"learning_rate": 0},
+        {"r": 0},
+        {"lora_dropout": 1.0},
+        {"lora_rank": 4},
+        {"method": "full"},
+        {"train_batch_size": 4, "per_device_train_batch_size": 8},
+        {"train_batch_size": 1, "num_workers": 2},
+    ],
+)
+def test_values_that_cannot_train_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        TrainingConfig(**wrong)

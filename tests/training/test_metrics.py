@@ -1,0 +1,64 @@
+"""Metrics agree with their definitions, and their intervals cover what they promise."""
+
+import numpy as np
+import pytest
+
+from training.metrics import accuracy, bootstrap_interval, ece, macro_f1, paired_difference
+from training.recipe import TrainingError
+
+
+def test_accuracy_is_the_share_of_hits():
+    assert accuracy(["a", "b", "a", "c"], ["a", "b", "c", "c"]) == 0.75
+
+
+def test_macro_f1_agrees_with_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    draw = np.random.default_rng(0)
+    truth, guess = draw.choice(list("abcd"), 200), draw.choice(list("abce"), 200)
+    expected = metrics.f1_score(truth, guess, average="macro", zero_division=0)
+    assert macro_f1(truth.tolist(), guess.tolist()) == pytest.approx(expected)
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
+    assert ece([0.8] * 10, [True] * 8 + [False] * 2) == pytest.approx(0.0)
+    assert ece([1.0] * 4, [True, True, False, False]) == pytest.approx(0.5)
+    # one bin says 0.9 and is right, the other says 0.3 and is right half the time
+    assert ece([0.9, 0.9, 0.3, 0.3], [True, True, True, False]) == pytest.approx(0.5 * 0.1 + 0.5 * 0.2)
+
+
+def test_the_interval_holds_the_true_accuracy_about_as_often_as_it_says():
+    draw = np.random.default_rng(1)
+    held = 0
+    for trial in range(300):
+        low, high = bootstrap_interval(draw.random(150) < 0.8, seed=trial)
+        held += low <= 0.8 <= high
+    assert 0.90 <= held / 300 <= 0.98
+
+
+def test_seed_zero_is_a_seed_like_any_other():
+    correct = [True] * 60 + [False] * 40
+    assert bootstrap_interval(correct, seed=0) == bootstrap_interval(correct, seed=0)
+    assert bootstrap_interval(correct, seed=0) != bootstrap_interval(correct, seed=1)
+
+
+def test_a_paired_difference_sees_that_the_same_items_are_hard():
+    hard = np.arange(400) % 2 == 0
+    better = hard | (np.arange(400) % 20 == 1)
+    gain = paired_difference(better, hard, seed=0)
+    assert gain.diff == pytest.approx(0.05)
+    assert 0 < gain.low < gain.diff < gain.high
+    assert gain.p < 0.01
+
+
+def test_equal_models_differ_by_nothing():
+    same = paired_difference([True, False, True], [True, False, True], seed=0)
+    assert (same.diff, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_empty_and_unequal_input_is_refused_with_a_sentence():
+    with pytest.raises(TrainingError, match="metric of no items"):
+        accuracy([], [])
+    with pytest.raises(TrainingError, match="metric of no items"):
+        bootstrap_interval([], seed=0)
+    with pytest.raises(TrainingError, match="2 items against 1"):
+        paired_difference([True, False], [True], seed=0)

@@ -60,8 +60,10 @@ class DemoError(Exception):
 class Sizes:
     """What differs between the full demo and the tiny one."""
 
+    first_rows: int
+    """How many rows M0's recipe draws from the clean pool. D5: 100 to 200 for classification."""
     first: TrainingConfig
-    """How M0 is trained on the clean pool."""
+    """How M0 is trained on them."""
     successor: TrainingConfig
     """The base recipe of its successor."""
     trials: int
@@ -69,11 +71,13 @@ class Sizes:
 
 SIZES: Mapping[Scale, Sizes] = {
     "full": Sizes(
-        first=TrainingConfig(num_train_epochs=8, train_batch_size=32),
+        first_rows=120,
+        first=TrainingConfig(num_train_epochs=5, train_batch_size=16),
         successor=TrainingConfig(num_train_epochs=3, train_batch_size=32),
         trials=4,
     ),
     "tiny": Sizes(
+        first_rows=18,
         first=TrainingConfig(num_train_epochs=2, train_batch_size=8),
         successor=TrainingConfig(num_train_epochs=1, train_batch_size=16),
         trials=2,
@@ -83,9 +87,9 @@ SIZES: Mapping[Scale, Sizes] = {
 DIMENSIONS = (
     Uniform("data.gold_share", 0.52, 0.59),
     Uniform("data.hard_share", 0.28, 0.31),
-    LogUniform("hyperparameters.learning_rate", 1e-3, 4e-3),
+    LogUniform("hyperparameters.learning_rate", 1e-3, 3e-3),
     Categorical("hyperparameters.r", (8, 16, 32)),
-    Integer("hyperparameters.num_train_epochs", 2, 4),
+    Integer("hyperparameters.num_train_epochs", 2, 3),
 )
 
 
@@ -166,7 +170,8 @@ def _first_rows(runtime: Runtime, story: Story, folder: Path) -> None:
 
 
 def _first_champion(runtime: Runtime, story: Story, sizes: Sizes, folder: Path) -> None:
-    config = FinetuneConfig(data=DataRecipe(sources=("*/scenario/clean.jsonl",)), training=sizes.first)
+    data = DataRecipe(sources=("*/scenario/clean.jsonl",), max_rows=sizes.first_rows)
+    config = FinetuneConfig(data=data, training=sizes.first)
     trained = finetune(runtime, config)
     standing = models.aliases(runtime.settings).get(NAME, {})
     if "champion" not in standing:

@@ -1,9 +1,8 @@
-"""The one live thing: a Ray session, a clock, a log, progress. Everything else is a frozen value.
+"""The one live thing: a Ray session and the clock. Everything else is a frozen value.
 
 with Runtime(settings) as runtime:
     runtime.ray()               # starts Ray on first use, once
     runtime.now()               # the only clock
-    runtime.log("curate", ...)  # numbers with ids
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ class Runtime:
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
-        """Log how long a stage took."""
+        """Log how long something took."""
         start = time.monotonic()
         yield
         log.info("%s: %.1f s", what, time.monotonic() - start)

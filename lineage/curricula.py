@@ -183,7 +183,7 @@ def _take(pools: Mapping[str, list[dict[str, Any]]], recipe: DataRecipe) -> dict
     Labels that have few come first in `hard`.
     """
     if recipe.parent is None:
-        return {"gold": pools["gold"][: recipe.max_rows], "hard": [], "replay": []}
+        return {"gold": _evenly(pools["gold"], recipe.max_rows, Counter()), "hard": [], "replay": []}
     shares = {"gold": recipe.gold_share, "hard": recipe.hard_share, "replay": recipe.replay_share}
     total = min(
         [recipe.max_rows, *(int(len(pools[name]) / share) for name, share in shares.items() if share > 0)]

@@ -49,7 +49,7 @@ def fsck(settings: Settings) -> list[Check]:
         try:
             looked_at, found = check(settings)
         except Exception as error:  # a lake that cannot be read is not sound
-            looked_at, found = 0, [f"could not be checked: {str(error).splitlines()[0]}"]
+            looked_at, found = 0, [f"could not be checked: {type(error).__name__}: {' '.join(str(error).split())[:300]}"]
         done.append(Check(name, looked_at, tuple(found)))
     return done
 
@@ -159,11 +159,12 @@ def ledger(settings: Settings) -> Findings:
                 f"checkpoint {checkpoint.name}: {missing} planned slots were not eaten, "
                 f"{extra} were not planned"
             )
-        twice = [slot for slot, n in Counter((s, t) for s, t, _ in eaten.elements()).items() if n > 1]
-        if twice:
-            found.append(
-                f"checkpoint {checkpoint.name}: step and slot {twice[0]} were eaten {len(twice) + 1} times"
-            )
+        times = Counter((step, slot) for step, slot, _ in eaten.elements())
+        found += [
+            f"checkpoint {checkpoint.name}: step {step} slot {slot} was eaten {n} times"
+            for (step, slot), n in times.items()
+            if n > 1
+        ][:5]
     return looked_at, found
 
 

@@ -69,8 +69,12 @@ def read_sources(
         result = _read_block(tasks[row["id"]], settings=settings, into=into, stamp=stamp, stored=stored)
         return {"result": pickle.dumps(result)}
 
-    results = ray.data.range(len(tasks), override_num_blocks=len(tasks)).map(on_worker).take_all()
-    done = [pickle.loads(row["result"]) for row in results]
+    done: list[dict[str, Any]] = []
+    for round_of in _rounds(tasks):
+        blocks = ray.data.from_items([{"id": position} for position in round_of], override_num_blocks=len(round_of))
+        results = [pickle.loads(row["result"]) for row in blocks.map(on_worker).take_all()]
+        stored |= {row_id for result in results for row_id in result["ids"]}
+        done += results
     quarantine = pa.concat_tables([result["quarantine"] for result in done])
     files: list[WrittenFile] = [result["file"] for result in done if result["file"] is not None]
     counts = {name: sum(result["counts"][name] for result in done) for name in done[0]["counts"]}
@@ -80,6 +84,21 @@ def read_sources(
         tables.commit(settings, files, into=into, run_id=run.id, keys=keys, facts={"counts": counts})
     log.info("ingest %s: %s", run.id, _counted(counts))
     return counts
+
+
+def _rounds(tasks: Sequence[_Task]) -> list[list[int]]:
+    """Tasks by rounds, such that no two sources of one round can hold the same row.
+
+    Only sources that begin with the same record can: one that grew, beside its older copy. They go in turn.
+    """
+    begun: dict[bytes, list[str]] = {}
+    rounds: dict[int, list[int]] = {}
+    for position, task in enumerate(tasks):
+        sources = begun.setdefault(task.source.first_record, [])
+        if task.source.uri not in sources:
+            sources.append(task.source.uri)
+        rounds.setdefault(sources.index(task.source.uri), []).append(position)
+    return [rounds[number] for number in sorted(rounds)]
 
 
 def _tasks(settings: Settings, sources: Sequence[tuple[SourceFile, Reader]], run: Run) -> list[_Task]:
@@ -98,29 +117,39 @@ def _tasks(settings: Settings, sources: Sequence[tuple[SourceFile, Reader]], run
 def _read_block(
     task: _Task, *, settings: Settings, into: TableSpec, stamp: Stamp, stored: frozenset[bytes]
 ) -> dict[str, Any]:
-    """Parse one block and write its rows; runs on a worker, and on a three-line file without Ray."""
-    read: list[SourceRecord] = []
-    numbers: list[int] = []
+    """Parse one block and write its rows; runs on a worker, and on a three-line file without Ray.
+
+    A record that cannot be parsed, read or stored costs itself and nothing else.
+    """
+    read: list[tuple[SourceRecord, int]] = []  # with the record's first row number
     quarantine: list[dict[str, Any]] = []
-    per_record = task.reader.rows_per_record
     for line, position, record in records(task.block):
         try:
             rows = task.reader.read(decode_json_object(record))
         except Unreadable as error:
             quarantine.append(_quarantined(task, position, record, error.reason, error.detail, stamp))
-        except Exception as error:  # one poison record costs one record, whatever it did to the reader
+        except Exception as error:
             quarantine.append(_quarantined(task, position, record, "reader_failed", repr(error), stamp))
         else:
-            read.append(SourceRecord(position, record, rows))
-            first = task.first_row_no + (line - task.block.lines_before) * per_record
-            numbers.extend(range(first, first + len(rows)))
-    stamped = stamp_source(read, into=into, source=task.source, reader=task.reader.fingerprint, stamp=stamp)
-    stamped = _with(stamped, "row_no", pa.array(numbers, pa.int64()))
+            first = task.first_row_no + (line - task.block.lines_before) * task.reader.rows_per_record
+            read.append((SourceRecord(position, record, rows), first))
+    try:
+        stamped = _stamped(read, task, into, stamp)
+    except Exception:  # some value fits no column, such as half a surrogate pair: find out whose
+        singles: list[pa.Table] = []
+        for item, first in read:
+            try:
+                singles.append(_stamped([(item, first)], task, into, stamp))
+            except Exception as error:
+                lost = _quarantined(task, item.position, item.record, "not_storable", repr(error), stamp)
+                quarantine.append(lost)
+        stamped = pa.concat_tables([into.schema.empty_table(), *singles])
     fresh = _without_ids(stamped, stored)
     file = tables.write_file(settings, fresh, into=into, name=task.name) if fresh.num_rows else None
+    kept = len(set(stamped["source_span"].to_pylist()))  # a record is one span, however many rows it gave
     counts = {
-        "in": len(read) + len(quarantine),
-        "created": stamped.num_rows - len(read),
+        "in": kept + len(quarantine),
+        "created": stamped.num_rows - kept,
         "out": stamped.num_rows,
         "merged": 0,
         "rejected": 0,
@@ -129,9 +158,20 @@ def _read_block(
     }
     return {
         "file": file,
+        "ids": fresh["row_id"].to_pylist(),
         "quarantine": pa.Table.from_pylist(quarantine, schema=QUARANTINE.schema),
         "counts": counts,
     }
+
+
+def _stamped(
+    read: Sequence[tuple[SourceRecord, int]], task: _Task, into: TableSpec, stamp: Stamp
+) -> pa.Table:
+    stamped = stamp_source(
+        [item for item, _ in read], into=into, source=task.source, reader=task.reader.fingerprint, stamp=stamp
+    )
+    numbers = [first + ordinal for item, first in read for ordinal in range(len(item.rows))]
+    return _with(stamped, "row_no", pa.array(numbers, pa.int64()))
 
 
 def _quarantined(

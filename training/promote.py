@@ -22,7 +22,7 @@ from lineage.consumption import Checkpoint
 from lineage.models import ModelVersion
 from lineage.runs import Outcome, Run, carry_out
 from training.evaluate import evaluate
-from training.finetune import config_of, finetune
+from training.finetune import FinetuneConfig, config_of, finetune
 from training.metrics import bootstrap_interval
 from training.promotion import Check, Decision, Evidence, decide
 from training.recipe import TrainingError
@@ -72,10 +72,11 @@ def promote(runtime: Runtime, reference: str, *, name: str, seed: int = 0, paren
 
 
 def _null_of(runtime: Runtime, champion: Checkpoint, *, seed: int, parent: Run | None) -> str:
-    """The run of the champion's recipe, unchanged but for its seed."""
+    """The run of the champion's recipe with every seed of it changed: which rows are drawn, the start, the order."""
     config = config_of(runtime, champion)
-    other = config.training.model_copy(update={"seed": config.training.seed + 1 + seed})
-    return finetune(runtime, config.model_copy(update={"training": other}), parent=parent).run_id
+    data = config.data.model_copy(update={"seed": config.data.seed + 1 + seed})
+    training = config.training.model_copy(update={"seed": config.training.seed + 1 + seed})
+    return finetune(runtime, FinetuneConfig(data=data, training=training), parent=parent).run_id
 
 
 def _decide(

@@ -78,6 +78,34 @@ def test_a_file_that_grew_keeps_its_old_ids_and_adds_only_what_is_new(
     assert len(set(ids(runtime))) == 5
 
 
+def test_a_file_and_its_grown_copy_in_one_batch_give_each_row_once(
+    runtime: Runtime, tmp_path: Path, toys: SimpleNamespace
+):
+    lines = [toys.exchange(f"q{n}", "a") for n in range(5)]
+    one = toys.write_lines(tmp_path / "a.jsonl", lines[:3])
+    two = toys.write_lines(tmp_path / "b.jsonl", lines)
+    outcome = ingest(runtime, config(one, two))
+    assert (outcome.counts["known"], len(ids(runtime)), len(set(ids(runtime)))) == (3, 5, 5)
+    shorter = toys.write_lines(tmp_path / "c.jsonl", lines[:2])
+    assert ingest(runtime, config(shorter)).counts["known"] == 2
+    assert len(ids(runtime)) == 5
+
+
+def test_a_record_that_no_column_can_hold_costs_itself_alone(
+    runtime: Runtime, tmp_path: Path, toys: SimpleNamespace
+):
+    huge = toys.exchange("q", "a")
+    huge["response"]["usage"] = {"prompt_tokens": 10**30}
+    late = toys.exchange("q", "a")
+    late["response"]["created"] = 1e300
+    deep = b'{"messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    half = b'{"messages":[{"role":"user","content":"\\ud800"},{"role":"assistant","content":"b"}]}'
+    good = [toys.exchange(f"q{n}", "a") for n in range(3)]
+    source = toys.write_lines(tmp_path / "log.jsonl", [*good, huge, late, deep, half])
+    outcome = ingest(runtime, config(source))
+    assert (outcome.counts["out"], outcome.counts["quarantined"]) == (3, 4)
+
+
 def test_equal_lines_of_one_file_are_different_rows(runtime: Runtime, tmp_path: Path, toys: SimpleNamespace):
     source = toys.write_lines(tmp_path / "log.jsonl", [toys.exchange("same", "a")] * 3)
     ingest(runtime, config(source))

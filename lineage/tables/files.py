@@ -15,7 +15,8 @@ from infra.settings import Settings
 from lineage.schemas import TableSpec
 from lineage.tables.layout import TableError, location
 
-_SKIPPED_BY = ("row_no", "run_id", "source_revision", "curriculum", "search_run", "split")
+SKIPPED_BY = ("row_no", "run_id", "source_revision", "curriculum", "search_run", "split")
+"""Columns whose statistics let a read pass whole files over."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _dictionary(spec: TableSpec) -> list[str]:
 
 def _statistics(rows: pa.Table) -> dict[str, Any]:
     found: dict[str, Any] = {"numRecords": rows.num_rows, "minValues": {}, "maxValues": {}, "nullCount": {}}
-    for name in _SKIPPED_BY:
+    for name in SKIPPED_BY:
         if name in rows.column_names and rows.num_rows:
             extremes = pc.min_max(rows[name]).as_py()
             found["minValues"][name], found["maxValues"][name] = extremes["min"], extremes["max"]

@@ -8,12 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as pads
-from deltalake import QueryBuilder
+from deltalake import DeltaTable, QueryBuilder
 
 from infra.settings import Settings
 from lineage.schemas import TABLES, TableSpec
 from lineage.tables.commit import commit_metadata
-from lineage.tables.layout import TableError, TableVersion, open_table
+from lineage.tables.files import SKIPPED_BY, open_filesystem
+from lineage.tables.layout import TableError, TableVersion, location, open_table
 
 
 def read(
@@ -32,8 +33,7 @@ def read(
     wanted = pa.schema([spec.schema.field(name) for name in columns]) if columns else spec.schema
     if handle is None:
         return wanted.empty_table()
-    dataset = handle.to_pyarrow_dataset()
-    found = dataset.to_table(columns=wanted.names, filter=where)
+    found = _dataset(settings, spec, handle).to_table(columns=wanted.names, filter=where)
     return found.cast(wanted)
 
 
@@ -96,3 +96,31 @@ def sql(settings: Settings, statement: str, *, tables: Iterable[str] | None = No
         if handle is not None:
             builder = builder.register(name, handle)
     return pa.table(builder.execute(statement).read_all())
+
+
+def _dataset(settings: Settings, spec: TableSpec, handle: DeltaTable) -> pads.Dataset:
+    """The table's files, each with what its statistics promise.
+
+    Not deltalake's own dataset: of a column without statistics that promises `column >= null`, which Arrow
+    takes for a column in which no comparison holds, so that a filter on it finds no row at all.
+    """
+    actions = pa.table(handle.get_add_actions(flatten=True))
+    wanted = {"path", *(f"{fact}.{name}" for fact in ("min", "max", "null_count") for name in SKIPPED_BY)}
+    filesystem, folder = open_filesystem(settings, location(settings, spec))
+    format = pads.ParquetFileFormat(
+        default_fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=True)
+    )
+    fragments = [
+        format.make_fragment(f"{folder}/{action['path']}", filesystem, partition_expression=_promise(action))
+        for action in actions.select([name for name in actions.column_names if name in wanted]).to_pylist()
+    ]
+    return pads.FileSystemDataset(fragments, spec.schema, format, filesystem)
+
+
+def _promise(action: dict[str, Any]) -> pads.Expression:
+    promise = pads.scalar(True)
+    for name in SKIPPED_BY:
+        low, high = action.get(f"min.{name}"), action.get(f"max.{name}")
+        if low is not None and high is not None and action.get(f"null_count.{name}") == 0:
+            promise &= (pads.field(name) >= low) & (pads.field(name) <= high)
+    return promise

@@ -1,0 +1,148 @@
+"""Hold one frame against one suite, with Great Expectations, and say how each rule came out. No lake, no Ray.
+
+    rules = evaluate(frame, suite)
+
+Two traps of Great Expectations are dealt with here: a crashed expectation looks like a failed one, and
+results come in another order than rules.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from expectations.gx import open_context, quiet
+from lineage.verdicts import Rule, RuleOutcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from great_expectations import ExpectationSuite
+    from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
+
+Result = dict[str, Any]
+"""A validation result as Great Expectations' JSON: what Data Docs are made of."""
+
+# SUMMARY gives all counts and the first 20 failing row ids; COMPLETE would list each failing row.
+_RESULT_FORMAT = {
+    "result_format": "SUMMARY",
+    "unexpected_index_column_names": ["row_id"],
+    "return_unexpected_index_query": False,
+}
+
+
+def evaluate(frame: pd.DataFrame, suite: ExpectationSuite) -> list[Rule]:
+    """How each rule came out on the frame, in the suite's order. The frame has `row_id` in hex."""
+    return rules_of(
+        validate(frame, suite, batch="frame", run="none", at=dt.datetime.fromtimestamp(0, dt.UTC)), suite
+    )
+
+
+def validate(
+    frame: pd.DataFrame, suite: ExpectationSuite, *, batch: str, run: str, at: dt.datetime
+) -> Result:
+    """Great Expectations' own result on the frame; batch, run and time are what Data Docs will show."""
+    with quiet():
+        from great_expectations import ValidationDefinition
+        from great_expectations.core.run_identifier import RunIdentifier
+
+        context = open_context()
+        source = context.data_sources.add_pandas("lake")
+        whole = source.add_dataframe_asset(batch).add_batch_definition_whole_dataframe("commit")
+        definition = ValidationDefinition(name=batch, data=whole, suite=context.suites.add(suite))
+        result = definition.run(
+            batch_parameters={"dataframe": frame},
+            result_format=_RESULT_FORMAT,
+            run_id=RunIdentifier(run_name=run, run_time=at),
+        )
+        for kept in (suite, *suite.expectations):
+            kept.id = None  # of that context; the next one gives its own
+        return cast(Result, _in_order(result, suite).to_json_dict())
+
+
+def rules_of(result: Result, suite: ExpectationSuite) -> list[Rule]:
+    """The result in our words. A rule that Great Expectations says nothing about is an error."""
+    found = {name_of(entry): entry for entry in result["results"]}
+    return [_rule(name, found.get(name, {})) for name in _names(suite)]
+
+
+def crash(entry: Mapping[str, Any]) -> str | None:
+    """What an expectation died of, in one line, or None where it came to an end.
+
+    Its `exception_info` has three shapes: flat; a mapping of metric ids to flat ones; an ExceptionInfo, which
+    `to_json_dict` makes flat. One that neither passed nor left anything behind did not come to an end either.
+    """
+    info = entry.get("exception_info") or {}
+    flat = [info] if "raised_exception" in info else list(info.values())
+    for part in flat:
+        if part.get("raised_exception", True):
+            lines = str(part.get("exception_message") or "").strip().splitlines()
+            return lines[0] if lines else "an exception without a message"
+    if not entry.get("success") and not entry.get("result"):
+        return "no result"
+    return None
+
+
+def outcome_of(entry: Mapping[str, Any]) -> RuleOutcome:
+    """pass, fail, or error where the expectation crashed."""
+    if crash(entry) is not None:
+        return "error"
+    return "pass" if entry["success"] else "fail"
+
+
+def overall(outcomes: Iterable[RuleOutcome]) -> RuleOutcome:
+    """fail if any rule failed, error if none failed but one crashed, else pass."""
+    found = set(outcomes)
+    return "fail" if "fail" in found else "error" if "error" in found else "pass"
+
+
+def name_of(entry: Mapping[str, Any]) -> str:
+    """The rule behind an entry of a result; a foreign suite's expectation goes by its type."""
+    config = entry["expectation_config"]
+    return config["meta"].get("rule") or config["type"]
+
+
+def _in_order(
+    result: ExpectationSuiteValidationResult, suite: ExpectationSuite
+) -> ExpectationSuiteValidationResult:
+    order = {name: place for place, name in enumerate(_names(suite))}
+
+    def place(entry: ExpectationValidationResult) -> int:
+        return order.get(name_of(entry.to_json_dict()), len(order))
+
+    result.results.sort(key=place)
+    return result
+
+
+def _names(suite: ExpectationSuite) -> list[str]:
+    return [name_of({"expectation_config": e.configuration.to_json_dict()}) for e in suite.expectations]
+
+
+def _rule(name: str, entry: Mapping[str, Any]) -> Rule:
+    config = entry.get("expectation_config", {})
+    sentence = config.get("description") or name
+    outcome = outcome_of(entry)
+    if outcome == "error":
+        return Rule(name, outcome, f"{sentence}; the rule crashed: {crash(entry)}")
+    found = entry["result"]
+    kwargs = {key: value for key, value in config["kwargs"].items() if key in _THRESHOLDS}
+    if "unexpected_count" not in found:
+        observed = found.get("observed_value")
+        detail = f" ({_short(found['details'])})" if found.get("details") else ""
+        return Rule(name, outcome, f"{sentence}; found {_short(observed)}{detail}", observed, kwargs or None)
+    concerned = found["element_count"] - (found.get("missing_count") or 0)
+    failing = found["unexpected_count"]
+    share = round(1 - failing / concerned, 4) if concerned else None
+    told = f"{failing:,} of {concerned:,} rows break it" if concerned else "it is about none of the rows"
+    ids = [str(row["row_id"]) for row in found.get("partial_unexpected_index_list") or []]
+    threshold = kwargs.get("mostly", 1.0)
+    return Rule(name, outcome, f"{sentence}; {told}", share, threshold, failing, tuple(ids[:20]))
+
+
+_THRESHOLDS = ("mostly", "min_value", "max_value", "min_labels", "max_ratio", "ranges", "tolerance")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {part}" for key, part in value.items())
+    return "nothing that it is about" if value is None else str(value)

@@ -1,0 +1,74 @@
+"""What a suite is: the rules of one table, and the flat view of a batch that the rules read.
+
+    frame(batch, admitted)   nested rows -> one pandas row each, with a `row_id` in hex; what set rules ask of
+                             the rows already admitted is looked up here and becomes a column
+    rules(thresholds)        Great Expectations' own objects over the columns of that frame
+Thresholds reach Great Expectations as arguments of rules, so a suite's digest covers them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from expectations.gx import quiet
+from lineage.rows import canonical_json
+from lineage.schemas import TableSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from great_expectations import ExpectationSuite
+    from great_expectations.expectations.expectation import Expectation
+
+    from expectations.thresholds import Thresholds
+
+
+class Admitted(Protocol):
+    """The rows of other batches of the lake that were admitted."""
+
+    def __call__(self, spec: TableSpec, columns: Sequence[str], where: pads.Expression, /) -> pa.Table:
+        """These columns of the rows of a table that the expression holds for."""
+        ...
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The rules of one table."""
+
+    name: str
+    rules: Callable[[Thresholds], list[Expectation]]
+    frame: Callable[[pa.Table, Admitted], pd.DataFrame]
+
+    def build(self, thresholds: Thresholds) -> ExpectationSuite:
+        """The suite as Great Expectations knows it. The first call of a process imports it: some seconds."""
+        with quiet():
+            from great_expectations import ExpectationSuite
+
+            return ExpectationSuite(self.name, expectations=list(self.rules(thresholds)))
+
+
+def told(rule: str, sentence: str, *, why: str, cites: str = "") -> dict[str, Any]:
+    """What a rule carries beside its arguments: its name, what it expects, why, by what authority."""
+    meta = {"rule": rule, "cites": cites} if cites else {"rule": rule}
+    return {"description": sentence, "notes": why, "meta": meta}
+
+
+def as_json(suite: ExpectationSuite) -> dict[str, Any]:
+    """The suite in Great Expectations' own JSON, without ids and release numbers."""
+    rules = []
+    for expectation in suite.expectations:
+        rule: dict[str, Any] = dict(expectation.configuration.to_json_dict())
+        kwargs = {name: rule["kwargs"][name] for name in sorted(rule["kwargs"])}
+        said = {key: rule.get(key) for key in ("meta", "type", "kwargs", "description", "notes", "severity")}
+        rules.append(said | {"kwargs": kwargs})
+    return {"name": suite.name, "expectations": rules}
+
+
+def digest(suite: ExpectationSuite) -> str:
+    """SHA-256 over the suite's JSON: rules, thresholds, reasons."""
+    return f"sha256:{hashlib.sha256(canonical_json(as_json(suite))).hexdigest()}"

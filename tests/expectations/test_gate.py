@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from expectations.gate import NotGated, admit, exit_code
+from expectations.suites import SUITES, Suite
+from expectations.suites.suite import told
+from expectations.thresholds import Thresholds
+from lineage import tables, verdicts
+from lineage.runs import Outcome, Run, carry_out
+from lineage.schemas import CURRICULUM, EXAMPLE, RUN, TRACE, VERDICT
+from lineage.tables import AlreadyStored, UnknownTable
+from lineage.tables.reads import withdrawn
+
+
+def test_a_sound_batch_is_admitted_and_its_rows_are_read(lake, toy):
+    version = lake.store(toy.traces(), TRACE, key="a")
+    assert verdicts.read_admitted(lake.settings, TRACE).num_rows == 0
+    verdict = admit(lake.runtime, str(version))
+    assert (verdict.outcome, verdict.rows, exit_code(verdict)) == ("pass", 6, 0)
+    assert {rule.outcome for rule in verdict.rules} == {"pass"}
+    assert verdicts.read_admitted(lake.settings, TRACE).num_rows == 6
+    assert verdicts.latest(lake.settings, version) == verdict
+
+
+def test_the_whole_way_from_traces_to_a_curriculum_is_admitted(lake, toy):
+    train, gate = toy.examples(), toy.examples(source="log-b", split="gate")
+    for rows, into, key in (
+        (toy.traces(), TRACE, "a"),
+        (train, EXAMPLE, "train"),
+        (gate, EXAMPLE, "gate"),
+        (toy.curriculum(train), CURRICULUM, "curriculum"),
+    ):
+        assert admit(lake.runtime, lake.store(rows, into, key=key)).passed
+    leaking = toy.curriculum(gate, run_id="curriculum-2")
+    refused = admit(lake.runtime, lake.store(leaking, CURRICULUM, key="leaking"))
+    assert failed(refused) == ["members_admitted", "no_leakage"]
+
+
+def test_a_refused_batch_is_withdrawn_unread_and_still_to_be_seen(lake, toy):
+    version = lake.store(toy.traces(scorer="unstated"), TRACE, key="a")
+    verdict = admit(lake.runtime, version)
+    assert (verdict.outcome, exit_code(verdict), failed(verdict)) == ("fail", 1, ["judgement_whole"])
+    assert verdicts.read_admitted(lake.settings, TRACE).num_rows == 0
+    assert tables.read(lake.settings, TRACE).num_rows == 0
+    assert tables.read(lake.settings, version).num_rows == 6
+    assert withdrawn(lake.settings, TRACE) == {str(version): "judgement_whole"}
+    with pytest.raises(verdicts.NotAdmitted, match="refused"):
+        verdicts.require(lake.settings, version)
+
+
+def test_the_same_source_can_come_again_after_it_was_refused(lake, toy, change):
+    refused = lake.store(toy.traces(scorer="unstated"), TRACE, key="source-a")
+    with pytest.raises(AlreadyStored):
+        lake.store(toy.traces(), TRACE, key="source-a")
+    assert not admit(lake.runtime, refused).passed
+    again = lake.store(change(toy.traces(), "run_id", "ingest-log-a-2"), TRACE, key="source-a")
+    assert admit(lake.runtime, again).passed
+    assert verdicts.read_admitted(lake.settings, TRACE).num_rows == 6
+
+
+def test_an_empty_batch_is_refused(lake):
+    empty = lake.store(TRACE.schema.empty_table(), TRACE, key="nothing")
+    assert failed(admit(lake.runtime, empty)) == ["batch_not_empty"]
+
+
+def test_exactly_the_rows_of_the_commit_are_judged(lake, toy):
+    lake.store(toy.traces(scorer="unstated"), TRACE, key="a")
+    sound = lake.store(toy.traces(4, source="log-b"), TRACE, key="b")
+    verdict = admit(lake.runtime, sound)
+    assert (verdict.outcome, verdict.rows) == ("pass", 4)
+
+
+def test_what_is_admitted_already_is_not_admitted_twice_but_a_refused_batch_blocks_nobody(lake, toy, change):
+    first = lake.store(toy.traces(), TRACE, key="a")
+    copy = lake.store(change(toy.traces(), "run_id", "ingest-copy-1"), TRACE, key="b")
+    assert admit(lake.runtime, first).passed
+    assert failed(admit(lake.runtime, copy)) == ["row_id_new", "row_no_new", "source_span_new"]
+
+
+def test_gating_twice_gives_one_verdict(lake, toy):
+    sound = lake.store(toy.traces(), TRACE, key="a")
+    broken = lake.store(toy.traces(source="log-b", scorer="unstated"), TRACE, key="b")
+    for version in (sound, broken):
+        assert admit(lake.runtime, version) == admit(lake.runtime, version)
+    assert tables.read(lake.settings, VERDICT).num_rows == 2
+
+
+def test_other_thresholds_judge_an_admitted_batch_again_and_itself_is_no_double(lake, toy):
+    version = lake.store(toy.traces(), TRACE, key="a")
+    assert admit(lake.runtime, version).passed
+    assert admit(lake.runtime, version, thresholds=Thresholds(max_empty_responses=0)).passed
+    assert failed(admit(lake.runtime, version, thresholds=Thresholds(min_rows=100))) == ["batch_not_empty"]
+    assert verdicts.read_admitted(lake.settings, TRACE).num_rows == 0
+    assert not admit(lake.runtime, version).passed, "what was refused stays refused, whatever the thresholds"
+
+
+def test_a_crashed_rule_is_an_error_and_the_batch_is_withdrawn(lake, toy):
+    version = lake.store(toy.traces(), TRACE, key="a")
+    verdict = admit(lake.runtime, version, suites={"traces": crashing(SUITES["traces"])})
+    assert (verdict.outcome, exit_code(verdict)) == ("error", 2)
+    assert [rule.name for rule in verdict.rules if rule.outcome == "error"] == ["crashes"]
+    assert withdrawn(lake.settings, TRACE) == {str(version): "crashes (crashed)"}
+
+
+def test_a_gate_killed_between_verdict_and_withdrawal_withdraws_when_it_runs_again(lake, twin, toy):
+    for place in (lake, twin):
+        version = place.store(toy.traces(scorer="unstated"), TRACE, key="a")
+    given = admit(twin.runtime, version)
+    verdicts.record(
+        lake.runtime, given, batch_run="ingest-log-a-1", run_id="killed-1"
+    )  # and here it was killed
+    assert withdrawn(lake.settings, TRACE) == {}
+    assert verdicts.read_admitted(lake.settings, TRACE).num_rows == 0
+
+    assert admit(lake.runtime, version) == given
+    assert withdrawn(lake.settings, TRACE) == withdrawn(twin.settings, TRACE)
+    assert tables.read(lake.settings, VERDICT).num_rows == 1
+
+
+def test_a_gate_is_a_run_that_says_what_it_read_and_decided(lake, toy):
+    version = lake.store(toy.traces(), TRACE, key="a")
+
+    def ingest(run: Run) -> Outcome:
+        admit(lake.runtime, version, parent=run)
+        return Outcome((str(version),))
+
+    parent = carry_out(lake.runtime, "ingest", config={}, inputs=[], work=ingest)
+    gates = [
+        event for event in tables.read(lake.settings, RUN).sort_by("at").to_pylist() if event["job"] == "gate"
+    ]
+    assert [event["status"] for event in gates] == ["START", "COMPLETE"]
+    assert gates[-1]["inputs"] == f'["{version}"]'
+    assert gates[0]["parent_run"] == parent.run_id
+    assert '"in": 6' in gates[-1]["counts"]
+
+
+def test_what_cannot_be_gated_is_refused_with_a_sentence(lake, toy):
+    with pytest.raises(UnknownTable, match="names no table"):
+        admit(lake.runtime, "nonsense@1")
+    with pytest.raises(UnknownTable, match="never written"):
+        admit(lake.runtime, "traces@1")
+    version = lake.store(toy.traces(), TRACE, key="a")
+    with pytest.raises(UnknownTable, match="newest version is traces@1"):
+        admit(lake.runtime, "traces@7")
+    with pytest.raises(NotGated, match="did not store a batch"):
+        admit(lake.runtime, "traces@0")
+    tables.reserve(lake.settings, 1, run_id="ingest-1")
+    with pytest.raises(NotGated, match="no suite"):
+        admit(lake.runtime, "leases")
+    assert admit(lake.runtime, version).passed
+    tables.withdraw(lake.settings, version, run_id="recall-1", reason="banned")
+    with pytest.raises(NotGated, match="withdrawn \\(banned\\)"):
+        admit(lake.runtime, version)
+
+
+def failed(verdict) -> list[str]:
+    return [rule.name for rule in verdict.rules if rule.outcome == "fail"]
+
+
+def crashing(suite: Suite) -> Suite:
+    """The suite with one more rule, which reads a column that its frame does not have."""
+
+    def rules(thresholds):
+        import great_expectations.expectations as gxe
+
+        rule = gxe.ExpectColumnValuesToNotBeNull(
+            column="no such column", **told("crashes", "it crashes", why="a test")
+        )
+        return [*suite.rules(thresholds), rule]
+
+    return replace(suite, rules=rules)

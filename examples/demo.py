@@ -2,8 +2,8 @@
 
     scenario -> M0 -> traffic -> ingest -> gate -> curate -> finetune -> search -> promote -> lineage, fsck
 
-M0 is fine-tuned on the small clean pool and becomes the first champion; its own answers to noisy traffic become the
-log; what the log teaches becomes its successor. A run on the same lake resumes: what was done is not done again.
+M0 is fine-tuned on the small clean pool and becomes the first champion; its own answers to noisy traffic become
+the log; what the log teaches becomes its successor. A run on the same lake resumes: what was done stays done.
 """
 
 from __future__ import annotations
@@ -105,20 +105,24 @@ class Story:
 
 def demo(
     scale: Annotated[str, typer.Option(help="full, or tiny: under a minute, for tests.")] = "full",
-    data: Annotated[str | None, typer.Option(help="Folder of the CLINC150 subset, instead of the helpdesk.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Folder of the CLINC150 subset, instead of the helpdesk.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the scenario.")] = 0,
     lake: Lake = None,
 ) -> int:
-    """The whole path in minutes: traces, gates, QLoRA, search, promotion, lineage. Exit 1 if a promise is broken.
+    """The whole path in minutes: traces, gates, QLoRA, search, promotion, lineage; exit 1 if a promise broke.
 
     Example: stemma demo
     """
-    if scale not in SIZES:
+    if scale != "full" and scale != "tiny":
         raise DemoError(f"scale '{scale}' is not one of: {', '.join(SIZES)}")
     pools = _pools(data, seed=seed, scale=scale)
     resolve_base(SIZES[scale].first.base_model)  # missing: said now, not after minutes
     with open_runtime(lake) as runtime:
-        _own_lake(runtime, {"scenario": pools.name, "scale": scale, "seed": seed, "code": runs.code_revision()})
+        _own_lake(
+            runtime, {"scenario": pools.name, "scale": scale, "seed": seed, "code": runs.code_revision()}
+        )
         warm = Thread(target=_warm_up, args=(runtime,), daemon=True)
         warm.start()
         story = tell(runtime, Story(pools), scale=scale, seed=seed)
@@ -156,7 +160,7 @@ def _scenario(story: Story, folder: Path, seed: int) -> None:
 
 
 def _first_rows(runtime: Runtime, story: Story, folder: Path) -> None:
-    """The clean pool and the four evaluation files: ingested, gated, curated each to its side, gated again."""
+    """The clean pool and the evaluation files: ingested, gated, curated each to its side, gated again."""
     names = ["clean", "gate-clean", "gate-noisy", "report-clean", "report-noisy"]
     stored = ingest(runtime, IngestConfig(sources=tuple(str(folder / f"{name}.jsonl") for name in names)))
     _admitted(runtime, stored)
@@ -209,7 +213,9 @@ def _curate(runtime: Runtime, story: Story, folder: Path) -> None:
     made = _curated(runtime, CurateConfig(sources=("*/scenario/traffic.jsonl",)))
     story.facts["curate"] = made.counts
     where = pads.field("run_id") == made.run_id
-    reasons = tables.read(runtime.settings, tables.resolve(runtime.settings, "rejected"), columns=["reason"], where=where)
+    reasons = tables.read(
+        runtime.settings, tables.resolve(runtime.settings, "rejected"), columns=["reason"], where=where
+    )
     story.facts["reasons"] = {r["values"]: r["counts"] for r in reasons["reason"].value_counts().to_pylist()}
 
 
@@ -241,7 +247,9 @@ def _report(runtime: Runtime, story: Story, seed: int) -> None:
     story.facts["reports"] = {}
     for who, run_id in (("before", story.facts["m0"]), ("after", champion.run_id)):
         evaluate(runtime, run_id, split="report")
-        found = [r for r in report.reports_of(settings, run_id) if r.split == "report" and r.metric == "accuracy"]
+        found = [
+            r for r in report.reports_of(settings, run_id) if r.split == "report" and r.metric == "accuracy"
+        ]
         story.facts["reports"][who] = {r.condition: r for r in found}
     story.facts["probe"] = _probe(runtime, champion)
 
@@ -264,7 +272,9 @@ def _prove(runtime: Runtime, story: Story) -> None:
 
 def _successor(runtime: Runtime, story: Story, sizes: Sizes) -> FinetuneConfig:
     parent = models.resolve(runtime.settings, story.facts["m0"])[0].curriculum
-    return FinetuneConfig(data=DataRecipe(sources=("*/scenario/traffic.jsonl",), parent=parent), training=sizes.successor)
+    return FinetuneConfig(
+        data=DataRecipe(sources=("*/scenario/traffic.jsonl",), parent=parent), training=sizes.successor
+    )
 
 
 def _curated(runtime: Runtime, config: CurateConfig) -> Outcome:
@@ -283,10 +293,14 @@ def _admitted(runtime: Runtime, outcome: Outcome) -> None:
 def _probe(runtime: Runtime, champion: Any) -> dict[str, float]:
     """Accuracy per condition of a linear probe that learns from the champion's rows."""
     columns = ["text", "answer", "condition"]
-    asked = verdicts.read_admitted(runtime.settings, EXAMPLE, columns=columns, where=pads.field("split") == "report")
+    asked = verdicts.read_admitted(
+        runtime.settings, EXAMPLE, columns=columns, where=pads.field("split") == "report"
+    )
     learnt = queries.lineage(runtime.settings, champion).rows
     base = resolve_base(champion.base_model)
-    said = linear_probe(base, learnt["text"].to_pylist(), learnt["answer"].to_pylist(), asked["text"].to_pylist())
+    said = linear_probe(
+        base, learnt["text"].to_pylist(), learnt["answer"].to_pylist(), asked["text"].to_pylist()
+    )
     right = [a == b for a, b in zip(said, asked["answer"].to_pylist(), strict=True)]
     conditions = asked["condition"].to_pylist()
     return {
@@ -304,12 +318,14 @@ def _pools(data: str | None, *, seed: int, scale: Scale) -> Pools:
 
 
 def _own_lake(runtime: Runtime, identity: dict[str, Any]) -> None:
-    """A demo's lake is the demo's alone: the same demo resumes in it, another one's is set aside, no other is touched."""
+    """The same demo resumes in its lake, another demo's is set aside, and nobody else's is touched."""
     lake = Path(runtime.settings.lake)
     marker = lake / "demo.json"
     if lake.exists() and any(lake.iterdir()):
         if not marker.exists():
-            raise DemoError(f"lake '{lake}' holds something that is not a demo's; choose an empty folder with --lake")
+            raise DemoError(
+                f"lake '{lake}' holds something that is not a demo's; choose an empty folder with --lake"
+            )
         found = json.loads(marker.read_text())
         if found == identity:
             return
@@ -334,4 +350,3 @@ def _staged(story: Story, name: str, number: str) -> Iterator[None]:
         yield
     story.seconds[name] = monotonic() - start
     console.print(f"{number} {name:<32} {story.seconds[name]:6.1f} s", markup=False)
-

@@ -35,7 +35,9 @@ def gate(
 
 
 def reports(
-    batch: Annotated[str | None, typer.Argument(help="TABLE@VERSION; without it, every batch in one line.")] = None,
+    batch: Annotated[
+        str | None, typer.Argument(help="TABLE@VERSION; without it, every batch in one line.")
+    ] = None,
     docs: Annotated[bool, typer.Option(help="Build the Data Docs and say where they lie.")] = False,
     lake: Lake = None,
     as_json: Json = False,

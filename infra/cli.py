@@ -1,6 +1,6 @@
 """`stemma`: one program, one dict of verbs. A verb's module is imported when the verb is called, not before.
 
-Every mistake of a person or of their data ends in one sentence on stderr and a non-zero exit; a traceback is a bug.
+Every mistake of a person or of their data ends in one sentence and a non-zero exit; a traceback is a bug.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ VERBS = {
 
 PACKAGES = ("infra", "lineage", "expectations", "pipelines", "training", "search", "examples")
 
-Lake = Annotated[str | None, typer.Option("--lake", help="The lake's folder or URI (STEMMA_LAKE, default ./.stemma).")]
+Lake = Annotated[
+    str | None, typer.Option("--lake", help="The lake's folder or URI (STEMMA_LAKE, default ./.stemma).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a key of the config: KEY=VALUE.")]
 
@@ -89,8 +91,8 @@ def usage() -> str:
     """What `stemma --help` prints."""
     width = max(map(len, VERBS))
     lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
-    head = "Usage: stemma VERB [ARGUMENTS]\n\nEvery checkpoint knows the rows it ate. `stemma VERB --help` explains a verb.\n"
-    return "\n".join([head, *lines])
+    head = ["Usage: stemma VERB [ARGUMENTS]", "", "Every checkpoint knows the rows it ate.", ""]
+    return "\n".join([*head, *lines, "", "`stemma VERB --help` explains a verb."])
 
 
 def open_runtime(lake: str | None) -> Runtime:
@@ -108,7 +110,9 @@ def existing(lake: str | None) -> Settings:
 
     settings = settings_from_environment(lake)
     if settings.is_local and not Path(settings.lake, "tables").is_dir():
-        raise SettingsError(f"there is no lake at '{settings.lake}'; make one with stemma ingest, or choose with --lake")
+        raise SettingsError(
+            f"there is no lake at '{settings.lake}'; make one with stemma ingest, or choose with --lake"
+        )
     return settings
 
 

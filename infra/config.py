@@ -1,4 +1,4 @@
-"""Job configs: people write sparse TOML, machines write the resolved values as JSON. One sentence per mistake."""
+"""Job configs: people write sparse TOML, machines the resolved values; one sentence per mistake."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def open_source(uri: str) -> BinaryIO:
         if path.suffix == ".gz":
             return gzip.open(path, "rb")  # type: ignore[return-value]
         if path.suffix == ".bz2":
-            return bz2.open(path, "rb")
+            return bz2.open(path, "rb")  # type: ignore[return-value]
         return path.open("rb")
     except OSError as error:
         raise StorageError(f"source '{uri}' cannot be read: {error.strerror}") from error

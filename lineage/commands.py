@@ -25,12 +25,16 @@ SHOWN = 50  # rows on the screen (A20); --out FILE takes any number
 
 
 def lineage(
-    of: Annotated[str, typer.Argument(help="A model (champion, NAME@VERSION, a run id) or a row id, or their start.")],
-    by: Annotated[str, typer.Option(help="Provenance columns to group by, comma-separated.")] = ",".join(queries.GROUPED_BY),
+    of: Annotated[
+        str, typer.Argument(help="A model (champion, NAME@VERSION, a run id) or a row id, or their start.")
+    ],
+    by: Annotated[str, typer.Option(help="Provenance columns to group by, comma-separated.")] = ",".join(
+        queries.GROUPED_BY
+    ),
     lake: Lake = None,
     as_json: Json = False,
 ) -> int:
-    """Which rows made a model, and at which steps; or what a row was derived from, down to the source's bytes.
+    """Which rows made a model, and at which steps; or what a row comes from, down to the source's bytes.
 
     Example: stemma lineage champion --by prompt_version,scorer
     """
@@ -71,7 +75,9 @@ def status(lake: Lake = None, as_json: Json = False) -> int:
 
 def query(
     statement: Annotated[str, typer.Argument(help="One SELECT (DataFusion SQL) over the lake's tables.")],
-    out: Annotated[str | None, typer.Option(help="Write all rows to a Parquet or CSV file instead of the screen.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Write all rows to a Parquet or CSV file instead of the screen.")
+    ] = None,
     lake: Lake = None,
     as_json: Json = False,
 ) -> int:
@@ -81,7 +87,9 @@ def query(
     """
     settings = existing(lake)
     if not re.match(r"\s*(select|with|show|describe|explain)\b", statement, re.IGNORECASE):
-        raise TableError("only SELECT, WITH, SHOW, DESCRIBE and EXPLAIN are read; nothing can be written from here")
+        raise TableError(
+            "only SELECT, WITH, SHOW, DESCRIBE and EXPLAIN are read; nothing can be written from here"
+        )
     try:
         rows = tables.sql(settings, statement)
     except Exception as error:
@@ -90,7 +98,9 @@ def query(
         _write(rows, out)
         print(f"{rows.num_rows} rows in {out}")
     elif as_json:
-        print(json.dumps([{k: _plain(v) for k, v in row.items()} for row in rows.slice(0, SHOWN).to_pylist()]))
+        print(
+            json.dumps([{k: _plain(v) for k, v in row.items()} for row in rows.slice(0, SHOWN).to_pylist()])
+        )
     else:
         _print("", rows.slice(0, SHOWN).to_pylist())
         if rows.num_rows > SHOWN:
@@ -108,7 +118,9 @@ def fsck(lake: Lake = None, as_json: Json = False) -> int:
         print(json.dumps([vars(check) for check in done]))
     else:
         for check in done:
-            print(f"{'ok    ' if not check.found else 'BROKEN'}  {check.name:<13} {check.looked_at:>8,} checked")
+            print(
+                f"{'ok    ' if not check.found else 'BROKEN'}  {check.name:<13} {check.looked_at:>8,} checked"
+            )
             for sentence in check.found[:20]:
                 print(f"        {sentence}")
     return 1 if any(check.found for check in done) else 0
@@ -116,9 +128,11 @@ def fsck(lake: Lake = None, as_json: Json = False) -> int:
 
 def _checkpoint(found: queries.Lineage, version: models.ModelVersion | None, by: list[str]) -> None:
     checkpoint = found.checkpoint
-    print(f"{version or 'not registered'}: checkpoint {checkpoint.name}, adapter {checkpoint.adapter_digest[:23]}")
-    print(f"base {checkpoint.base_model} ({checkpoint.base_digest[:23]}), curriculum {checkpoint.curriculum[:16]}")
-    print(f"{found.rows.num_rows} rows, {checkpoint.step} steps; slices {queries.as_json(found)['slices']}")
+    print(f"{version or 'not registered'}: checkpoint {checkpoint.name}")
+    print(f"adapter {checkpoint.adapter_digest[:23]}, curriculum {checkpoint.curriculum[:16]}")
+    print(f"base {checkpoint.base_model} ({checkpoint.base_digest[:23]})")
+    slices = ", ".join(f"{name} {count}" for name, count in found.slices.items())
+    print(f"{found.rows.num_rows} rows, {checkpoint.step} steps; {slices}")
     shown = found.grouped(by).to_pylist()
     _print("", [{name: _short(name, value) for name, value in row.items()} for row in shown[:SHOWN]])
     row_id = found.rows["row_id"][0].as_py().hex()
@@ -133,9 +147,15 @@ def _row(settings: Settings, prefix: str, as_json: bool) -> int:
     found = {
         "table": spec.name,
         "row": {name: _plain(value) for name, value in row.items()},
-        "ancestors": [{name: _plain(v) for name, v in a.items()} for i, a in graph.items() if i != row["row_id"]],
-        "descendants": [{n: _plain(v) for n, v in d.items()} for d in queries.descendants(settings, row["row_id"])],
-        "rejected": [{n: _plain(v) for n, v in r.items()} for r in queries.rejections(settings, row["row_id"])],
+        "ancestors": [
+            {name: _plain(v) for name, v in a.items()} for i, a in graph.items() if i != row["row_id"]
+        ],
+        "descendants": [
+            {n: _plain(v) for n, v in d.items()} for d in queries.descendants(settings, row["row_id"])
+        ],
+        "rejected": [
+            {n: _plain(v) for n, v in r.items()} for r in queries.rejections(settings, row["row_id"])
+        ],
         "sources": [
             {
                 **{n: origin[n] for n in ("source_uri", "source_revision", "source_span")},
@@ -147,11 +167,23 @@ def _row(settings: Settings, prefix: str, as_json: bool) -> int:
     if as_json:
         print(json.dumps(found, default=str))
         return 0
-    print(f"{spec.name} {row['row_id'].hex()}  (row_no {row['row_no']}, {row['step']} r{row['step_revision']})")
-    for name in ("prompt_name", "prompt_version", "generator", "scorer", "score", "threshold", "review", "run_id"):
+    print(
+        f"{spec.name} {row['row_id'].hex()}  (row_no {row['row_no']}, {row['step']} r{row['step_revision']})"
+    )
+    for name in (
+        "prompt_name",
+        "prompt_version",
+        "generator",
+        "scorer",
+        "score",
+        "threshold",
+        "review",
+        "run_id",
+    ):
         print(f"  {name:<16} {row[name]}")
     for ancestor in found["ancestors"]:
-        print(f"  from {ancestor['table']} {ancestor['row_id']} ({ancestor['step']} r{ancestor['step_revision']})")
+        made_by = f"{ancestor['step']} r{ancestor['step_revision']}"
+        print(f"  from {ancestor['table']} {ancestor['row_id']} ({made_by})")
     for descendant in found["descendants"]:
         print(f"  into {descendant['table']} {descendant['row_id']} ({descendant['step']})")
     for rejection in found["rejected"]:
@@ -181,7 +213,9 @@ def _status(settings: Settings) -> dict[str, list[dict[str, Any]]]:
         {
             "model": str(version),
             "run": version.run_id,
-            "aliases": ", ".join(alias for alias, n in moved.get(version.name, {}).items() if n == version.version),
+            "aliases": ", ".join(
+                alias for alias, n in moved.get(version.name, {}).items() if n == version.version
+            ),
         }
         for version in models.versions(settings)
     ]
@@ -193,7 +227,9 @@ def _columns(by: str) -> list[str]:
     known = {column.name for column in queries.PROVENANCE} | {"slice", "kind", "answer"}
     unknown = [name for name in wanted if name not in known]
     if unknown or not wanted:
-        raise queries.LineageError(f"cannot group by {unknown or 'nothing'}; known: {', '.join(sorted(known))}")
+        raise queries.LineageError(
+            f"cannot group by {unknown or 'nothing'}; known: {', '.join(sorted(known))}"
+        )
     return wanted
 
 

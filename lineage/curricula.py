@@ -44,16 +44,16 @@ class DataRecipe(BaseModel):
     parent: str | None = None
     """Root of the curriculum whose rows are replayed; none: a cold start, all of it gold."""
 
-    gold_share: float = Field(0.52, gt=0, lt=1)
+    gold_share: float = Field(default=0.52, gt=0, lt=1)
     """Share of corrected failures. D3: 0.40 to 0.60."""
 
-    hard_share: float = Field(0.31, ge=0, lt=1)
+    hard_share: float = Field(default=0.31, ge=0, lt=1)
     """Share of passes near the boundary. D3: 0.25 to 0.35. The rest is replay; D3: 0.10 to 0.20."""
 
-    max_rows: int = Field(3000, ge=1)
+    max_rows: int = Field(default=3000, ge=1)
     """At most so many rows. D5: accuracy falls after growth; a search may find less is more."""
 
-    max_label_ratio: float = Field(3.0, ge=1)
+    max_label_ratio: float = Field(default=3.0, ge=1)
     """No label is taken more than this many times as often as the rarest. D4: 3."""
 
     seed: int = 0

@@ -49,7 +49,10 @@ def fsck(settings: Settings) -> list[Check]:
         try:
             looked_at, found = check(settings)
         except Exception as error:  # a lake that cannot be read is not sound
-            looked_at, found = 0, [f"could not be checked: {type(error).__name__}: {' '.join(str(error).split())[:300]}"]
+            looked_at, found = (
+                0,
+                [f"could not be checked: {type(error).__name__}: {' '.join(str(error).split())[:300]}"],
+            )
         done.append(Check(name, looked_at, tuple(found)))
     return done
 

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -43,6 +43,11 @@ class Lineage:
 
     sources: Mapping[bytes, tuple[dict[str, Any], ...]]
     """Row id -> the source rows it comes from: uri, revision, span, row_id."""
+
+    @property
+    def slices(self) -> dict[str, int]:
+        """Rows per slice of the curriculum."""
+        return dict(sorted(Counter(self.rows["slice"].to_pylist()).items()))
 
     def grouped(self, by: Sequence[str] = GROUPED_BY) -> pa.Table:
         """Rows, loss tokens and steps per value of provenance columns, most rows first."""
@@ -100,9 +105,8 @@ def pedigree(settings: Settings, found: Lineage, version: ModelVersion) -> Pedig
         "scorer_revision",
         "generator",
     )
-    slices = dict(sorted(Counter(found.rows["slice"].to_pylist()).items()))
     standing = aliases(settings).get(version.name, {})
-    return {
+    facts = {
         "model": {
             "name": version.name,
             "version": version.version,
@@ -112,11 +116,12 @@ def pedigree(settings: Settings, found: Lineage, version: ModelVersion) -> Pedig
             "base_digest": checkpoint.base_digest,
             "at": checkpoint.at,
         },
-        "curriculum": {"root": checkpoint.curriculum, "rows": found.rows.num_rows, "slices": slices},
+        "curriculum": {"root": checkpoint.curriculum, "rows": found.rows.num_rows, "slices": found.slices},
         "groups": found.grouped(by).to_pylist(),
         "reports": [asdict(report) for report in reports_of(settings, checkpoint.run_id)],
         "aliases": sorted(alias for alias, number in standing.items() if number == version.version),
     }
+    return cast(Pedigree, facts)
 
 
 def find_row(settings: Settings, prefix: str) -> tuple[TableSpec, dict[str, Any]]:
@@ -221,7 +226,7 @@ def as_json(found: Lineage) -> dict[str, Any]:
     return {
         "checkpoint": checkpoint,
         "rows": rows,
-        "slices": dict(sorted(Counter(found.rows["slice"].to_pylist()).items())),
+        "slices": found.slices,
         "groups": found.grouped().to_pylist(),
     }
 

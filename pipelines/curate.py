@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 import pyarrow as pa
-from infra.models import resolve
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from infra.models import resolve
 from infra.runtime import Runtime
 from lineage import tables, verdicts
 from lineage.runs import Outcome, Run, carry_out
@@ -59,10 +59,10 @@ class CurateConfig(BaseModel):
     def _none_is_a_word_in_toml(cls, value: object) -> object:
         return None if value == "none" else value
 
-    neighbours: int = Field(10, ge=1)
+    neighbours: int = Field(default=10, ge=1)
     """How many neighbours the scorer asks."""
 
-    least_agreement: float = Field(0.05, ge=0, le=1)
+    least_agreement: float = Field(default=0.05, ge=0, le=1)
     """Below this share of agreeing neighbours a row is rejected. Low on purpose: a lone right row is worth
     more than the few wrong ones it would cost to lose it; what is systematically wrong is found by its
     provenance."""
@@ -81,8 +81,8 @@ def curate(runtime: Runtime, config: CurateConfig, *, parent: Run | None = None)
     steps = steps_of(config)
 
     def work(run: Run) -> Outcome:
-        batch, counts = derive(runtime, traces, steps=steps, run=run, key=f"run:{run.identity}")
-        return Outcome((str(batch),), counts)
+        batches, counts = derive(runtime, traces, steps=steps, run=run, key=f"run:{run.identity}")
+        return Outcome(tuple(str(batch) for batch in batches), counts)
 
     return carry_out(runtime, "curate", config=config.model_dump(), inputs=inputs, work=work, parent=parent)
 

@@ -23,8 +23,8 @@ from lineage.tables import TableVersion
 from pipelines.readers import Reader
 from pipelines.readers.chat_completions import ChatCompletions
 from pipelines.readers.field_map import FieldMap
+from pipelines.readers.json_lines import parse_json_line
 from pipelines.runner import read_sources
-from pipelines.text import parse_json_line
 
 log = logging.getLogger("stemma.ingest")
 
@@ -64,12 +64,12 @@ def ingest(runtime: Runtime, config: IngestConfig, *, parent: Run | None = None)
     def work(run: Run) -> Outcome:
         fresh = {key: uri for key, uri in by_key.items() if not _is_stored(runtime, key, readers[uri])}
         counts = {"sources": len(found), "sources_stored_before": len(by_key) - len(fresh)}
+        versions: set[TableVersion] = set()
         if fresh:
             pairs = [(found[uri], readers[uri]) for uri in fresh.values()]
-            counts |= read_sources(runtime, pairs, run=run, keys=list(fresh))
-        versions = {
-            version for key, uri in by_key.items() if (version := _version_of(runtime, key, readers[uri]))
-        }
+            holding, read = read_sources(runtime, pairs, run=run, keys=list(fresh))
+            versions, counts = set(holding), counts | read
+        versions |= {v for key, uri in by_key.items() if (v := _version_of(runtime, key, readers[uri]))}
         if not versions:
             raise IngestError(
                 f"no record of {len(fresh)} sources could be read; see table 'quarantine' for the reasons"
@@ -115,6 +115,9 @@ def _is_stored(runtime: Runtime, key: str, reader: Reader) -> bool:
 
 
 def _version_of(runtime: Runtime, key: str, reader: Reader) -> TableVersion | None:
+    """The batch that holds a source now; None where it was withdrawn or its rows lie in other batches."""
+    if not _is_stored(runtime, key, reader):
+        return None
     return tables.batch_with(runtime.settings, key, into=reader.writes)
 
 

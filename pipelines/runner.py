@@ -27,8 +27,8 @@ from lineage.schemas import QUARANTINE, REJECTED, TableSpec
 from lineage.stamp import Source, SourceRecord, Stamp, stamp_derived, stamp_source
 from lineage.tables import TableVersion, WrittenFile
 from pipelines.readers import Reader, Unreadable
+from pipelines.readers.json_lines import decode_json_object
 from pipelines.step import Step
-from pipelines.text import decode_json_object
 
 log = logging.getLogger("stemma.runner")
 
@@ -53,10 +53,10 @@ class _Task:
 
 def read_sources(
     runtime: Runtime, sources: Sequence[tuple[SourceFile, Reader]], *, run: Run, keys: Sequence[str]
-) -> dict[str, int]:
-    """Read sources and commit their rows as one batch under `keys`.
+) -> tuple[list[TableVersion], dict[str, int]]:
+    """Read sources and commit their rows as one batch under `keys`; without a new row nothing is committed.
 
-    Returns the counts; commits nothing if no row.
+    Returns the batches that hold rows which were stored before, and the counts.
     """
     settings = runtime.settings
     into = sources[0][1].writes
@@ -71,7 +71,8 @@ def read_sources(
 
     done: list[dict[str, Any]] = []
     for round_of in _rounds(tasks):
-        blocks = ray.data.from_items([{"id": position} for position in round_of], override_num_blocks=len(round_of))
+        items = [{"id": position} for position in round_of]
+        blocks = ray.data.from_items(items, override_num_blocks=len(items))
         results = [pickle.loads(row["result"]) for row in blocks.map(on_worker).take_all()]
         stored |= {row_id for result in results for row_id in result["ids"]}
         done += results
@@ -80,10 +81,11 @@ def read_sources(
     counts = {name: sum(result["counts"][name] for result in done) for name in done[0]["counts"]}
     check_balance(counts)
     tables.replace(settings, quarantine, into=QUARANTINE, run_id=run.id)
-    if files or counts["known"]:
+    if files:
         tables.commit(settings, files, into=into, run_id=run.id, keys=keys, facts={"counts": counts})
     log.info("ingest %s: %s", run.id, _counted(counts))
-    return counts
+    known = frozenset(row_id for result in done for row_id in result["known_ids"])
+    return holders(settings, into, known), counts
 
 
 def _rounds(tasks: Sequence[_Task]) -> list[list[int]]:
@@ -159,6 +161,7 @@ def _read_block(
     return {
         "file": file,
         "ids": fresh["row_id"].to_pylist(),
+        "known_ids": [row_id for row_id in stamped["row_id"].to_pylist() if row_id in stored],
         "quarantine": pa.Table.from_pylist(quarantine, schema=QUARANTINE.schema),
         "counts": counts,
     }
@@ -207,11 +210,11 @@ _MARK = "rejection"  # null on rows that go on; rejected rows ride along, so tha
 
 def derive(
     runtime: Runtime, rows: pa.Table, *, steps: Sequence[Step], run: Run, key: str
-) -> tuple[TableVersion, dict[str, int]]:
-    """Run a tuple of steps over stored rows and commit what they make as one batch.
+) -> tuple[list[TableVersion], dict[str, int]]:
+    """Run a tuple of steps over stored rows and commit what they make as one batch; nothing new, no commit.
 
-    Returns the batch's version and the counts. What an earlier, killed go of the same run (`key`) committed
-    is found and returned. Raises RunnerError, before anything is committed, when a row is unaccounted for.
+    Returns the batches that hold the rows, and the counts. What an earlier, killed go of the same run (`key`)
+    committed is found and returned. Raises RunnerError, before anything is committed, when a row is unaccounted for.
     """
     settings = runtime.settings
     into = steps[-1].writes
@@ -219,7 +222,7 @@ def derive(
     if tables.is_stored(settings, key, into=into):
         found = tables.batch_with(settings, key, into=into)
         assert found is not None
-        return found, tables.facts(settings, found)["counts"]
+        return [found], tables.facts(settings, found)["counts"]
     stamp = Stamp(run.id, code_revision(), runtime.now())
     blocks = _run_steps(runtime, rows, steps, stamp)
     finished = pa.concat_tables(blocks)
@@ -232,9 +235,12 @@ def derive(
     fresh = _with(fresh, "row_no", pa.array(range(first, first + fresh.num_rows), pa.int64()))
     files = [tables.write_file(settings, fresh, into=into, name=f"{run.id}-00000")] if fresh.num_rows else []
     tables.replace(settings, rejected, into=REJECTED, run_id=run.id)
-    version = tables.commit(settings, files, into=into, run_id=run.id, keys=[key], facts={"counts": counts})
+    versions = holders(settings, into, frozenset(made["row_id"].to_pylist()))
+    if files:
+        facts = {"counts": counts}
+        versions.append(tables.commit(settings, files, into=into, run_id=run.id, keys=[key], facts=facts))
     log.info("derive %s: %s", run.id, _counted(counts))
-    return version, counts
+    return versions, counts
 
 
 def check_balance(counts: Mapping[str, int]) -> None:
@@ -380,6 +386,17 @@ def _count(rows: pa.Table, made: pa.Table, fresh: pa.Table, rejected: pa.Table) 
 
 def _stored_ids(settings: Settings, into: TableSpec) -> frozenset[bytes]:
     return frozenset(tables.read(settings, into, columns=["row_id"])["row_id"].to_pylist())
+
+
+def holders(settings: Settings, spec: TableSpec, row_ids: frozenset[bytes]) -> list[TableVersion]:
+    """The batches that hold any of these rows, oldest first."""
+    if not row_ids:
+        return []
+    stored = tables.read(settings, spec, columns=["row_id", "run_id"])
+    runs = {
+        run for row_id, run in zip(*(c.to_pylist() for c in stored.columns), strict=True) if row_id in row_ids
+    }
+    return sorted(version for run, version in tables.batches(settings, spec).items() if run in runs)
 
 
 def _without_ids(rows: pa.Table, stored: frozenset[bytes]) -> pa.Table:

@@ -42,10 +42,10 @@ class Range(BaseModel):
         """The dimension that it says. Raises SearchError where it says too little or too much."""
         if self.kind == "categorical":
             if self.choices is None or self.low is not None or self.high is not None:
-                raise SearchError(f"dimension '{self.path}' is categorical: give 'choices', and no 'low' or 'high'")
+                raise SearchError(f"dimension '{self.path}' is categorical: give 'choices' and nothing else")
             return Categorical(self.path, self.choices)
         if self.low is None or self.high is None or self.choices is not None:
-            raise SearchError(f"dimension '{self.path}' is {self.kind}: give 'low' and 'high', and no 'choices'")
+            raise SearchError(f"dimension '{self.path}' is {self.kind}: give 'low' and 'high', no 'choices'")
         if self.kind == "integer":
             return Integer(self.path, int(self.low), int(self.high))
         return (Uniform if self.kind == "uniform" else LogUniform)(self.path, self.low, self.high)

@@ -1,4 +1,4 @@
-"""One trial of a search: a recipe becomes a fine-tuned adapter and its score on the gate split. Runs on any worker."""
+"""One trial of a search, on any worker: a recipe becomes an adapter and its score on the gate split."""
 
 from __future__ import annotations
 

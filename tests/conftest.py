@@ -59,7 +59,9 @@ def write_lines(path: Path, lines: Sequence[bytes | dict[str, Any]]) -> Path:
     return path
 
 
-def exchange(question: str, answer: str, *, verdict: str = "pass", correction: str | None = None) -> dict[str, Any]:
+def exchange(
+    question: str, answer: str, *, verdict: str = "pass", correction: str | None = None
+) -> dict[str, Any]:
     """One logged and judged exchange."""
     record: dict[str, Any] = {
         "id": f"chatcmpl-{question}",

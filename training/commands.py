@@ -9,6 +9,7 @@ import typer
 
 from infra.cli import Json, Lake, Set, open_runtime
 from infra.config import read_config
+from lineage.models import resolve
 from lineage.report import reports_of
 from lineage.runs import Outcome
 from training import evaluate as evaluation
@@ -33,8 +34,8 @@ def finetune(
     if as_json:
         print(json.dumps({"run_id": outcome.run_id, "counts": dict(outcome.counts), **outcome.facets}))
     else:
-        done = f"{outcome.counts['rows']} rows, {outcome.facets['steps']} steps, loss {outcome.facets['losses'][-1]:.3f}"
-        print(f"finetune {outcome.run_id}{_before(outcome)}: {done}")
+        rows, steps, loss = outcome.counts["rows"], outcome.facets["steps"], outcome.facets["losses"][-1]
+        print(f"finetune {outcome.run_id}{_before(outcome)}: {rows} rows, {steps} steps, loss {loss:.3f}")
         print(f"next: stemma promote {outcome.run_id} --name MODEL")
     return 0
 
@@ -54,7 +55,8 @@ def evaluate(
         raise TrainingError(f"split '{split}' is not one of: gate, report")
     with open_runtime(lake) as runtime:
         outcome = evaluation.evaluate(runtime, model, split=split, seed=seed)
-        found = [r for r in reports_of(runtime.settings, _model_run(runtime.settings, model)) if r.run_id == outcome.run_id]
+        checkpoint, _ = resolve(runtime.settings, model)
+        found = [r for r in reports_of(runtime.settings, checkpoint.run_id) if r.run_id == outcome.run_id]
     if as_json:
         print(json.dumps([vars(report) for report in found]))
         return 0
@@ -84,9 +86,3 @@ def promote(
 
 def _before(outcome: Outcome) -> str:
     return " (done before)" if outcome.again else ""
-
-
-def _model_run(settings, reference: str) -> str:
-    from lineage.models import resolve
-
-    return resolve(settings, reference)[0].run_id

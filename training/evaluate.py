@@ -1,6 +1,6 @@
 """The job behind `stemma evaluate`: a model's predictions on a split, and the numbers made of them.
 
-What a model is scored on it was never trained on: a shared text or a shared source is refused before a prediction.
+What a model is scored on it was never trained on: a shared text or source is refused before a prediction.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from expectations.inputs import normalised
 from infra.inference import Predictor
 from infra.models import resolve as resolve_base
 from infra.runtime import Runtime
@@ -21,7 +22,7 @@ from lineage import curricula, models, registry, report, tables, verdicts
 from lineage.consumption import Checkpoint
 from lineage.report import Report
 from lineage.runs import Outcome, Run, carry_out
-from lineage.schemas import EXAMPLE, PREDICTION
+from lineage.schemas import EXAMPLE, MIXED, PREDICTION
 from training.metrics import ece, macro_f1
 from training.recipe import TrainingError
 
@@ -29,7 +30,9 @@ Split = Literal["gate", "report"]
 RESAMPLES = 500  # of the 95 % bootstrap intervals
 
 
-def evaluate(runtime: Runtime, reference: str, *, split: Split, seed: int = 0, parent: Run | None = None) -> Outcome:
+def evaluate(
+    runtime: Runtime, reference: str, *, split: Split, seed: int = 0, parent: Run | None = None
+) -> Outcome:
     """Score a model on the admitted rows of a split, noisy and clean apart. The facets hold the numbers.
 
     Raises TrainingError when the split is empty or overlaps with what the model was trained on.
@@ -40,12 +43,14 @@ def evaluate(runtime: Runtime, reference: str, *, split: Split, seed: int = 0, p
     rows = verdicts.read_admitted(settings, EXAMPLE, columns=columns, where=pads.field("split") == split)
     rows = rows.sort_by("row_id")
     if not rows.num_rows:
-        raise TrainingError(f"no admitted examples stand in split '{split}'; curate some with split = \"{split}\"")
+        raise TrainingError(
+            f"no admitted examples stand in split '{split}'; run: stemma curate --set split={split}"
+        )
     shared = overlap(runtime, checkpoint, rows)
     if shared:
         raise TrainingError(
-            f"{shared} of {rows.num_rows} rows of split '{split}' share a text or a source with what {reference} was "
-            "trained on; what is trained on is never what is scored"
+            f"{shared} of {rows.num_rows} rows of split '{split}' share a text or a source with what "
+            f"{reference} was trained on; what is trained on is never what is scored"
         )
     config = {"split": split, "seed": seed, "adapter": checkpoint.adapter_digest}
     inputs = [f"checkpoint:{checkpoint.name}", *sorted({f"examples:{b}" for b in rows["run_id"].to_pylist()})]
@@ -72,15 +77,17 @@ def overlap(runtime: Runtime, checkpoint: Checkpoint, rows: pa.Table) -> int:
     """How many of the rows share their text or their source with the checkpoint's curriculum."""
     settings = runtime.settings
     members = curricula.load(settings, checkpoint.curriculum).members
-    trained = tables.read(
-        settings, EXAMPLE, columns=["source_revision"], where=pads.field("row_no").isin(members["row_no"].combine_chunks())
-    )
-    texts = pc.is_in(pc.utf8_lower(rows["text"]), pc.utf8_lower(members["text"]).combine_chunks())
-    sources = pc.is_in(rows["source_revision"], trained["source_revision"].combine_chunks())
-    return pc.sum(pc.or_(texts, sources)).as_py() or 0
+    mine = pads.field("row_no").isin(members["row_no"].combine_chunks())
+    trained = tables.read(settings, EXAMPLE, columns=["source_revision"], where=mine)
+    learnt = {normalised(text) for text in members["text"].to_pylist()}
+    sources = set(trained["source_revision"].to_pylist()) - {MIXED}
+    scored = zip(rows["text"].to_pylist(), rows["source_revision"].to_pylist(), strict=True)
+    return sum(normalised(text) in learnt or source in sources for text, source in scored)
 
 
-def _score(runtime: Runtime, checkpoint: Checkpoint, rows: pa.Table, split: Split, seed: int, run: Run) -> Outcome:
+def _score(
+    runtime: Runtime, checkpoint: Checkpoint, rows: pa.Table, split: Split, seed: int, run: Run
+) -> Outcome:
     predicted = load_predictor(checkpoint).predict(rows["text"].to_pylist())
     predictions = pa.table(
         {

@@ -1,6 +1,6 @@
 """The job behind `stemma finetune`: curriculum -> gate -> plan -> Ray Train -> consumption -> checkpoint.
 
-The plan is stored before the first step, the adapter's files before their consumption, the checkpoint's row last.
+The plan is stored before the first step; then the adapter's files, their consumption, the checkpoint's row.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def config_of(runtime: Runtime, checkpoint: Checkpoint) -> FinetuneConfig:
 
 
 def _with_parent_resolved(runtime: Runtime, data: DataRecipe) -> DataRecipe:
-    """A parent named by its model ("champion") becomes the root of that model's curriculum: aliases move, roots do not."""
+    """A parent named by its model becomes the root of that model's curriculum: aliases move, roots do not."""
     if data.parent is None or len(data.parent) == 64:
         return data
     checkpoint, _ = models.resolve(runtime.settings, data.parent)
@@ -145,8 +145,8 @@ def rows_of(runtime: Runtime, curriculum: Curriculum) -> pa.Table:
     found = verdicts.read_admitted(runtime.settings, EXAMPLE, columns=columns, where=wanted).sort_by("row_id")
     if found["row_id"].to_pylist() != members["row_id"].to_pylist():
         raise TrainingError(
-            f"curriculum {curriculum.root[:12]} has {members.num_rows} members, of which {found.num_rows} are stored "
-            "and admitted; make a new curriculum"
+            f"of {members.num_rows} members of curriculum {curriculum.root[:12]} {found.num_rows} are stored and "
+            "admitted; make a new curriculum"
         )
     found = found.rename_columns(["label" if name == "answer" else name for name in found.column_names])
     return found.append_column("weight", members["weight"])
@@ -155,7 +155,7 @@ def rows_of(runtime: Runtime, curriculum: Curriculum) -> pa.Table:
 def _mirror(
     runtime: Runtime, outcome: Outcome, config: dict[str, Any], curriculum: Curriculum, parent: Run | None
 ) -> None:
-    """Show the run in MLflow. Delta holds all of it already, so a tracking server that is away costs the picture only."""
+    """Show the run in MLflow; Delta holds all of it already."""
     facets = outcome.facets
     params = {**config["training"], **{f"data.{name}": value for name, value in config["data"].items()}}
     tags = {
@@ -164,7 +164,7 @@ def _mirror(
         "stemma.root": find_checkpoint(runtime.settings, outcome.run_id).consumption_root,
         "stemma.adapter_digest": facets["adapter_digest"],
     }
-    metrics = {"rows": outcome.counts["rows"], "seconds": facets["seconds"], "rows_per_s": facets["rows_per_s"]}
+    metrics = {"rows": outcome.counts["rows"]} | {name: facets[name] for name in ("seconds", "rows_per_s")}
     metrics |= {f"slice_{name}": count for name, count in curriculum.slices.items()}
     registry.mirror(
         registry.log_run,
@@ -177,4 +177,3 @@ def _mirror(
         parent_run_id=parent.id if parent else None,
         series={"loss": facets["losses"]},
     )
-

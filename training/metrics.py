@@ -22,7 +22,7 @@ def accuracy(labels: Sequence[str], predicted: Sequence[str]) -> float:
     return float((truth == guess).mean())
 
 
-def macro_f1(labels: Sequence[str], predicted: Sequence[str]) -> float:
+def macro_f1(labels: Sequence | np.ndarray, predicted: Sequence | np.ndarray) -> float:
     """Mean of F1 over the labels that occur in either list; a label never hit counts 0."""
     truth, guess = _aligned(labels, predicted)
     scores = []
@@ -93,7 +93,7 @@ def _resampled_means(values: np.ndarray, *, seed: int, n: int) -> np.ndarray:
     return drawn @ levels / len(values)
 
 
-def _aligned(left: Sequence, right: Sequence) -> tuple[np.ndarray, np.ndarray]:
+def _aligned(left: Sequence | np.ndarray, right: Sequence | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(left), np.asarray(right)
     if len(a) != len(b):
         raise TrainingError(

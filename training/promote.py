@@ -32,17 +32,20 @@ log = logging.getLogger("stemma.promote")
 CONDITION = "noisy"  # the gate set's noisy rows are fresh traffic, which the champion did not select
 
 
-def promote(runtime: Runtime, reference: str, *, name: str, seed: int = 0, parent: Run | None = None) -> Outcome:
+def promote(
+    runtime: Runtime, reference: str, *, name: str, seed: int = 0, parent: Run | None = None
+) -> Outcome:
     """Put a checkpoint before the gates, and move `champion` to it if it passes all of them.
 
-    The facets hold `promoted`, the version, and every check with its numbers; whatever the decision, it is on record.
-    Evaluates on the gate split, and retrains the champion's recipe as the null, where that was not done yet.
+    The facets hold `promoted`, the version, and every check with its numbers; whatever the decision, it is on
+    record. Evaluates on the gate split, and retrains the champion's recipe as the null, where not done yet.
     """
     checkpoint, _ = models.resolve(runtime.settings, reference)
     standing = models.aliases(runtime.settings).get(name, {})
     champion = models.resolve(runtime.settings, f"{name}@champion")[0] if "champion" in standing else None
     if champion == checkpoint:
-        version = next(v for v in models.versions(runtime.settings, name) if v.version == standing["champion"])
+        known = models.versions(runtime.settings, name)
+        version = next(each for each in known if each.version == standing["champion"])
         log.info("promote: %s is champion already", version)
         return Outcome(facets={"promoted": True, "version": version.version, "checks": []}, again=True)
     evaluate(runtime, checkpoint.run_id, split="gate", seed=seed, parent=parent)
@@ -60,7 +63,9 @@ def promote(runtime: Runtime, reference: str, *, name: str, seed: int = 0, paren
             moves |= {"previous": standing["champion"]} if champion else {}
         checks = [asdict(check) for check in decision.checks]
         reason = "passed every gate" if decision.promoted else "; ".join(decision.reasons)
-        models.move_aliases(runtime, moves, name=name, kind="promotion", reason=reason, evidence=checks, run=run)
+        models.move_aliases(
+            runtime, moves, name=name, kind="promotion", reason=reason, evidence=checks, run=run
+        )
         _mirror(runtime, version, checkpoint)
         log.info("promote %s: %s", version, "champion" if decision.promoted else f"refused: {reason}")
         facets = {"promoted": decision.promoted, "version": version.version, "null": null, "checks": checks}
@@ -72,7 +77,7 @@ def promote(runtime: Runtime, reference: str, *, name: str, seed: int = 0, paren
 
 
 def _null_of(runtime: Runtime, champion: Checkpoint, *, seed: int, parent: Run | None) -> str:
-    """The run of the champion's recipe with every seed of it changed: which rows are drawn, the start, the order."""
+    """The run of the champion's recipe with its seeds changed: which rows are drawn, the start, the order."""
     config = config_of(runtime, champion)
     data = config.data.model_copy(update={"seed": config.data.seed + 1 + seed})
     training = config.training.model_copy(update={"seed": config.training.seed + 1 + seed})
@@ -104,8 +109,8 @@ def _decide_first(items: pa.Table, *, seed: int) -> Decision:
     commonest = Counter(answers).most_common(1)[0][1] / len(answers)
     passed = low > commonest
     text = (
-        f"The first model is right on {sum(correct) / len(correct):.1%} of {len(correct)} items (95% interval "
-        f"{low:.1%} to {high:.1%}); always giving the commonest answer would be right on {commonest:.1%}."
+        f"The first model is right on {sum(correct) / len(correct):.1%} of {len(correct)} items (95% "
+        f"interval {low:.1%} to {high:.1%}); always giving the commonest answer would be right on {commonest:.1%}."
     )
     check = Check("better_than_constant", passed, text)
     return Decision(passed, (text,), (check,))
@@ -123,7 +128,9 @@ def _correct(runtime: Runtime, model_run: str, items: pa.Table) -> list[bool]:
     found = report.predictions_of(runtime.settings, model_run, split="gate")
     mine = found.filter(pc.is_in(found["row_id"], items["row_id"].combine_chunks())).sort_by("row_id")
     if mine["row_id"].to_pylist() != items["row_id"].to_pylist():
-        raise TrainingError(f"run {model_run} was evaluated on other items than the candidate; evaluate it again")
+        raise TrainingError(
+            f"run {model_run} was evaluated on other items than the candidate; evaluate both again"
+        )
     return pc.equal(mine["answer"], mine["prediction"]).to_pylist()
 
 
@@ -151,8 +158,10 @@ def _mirror(runtime: Runtime, version: ModelVersion, checkpoint: Checkpoint) -> 
         run_id=checkpoint.run_id,
         adapter_dir=checkpoint.uri,
         tags=tags,
-        pedigree={"pedigree.html": registry.pedigree_html(facts), "pedigree.json": registry.pedigree_json(facts)},
+        pedigree={
+            "pedigree.html": registry.pedigree_html(facts),
+            "pedigree.json": registry.pedigree_json(facts),
+        },
     )
     for alias, number in models.aliases(settings).get(version.name, {}).items():
         registry.mirror(registry.set_alias, settings, name=version.name, alias=alias, version=number)
-

@@ -1,4 +1,4 @@
-"""The demo's last screen: what happened to the rows, what it did for the model, which promises held, where to look."""
+"""The demo's last screen: what became of the rows and the model, which promises held, where to look."""
 
 from __future__ import annotations
 
@@ -34,23 +34,31 @@ def _rows(facts: dict[str, Any]) -> Table:
     for name in ("", "in", "out", "merged", "rejected", "quarantined", "refused"):
         table.add_column(name, justify="left" if not name else "right")
     read, made, refused = facts["ingest"], facts["curate"], facts["refused"]
-    table.add_row("traffic log -> traces", *_counts(read, "in", "out", "merged", "rejected", "quarantined"), "-")
+    table.add_row(
+        "traffic log -> traces", *_counts(read, "in", "out", "merged", "rejected", "quarantined"), "-"
+    )
     table.add_row("broken exporter's batch", f"{refused.rows}", "0", "-", "-", "-", f"{refused.rows}")
     table.add_row("traces -> examples", *_counts(made, "in", "out", "merged", "rejected"), "-", "-")
-    reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(facts["reasons"].items(), key=lambda kv: -kv[1]))
+    reasons = ", ".join(
+        f"{reason} {n}" for reason, n in sorted(facts["reasons"].items(), key=lambda kv: -kv[1])
+    )
     table.caption, table.caption_justify = f"rejected: {reasons}", "left"
     return table
 
 
 def _scores(facts: dict[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False, title="accuracy on `report`", title_justify="left", title_style="bold")
+    table = Table(
+        box=None, pad_edge=False, title="accuracy on `report`", title_justify="left", title_style="bold"
+    )
     table.add_column("")
     conditions = sorted(facts["reports"]["before"])
     for condition in conditions:
         table.add_column(f"{condition} requests", justify="right")
     for who, label in (("before", "M0, before"), ("after", f"{facts['champion']}, after")):
         table.add_row(label, *(str(facts["reports"][who][condition]) for condition in conditions))
-    table.add_row("linear probe, same rows", *(f"{100 * facts['probe'][condition]:.1f} %" for condition in conditions))
+    table.add_row(
+        "linear probe, same rows", *(f"{100 * facts['probe'][condition]:.1f} %" for condition in conditions)
+    )
     table.caption_justify = "left"
     table.caption = (
         "The probe is a logistic regression on the frozen embeddings. It is strong on such tasks: QLoRA on an\n"
@@ -61,7 +69,9 @@ def _scores(facts: dict[str, Any]) -> Table:
 
 def _search(facts: dict[str, Any]) -> str:
     found = facts["search"]
-    trials = ", ".join(f"{100 * t['score']:.1f} %" if t.get("score") is not None else "failed" for t in found["trials"])
+    scores = [trial["score"] for trial in found["trials"]]
+    scores = [trial["score"] for trial in found["trials"]]
+    trials = ", ".join("failed" if score is None else f"{100 * score:.1f} %" for score in scores)
     return f"search: {len(found['trials'])} trials on `gate`: {trials}. {found['sampling']}"
 
 

@@ -42,8 +42,8 @@ P = ParamSpec("P")
 def mirror(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
     """Make one of the calls above; a tracking server that is away costs the picture, not the job.
 
-    The Delta record is complete before anything is mirrored, so what failed here can be mirrored later. Returns
-    whether it was mirrored.
+    The Delta record is complete before anything is mirrored, so what failed here can be mirrored later.
+    Returns whether it was mirrored.
     """
     try:
         call(*args, **kwargs)

@@ -42,9 +42,7 @@ def write_file(settings: Settings, rows: pa.Table, *, into: TableSpec, name: str
     filesystem, folder = open_filesystem(settings, location(settings, into))
     filesystem.create_dir(folder, recursive=True)
     with filesystem.open_output_stream(f"{folder}/{path}") as sink:
-        pq.write_table(
-            rows, sink, compression="zstd", use_dictionary=_dictionary(into), write_statistics=True
-        )
+        pq.write_table(rows, sink, compression="zstd", use_dictionary=_dictionary(into))  # type: ignore[arg-type]
     size = filesystem.get_file_info(f"{folder}/{path}").size
     return WrittenFile(path, rows.num_rows, size, json.dumps(_statistics(rows)))
 

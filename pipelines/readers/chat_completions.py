@@ -28,7 +28,11 @@ class ChatCompletions:
     """Reads both shapes; which one a line has is seen from its keys."""
 
     writes: ClassVar[TableSpec] = TRACE
-    rows_per_record: ClassVar[int] = 1
+
+    @property
+    def rows_per_record(self) -> int:
+        """One line, one exchange."""
+        return 1
 
     @property
     def fingerprint(self) -> Fingerprint:

@@ -14,12 +14,11 @@ import pyarrow as pa
 from lineage.rows import Derivation, Rejection
 from lineage.schemas import EXAMPLE
 from pipelines.step import Step, keep
-from pipelines.text import normalised
 
 
 @dataclass(frozen=True)
 class MergeDuplicates(Step):
-    """Merges rows of equal text (case, width and space folded) and answer: any one of its parents suffices.
+    """Merges rows that ask and answer the same: any one of the merged row's parents suffices.
 
     The merged row says what its first parent, by row id, says. Where one question was answered in several
     ways, nobody knows which is right: all are rejected as `conflicting_answers`.
@@ -34,11 +33,9 @@ class MergeDuplicates(Step):
         """Groups of equal rows in, one row each out."""
         groups: dict[tuple[str, str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
         ids = rows["row_id"].to_pylist()
-        columns = zip(
-            *(rows[name].to_pylist() for name in ("text", "split", "condition", "answer")), strict=True
-        )
-        for index, (text, split, condition, answer) in enumerate(columns):
-            groups[normalised(text), split, condition][answer].append(index)
+        columns = (rows[name].to_pylist() for name in ("split", "condition", "answer"))
+        for index, (asked, split, condition, answer) in enumerate(zip(inputs(rows), *columns, strict=True)):
+            groups[asked, split, condition][answer].append(index)
         rejected: dict[int, Rejection] = {}
         merged: list[tuple[int, ...]] = []
         for answers in groups.values():

@@ -22,7 +22,9 @@ SCHEMA = pa.schema([("text", pa.string()), ("score", pa.float64()), ("parts", pa
 
 def test_ids_are_those_of_the_golden_list():
     """Ids are for ever: this list may grow, but no value in it may change."""
-    source = source_row_id(reader="chat_completions", revision=1, first_record=FIRST, position=17, record=b"{}")
+    source = source_row_id(
+        reader="chat_completions", revision=1, first_record=FIRST, position=17, record=b"{}"
+    )
     payload = canonical_payload({"text": "häagen", "score": 0.5, "parts": ["a", "b"]}, SCHEMA)
     derived = derived_row_id(steps=[STEP], parents=[source], payload=payload, ordinal=0)
     assert source.hex() == "1bb60a90f92232d6d00746bed0a3cd91"
@@ -51,7 +53,11 @@ def test_name_revision_and_parameters_of_a_step_bear_identity():
         derived_row_id(steps=[step], parents=[b"p"], payload=b"{}", ordinal=0)
         for step in (STEP, Fingerprint("split", 1, {"most": 3}), Fingerprint("split_turns", 2, {"most": 3}))
     }
-    ids.add(derived_row_id(steps=[Fingerprint("split_turns", 1, {"most": 4})], parents=[b"p"], payload=b"{}", ordinal=0))
+    ids.add(
+        derived_row_id(
+            steps=[Fingerprint("split_turns", 1, {"most": 4})], parents=[b"p"], payload=b"{}", ordinal=0
+        )
+    )
     assert len(ids) == 4
 
 

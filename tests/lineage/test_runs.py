@@ -28,7 +28,12 @@ def test_a_finished_job_is_not_carried_out_again(runtime: Runtime):
     first = carry_out(runtime, "curate", config={"seed": 0}, inputs=["traces@1"], work=work)
     again = carry_out(runtime, "curate", config={"seed": 0}, inputs=["traces@1"], work=work)
     assert len(calls) == 1
-    assert (again.again, again.run_id, again.counts, again.facets) == (True, first.run_id, {"in": 3}, {"root": "abc"})
+    assert (again.again, again.run_id, again.counts, again.facets) == (
+        True,
+        first.run_id,
+        {"in": 3},
+        {"root": "abc"},
+    )
 
 
 def test_another_config_or_input_is_another_run():
@@ -58,7 +63,9 @@ carry_out(Runtime(Settings({lake!r}, "")), "curate", config={{}}, inputs=[], wor
 
 
 def test_a_run_whose_process_died_is_marked_when_the_job_comes_again(runtime: Runtime):
-    died = subprocess.run([sys.executable, "-c", DIES.format(lake=runtime.settings.lake)], cwd=ROOT, check=False)
+    died = subprocess.run(
+        [sys.executable, "-c", DIES.format(lake=runtime.settings.lake)], cwd=ROOT, check=False
+    )
     assert died.returncode == 9
     carry_out(runtime, "curate", config={}, inputs=[], work=lambda run: Outcome())
     told = [event["status"] for event in events(runtime.settings, identity("curate", {}, []))]

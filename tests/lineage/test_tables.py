@@ -44,7 +44,9 @@ def test_of_racing_writers_of_one_key_one_wins_and_nothing_is_stored_twice(setti
 
 def test_racing_writers_of_different_keys_all_land(settings: Settings):
     with ThreadPoolExecutor(6) as pool:
-        versions = set(pool.map(lambda n: store(settings, 1, key=f"k{n}", run=f"{n:02x}-1", first=n), range(8)))
+        versions = set(
+            pool.map(lambda n: store(settings, 1, key=f"k{n}", run=f"{n:02x}-1", first=n), range(8))
+        )
     assert len(versions) == 8
     assert sorted(tables.read(settings, CURRICULUM)["row_no"].to_pylist()) == list(range(8))
 
@@ -92,7 +94,9 @@ def test_rows_that_do_not_fit_the_schema_are_refused(settings: Settings):
 
 def test_an_empty_value_where_none_may_be_is_refused(settings: Settings):
     rows = members(2)
-    rows = rows.set_column(rows.column_names.index("answer"), CURRICULUM.schema.field("answer"), pa.array(["a", None]))
+    rows = rows.set_column(
+        rows.column_names.index("answer"), CURRICULUM.schema.field("answer"), pa.array(["a", None])
+    )
     with pytest.raises(TableError, match="'answer' of 'curricula' is empty in 1 of 2 rows"):
         tables.write_file(settings, rows, into=CURRICULUM, name="x")
 

@@ -19,7 +19,10 @@ def config(*sources: Path, **more: str) -> IngestConfig:
 
 
 def ids(runtime: Runtime) -> list[str]:
-    return [row_id.hex() for row_id in tables.read(runtime.settings, TRACE).sort_by("row_no")["row_id"].to_pylist()]
+    return [
+        row_id.hex()
+        for row_id in tables.read(runtime.settings, TRACE).sort_by("row_no")["row_id"].to_pylist()
+    ]
 
 
 def test_every_row_leads_back_to_its_bytes_and_every_unreadable_line_to_quarantine(
@@ -29,13 +32,22 @@ def test_every_row_leads_back_to_its_bytes_and_every_unreadable_line_to_quaranti
     bad = [b'{"cut": ', b"\xff\xfe not utf-8", b"[1, 2]", b"{}"]
     source = toys.write_lines(tmp_path / "log.jsonl", [*good[:10], *bad, b"", *good[10:]])
     outcome = ingest(runtime, config(source))
-    assert {k: outcome.counts[k] for k in ("in", "out", "quarantined")} == {"in": 34, "out": 30, "quarantined": 4}
+    assert {k: outcome.counts[k] for k in ("in", "out", "quarantined")} == {
+        "in": 34,
+        "out": 30,
+        "quarantined": 4,
+    }
     lines = source.read_bytes().split(b"\n")
     rows = tables.read(runtime.settings, TRACE).to_pylist()
     assert all(source_bytes(row) in lines for row in rows)
     assert len({source_bytes(row) for row in rows}) == 30
     lost = tables.read(runtime.settings, QUARANTINE).sort_by("source_span").to_pylist()
-    assert sorted(row["reason"] for row in lost) == ["not_a_chat_completion", "not_an_object", "not_json", "not_utf8"]
+    assert sorted(row["reason"] for row in lost) == [
+        "not_a_chat_completion",
+        "not_an_object",
+        "not_json",
+        "not_utf8",
+    ]
     assert sorted(row["record"] for row in lost) == sorted(bad)
     for row in lost:
         first, end = row["source_span"].removeprefix("bytes:").split("-")
@@ -170,5 +182,8 @@ def test_real_judged_solutions_come_in_through_a_field_map(runtime: Runtime, dat
     # 660 questions, four models; README of the data: 146/266/225/371 right
     rows = tables.read(runtime.settings, TRACE).to_pylist()
     assert outcome.counts["out"] == len(rows) == 2640
-    right = {m: sum(r["verdict"] == "pass" for r in rows if r["model_answered"] == m) for m in {r["model_answered"] for r in rows}}
+    right = {
+        m: sum(r["verdict"] == "pass" for r in rows if r["model_answered"] == m)
+        for m in {r["model_answered"] for r in rows}
+    }
     assert sorted(right.values()) == [146, 225, 266, 371]

@@ -111,7 +111,13 @@ keys = ["a", "b"]
 def test_a_field_map_gives_a_row_per_key(tmp_path: Path):
     path = tmp_path / "map.toml"
     path.write_text(MAP)
-    record = {"q": "1+1?", "truth": "2", "a": {"out": "3", "ok": False}, "b": {"out": "{key}", "ok": True}, "lang": "en"}
+    record = {
+        "q": "1+1?",
+        "truth": "2",
+        "a": {"out": "3", "ok": False},
+        "b": {"out": "{key}", "ok": True},
+        "lang": "en",
+    }
     rows = FieldMap.load(path).read(record)
     assert [(r["model_answered"], r["response"], r["verdict"], r["score"]) for r in rows] == [
         ("gpt-a", "3", "fail", 0.0),
@@ -129,7 +135,11 @@ def test_another_map_is_another_reader(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("[map]\ninput = 'q'", "must say where"), ("[map]\nqustion = 'q'", "unknown 'qustion'"), ("[map", "cannot be read")],
+    [
+        ("[map]\ninput = 'q'", "must say where"),
+        ("[map]\nqustion = 'q'", "unknown 'qustion'"),
+        ("[map", "cannot be read"),
+    ],
 )
 def test_a_wrong_field_map_is_one_sentence(tmp_path: Path, text: str, sentence: str):
     path = tmp_path / "map.toml"

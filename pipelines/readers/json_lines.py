@@ -1,18 +1,11 @@
-"""Text as the steps compare it, and lines as the readers take them."""
+"""A line of a source as a JSON object, or the reason why it is none."""
 
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
 from typing import Any
 
 from pipelines.readers import Unreadable
-
-
-def normalised(text: str) -> str:
-    """Case, width and space folded away: texts that are equal then count as duplicates."""
-    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).strip().casefold()
 
 
 def decode_json_object(record: bytes) -> dict[str, Any]:

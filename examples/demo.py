@@ -2,8 +2,8 @@
 
     scenario -> M0 -> traffic -> ingest -> gate -> curate -> finetune -> search -> promote -> lineage, fsck
 
-M0 is fine-tuned on the small clean pool and becomes the first champion; its own answers to noisy traffic become
-the log; what the log teaches becomes its successor. A run on the same lake resumes: what was done stays done.
+M0 is fine-tuned on the small clean pool and becomes the first champion; its own answers to noisy traffic
+become the log; what the log teaches becomes its successor. A second run on the same lake resumes.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ def derive(
     """Run a tuple of steps over stored rows and commit what they make as one batch; nothing new, no commit.
 
     Returns the batches that hold the rows, and the counts. What an earlier, killed go of the same run (`key`)
-    committed is found and returned. Raises RunnerError, before anything is committed, when a row is unaccounted for.
+    committed is found and returned. Raises RunnerError, before any commit, when a row is unaccounted for.
     """
     settings = runtime.settings
     into = steps[-1].writes

@@ -145,8 +145,8 @@ def rows_of(runtime: Runtime, curriculum: Curriculum) -> pa.Table:
     found = verdicts.read_admitted(runtime.settings, EXAMPLE, columns=columns, where=wanted).sort_by("row_id")
     if found["row_id"].to_pylist() != members["row_id"].to_pylist():
         raise TrainingError(
-            f"of {members.num_rows} members of curriculum {curriculum.root[:12]} {found.num_rows} are stored and "
-            "admitted; make a new curriculum"
+            f"of {members.num_rows} members of curriculum {curriculum.root[:12]} only {found.num_rows} are "
+            "stored and admitted; make a new curriculum"
         )
     found = found.rename_columns(["label" if name == "answer" else name for name in found.column_names])
     return found.append_column("weight", members["weight"])

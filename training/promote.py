@@ -110,7 +110,8 @@ def _decide_first(items: pa.Table, *, seed: int) -> Decision:
     passed = low > commonest
     text = (
         f"The first model is right on {sum(correct) / len(correct):.1%} of {len(correct)} items (95% "
-        f"interval {low:.1%} to {high:.1%}); always giving the commonest answer would be right on {commonest:.1%}."
+        f"interval {low:.1%} to {high:.1%}); always giving the commonest answer would be right on "
+        f"{commonest:.1%}."
     )
     check = Check("better_than_constant", passed, text)
     return Decision(passed, (text,), (check,))

@@ -61,8 +61,8 @@ def _scores(facts: dict[str, Any]) -> Table:
     )
     table.caption_justify = "left"
     table.caption = (
-        "The probe is a logistic regression on the frozen embeddings. It is strong on such tasks: QLoRA on an\n"
-        "encoder of 22 M parameters shows that the path works, not that it is needed."
+        "The probe is a logistic regression on the frozen embeddings, and strong on such tasks:\n"
+        "QLoRA on an encoder of 22 M parameters shows that the path works, not that it is needed."
     )
     return table
 

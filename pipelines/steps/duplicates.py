@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
+from expectations.inputs import inputs
 from lineage.rows import Derivation, Rejection
 from lineage.schemas import EXAMPLE
 from pipelines.step import Step, keep

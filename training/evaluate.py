@@ -17,7 +17,7 @@ import pyarrow.dataset as pads
 from expectations.inputs import normalised
 from infra.inference import Predictor
 from infra.models import resolve as resolve_base
-from infra.runtime import Runtime
+from infra.runtime import Runtime, give_back_memory
 from lineage import curricula, models, registry, report, tables, verdicts
 from lineage.consumption import Checkpoint
 from lineage.report import Report
@@ -89,6 +89,7 @@ def _score(
     runtime: Runtime, checkpoint: Checkpoint, rows: pa.Table, split: Split, seed: int, run: Run
 ) -> Outcome:
     predicted = load_predictor(checkpoint).predict(rows["text"].to_pylist())
+    give_back_memory()
     predictions = pa.table(
         {
             "run_id": pa.array([run.id] * rows.num_rows, pa.string()),
@@ -145,6 +146,5 @@ def load_predictor(checkpoint: Checkpoint) -> Predictor:
 
 @lru_cache(maxsize=3)
 def _predictor(base_model: str, uri: str, adapter_digest: str) -> Predictor:
-    return Predictor.load(
-        resolve_base(base_model), uri, threads=1
-    )  # as trained: digests and answers depend on it
+    # One thread, as trained: a second one costs tenfold beside another busy process.
+    return Predictor.load(resolve_base(base_model), uri, threads=1)

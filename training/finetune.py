@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from expectations.gate import admit
 from infra.models import BaseModel as Base
 from infra.models import resolve as resolve_base
-from infra.runtime import Runtime
+from infra.runtime import Runtime, give_back_memory
 from lineage import curricula, models, registry, verdicts
 from lineage.consumption import Checkpoint, find_checkpoint, record_checkpoint, record_plan
 from lineage.curricula import Curriculum, DataRecipe
@@ -104,6 +104,7 @@ def _train(runtime: Runtime, curriculum: Curriculum, config: TrainingConfig, bas
         out_dir=settings.path("checkpoints", run.id),
         storage_path=settings.path("ray"),
     )
+    give_back_memory()
     checkpoint = record_checkpoint(
         runtime,
         run,

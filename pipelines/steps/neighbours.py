@@ -81,8 +81,11 @@ def agreement(embeddings: np.ndarray, answers: list[str], *, neighbours: int) ->
 
 def _embedded(base_model: str, texts: list[str]) -> np.ndarray:
     from infra.inference import embed
+    from infra.runtime import give_back_memory
 
-    return embed(_base(base_model), texts)
+    found = embed(_base(base_model), texts)
+    give_back_memory()
+    return found
 
 
 @cache

@@ -11,6 +11,7 @@ import glob
 import gzip
 import hashlib
 import io
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +144,7 @@ def _chunks_of_lines(uri: str, size: int) -> Iterator[bytes]:
                 yield rest.getvalue() + chunk[:cut]
                 rest = io.BytesIO()
                 rest.write(chunk[cut:])
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise StorageError(f"source '{uri}' cannot be read to its end: {error}") from error
         if rest.getvalue():
             yield rest.getvalue()

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -40,7 +39,7 @@ def versions(settings: Settings) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     lake = str(tmp_path_factory.mktemp("demo") / "lake")
     settings = settings_from_environment(lake)
     runs, seconds, after = [], [], []
@@ -49,7 +48,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         runs.append(stemma("demo", "--scale", "tiny", "--lake", lake))
         seconds.append(monotonic() - start)
         after.append(versions(settings))
-    yield Told(settings, tuple(runs), tuple(seconds), tuple(after))
+    return Told(settings, tuple(runs), tuple(seconds), tuple(after))
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ become the log; what the log teaches becomes its successor. A second run on the 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from typing import Annotated, Any, Literal
 import pyarrow.dataset as pads
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from examples.helpdesk import summary
 from examples.helpdesk.files import damage, joined, planted_batch, render_log, traffic, write_files
@@ -124,6 +126,7 @@ def demo(
         _own_lake(
             runtime, {"scenario": pools.name, "scale": scale, "seed": seed, "code": runs.code_revision()}
         )
+        _log_to(Path(runtime.settings.lake, "demo.log"))
         warm = Thread(target=_warm_up, args=(runtime,), daemon=True)
         warm.start()
         story = tell(runtime, Story(pools), scale=scale, seed=seed)
@@ -147,9 +150,10 @@ def tell(runtime: Runtime, story: Story, *, scale: Scale, seed: int) -> Story:
         "report": lambda: _report(runtime, story, seed),
         "lineage and fsck": lambda: _prove(runtime, story),
     }
-    for number, (name, stage) in enumerate(stages.items(), 1):
-        with _staged(story, name, f"[{number:>2}/{len(stages)}]"):
-            stage()
+    with _Stages(story, len(stages)) as progress:
+        for name, work in stages.items():
+            with progress.stage(name):
+                work()
     return story
 
 
@@ -169,7 +173,7 @@ def _first_rows(runtime: Runtime, story: Story, folder: Path) -> None:
     for name in names[1:]:
         split, condition = name.split("-")
         config = {"sources": (f"*/scenario/{name}.jsonl",), "split": split, "condition": condition}
-        off = {"exclude_poison": False, "merge_duplicates": False, "scorer_base_model": None}
+        off = {"exclude_poison": False, "scorer_base_model": None}
         made.append(_curated(runtime, CurateConfig.model_validate(config | off)))
     story.facts["prepared"] = {"in": stored.counts["in"], "out": sum(o.counts["out"] for o in made)}
 
@@ -235,7 +239,7 @@ def _promote(runtime: Runtime, story: Story, scale: Scale) -> None:
     best = story.facts["search"]["best"]["run_id"]
     decided = promote(runtime, best, name=NAME)
     story.facts["promotion"] = decided.facets
-    if scale == "full":
+    if scale == "full" and story.pools.name == "helpdesk":  # of other people's data nothing can be promised
         story.promises["a better model was promoted"] = decided.facets["promoted"]
     story.promises["the decision is on record"] = bool(decided.facets["checks"])
 
@@ -350,11 +354,43 @@ def _warm_up(runtime: Runtime) -> None:
     registry.mirror(registry.prepare, runtime.settings)
 
 
-@contextmanager
-def _staged(story: Story, name: str, number: str) -> Iterator[None]:
-    console = Console(stderr=True, highlight=False)
-    start = monotonic()
-    with console.status(f"{number} {name}"):
+class _Stages:
+    """Progress of the stages: a bar where there is a terminal, a line per stage where there is none."""
+
+    def __init__(self, story: Story, total: int):
+        self._story = story
+        columns = (
+            "[progress.description]{task.description}",
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        self._console = Console(stderr=True, highlight=False)
+        self._progress = Progress(*columns, console=self._console, transient=True)
+        self._task = self._progress.add_task("", total=total)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self._progress.update(self._task, description=name)
+        start = monotonic()
         yield
-    story.seconds[name] = monotonic() - start
-    console.print(f"{number} {name:<32} {story.seconds[name]:6.1f} s", markup=False)
+        self._story.seconds[name] = monotonic() - start
+        self._progress.advance(self._task)
+        self._console.print(f"  {name:<32} {self._story.seconds[name]:6.1f} s", markup=False)
+
+    def __enter__(self) -> _Stages:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+
+def _log_to(path: Path) -> None:
+    """What the jobs log goes to a file; the screen shows stages, warnings and the summary."""
+    logger = logging.getLogger("stemma")
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(handler)
+    for shown in logging.getLogger().handlers:
+        shown.setLevel(logging.WARNING)

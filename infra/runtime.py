@@ -53,11 +53,16 @@ class Runtime:
         if not ray.is_initialized():
             if self.settings.ray_address is None:
                 let_workers_import_us()  # to a cluster our code travels as a wheel
+            import ray.data
+
+            # Ray tells of its token file and of every dataset it runs; errors still come through.
+            for name in ("ray", "ray.data"):
+                logging.getLogger(name).setLevel(logging.ERROR)
             ray.init(
                 address=self.settings.ray_address,
                 num_cpus=None if self.settings.ray_address else self._num_cpus,
                 include_dashboard=False if self.settings.ray_address is None else None,
-                logging_level=logging.WARNING,
+                logging_level=logging.ERROR,
                 log_to_driver=False,
                 # Plasma on a small machine: our blocks are small, and memory is for models.
                 object_store_memory=None if self.settings.ray_address else 512 * 1024 * 1024,
@@ -66,7 +71,6 @@ class Runtime:
             context = ray.data.DataContext.get_current()
             context.enable_progress_bars = False
             context.execution_options.preserve_order = True
-            logging.getLogger("ray.data").setLevel(logging.WARNING)
         return ray
 
     @contextmanager

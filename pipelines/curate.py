@@ -9,19 +9,23 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.dataset as pads
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from expectations.inputs import INPUT_COLUMNS
+from expectations.inputs import inputs as asked
 from infra.models import resolve
 from infra.runtime import Runtime
 from lineage import tables, verdicts
 from lineage.runs import Outcome, Run, carry_out
-from lineage.schemas import TRACE
+from lineage.schemas import EXAMPLE, TRACE
 from pipelines.runner import derive
 from pipelines.step import Step
 from pipelines.steps.duplicates import MergeDuplicates
 from pipelines.steps.judged import ExampleFromTrace
 from pipelines.steps.neighbours import NeighbourAgreement
 from pipelines.steps.poison import ExcludePoison
+from pipelines.steps.splits import KeepSplitsApart
 
 
 class CurateError(Exception):
@@ -78,7 +82,14 @@ def curate(runtime: Runtime, config: CurateConfig, *, parent: Run | None = None)
             "ingest and gate them first: stemma status"
         )
     inputs = sorted({f"traces:{batch}" for batch in traces["run_id"].to_pylist()})
-    steps = steps_of(config)
+    others = verdicts.read_admitted(
+        runtime.settings,
+        EXAMPLE,
+        columns=[*INPUT_COLUMNS, "run_id"],
+        where=pads.field("split") != config.split,
+    )
+    inputs += sorted({f"examples:{batch}" for batch in others["run_id"].to_pylist()})
+    steps = steps_of(config, elsewhere=frozenset(asked(others)))
 
     def work(run: Run) -> Outcome:
         batches, counts = derive(runtime, traces, steps=steps, run=run, key=f"run:{run.identity}")
@@ -98,9 +109,10 @@ def select(runtime: Runtime, config: CurateConfig) -> pa.Table:
     return matching.sort_by("row_id")
 
 
-def steps_of(config: CurateConfig) -> tuple[Step, ...]:
-    """The steps that a config asks for, in order."""
+def steps_of(config: CurateConfig, *, elsewhere: frozenset[str] = frozenset()) -> tuple[Step, ...]:
+    """The steps that a config asks for, in order; `elsewhere` is what the other splits ask."""
     steps: list[Step] = [ExampleFromTrace(config.task, config.split, config.condition)]
+    steps.append(KeepSplitsApart(elsewhere))
     if config.exclude_poison:
         steps.append(ExcludePoison())
     if config.merge_duplicates:

@@ -145,4 +145,6 @@ def load_predictor(checkpoint: Checkpoint) -> Predictor:
 
 @lru_cache(maxsize=3)
 def _predictor(base_model: str, uri: str, adapter_digest: str) -> Predictor:
-    return Predictor.load(resolve_base(base_model), uri)
+    return Predictor.load(
+        resolve_base(base_model), uri, threads=1
+    )  # as trained: digests and answers depend on it

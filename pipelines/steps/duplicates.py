@@ -21,8 +21,8 @@ from pipelines.step import Step, keep
 class MergeDuplicates(Step):
     """Merges rows that ask and answer the same: any one of the merged row's parents suffices.
 
-    The merged row says what its first parent, by row id, says. Where one question was answered in several
-    ways, nobody knows which is right: all are rejected as `conflicting_answers`.
+    The merged row says what its first parent, by row id, says. Where one text was given several labels, nobody
+    knows which is right: all are rejected as `conflicting_answers`. A task of generation has many right answers.
     """
 
     reads: ClassVar = EXAMPLE
@@ -32,11 +32,12 @@ class MergeDuplicates(Step):
 
     def derive(self, rows: pa.Table) -> Derivation:
         """Groups of equal rows in, one row each out."""
-        groups: dict[tuple[str, str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        groups: dict[tuple[str, ...], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
         ids = rows["row_id"].to_pylist()
-        columns = (rows[name].to_pylist() for name in ("split", "condition", "answer"))
-        for index, (asked, split, condition, answer) in enumerate(zip(inputs(rows), *columns, strict=True)):
-            groups[asked, split, condition][answer].append(index)
+        columns = (rows[name].to_pylist() for name in ("task", "split", "condition", "answer"))
+        for index, (asked, task, *place, answer) in enumerate(zip(inputs(rows), *columns, strict=True)):
+            apart = answer if task == "generation" else ""
+            groups[asked, apart, *place][answer].append(index)
         rejected: dict[int, Rejection] = {}
         merged: list[tuple[int, ...]] = []
         for answers in groups.values():

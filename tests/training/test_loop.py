@@ -160,14 +160,10 @@ def test_one_batch_two_minibatches_and_two_ranks_have_the_same_gradient(rows, ba
 
 @pytest.mark.cluster
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::ResourceWarning")
-def test_two_workers_eat_the_plan_together_even_where_a_step_has_one_row(first, rows, base, tmp_path):
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    try:
-        pair = fitted(rows, base, tmp_path, CONFIG.model_copy(update={"num_workers": 2}))
-    finally:
-        ray.shutdown()
+def test_two_workers_eat_the_plan_together_even_where_a_step_has_one_row(
+    first, rows, base, tmp_path, ray_session
+):
+    pair = fitted(rows, base, tmp_path, CONFIG.model_copy(update={"num_workers": 2}))
     ranks = pair.consumption["rank"].to_pylist()
     assert ranks == [slot % 2 for slot in pair.consumption["slot"].to_pylist()]
     assert pair.consumption.drop_columns("rank").equals(first.consumption.drop_columns("rank"))

@@ -21,8 +21,9 @@ from pipelines.step import Step, keep
 class MergeDuplicates(Step):
     """Merges rows that ask and answer the same: any one of the merged row's parents suffices.
 
-    The merged row says what its first parent, by row id, says. Where one text was given several labels, nobody
-    knows which is right: all are rejected as `conflicting_answers`. A task of generation has many right answers.
+    The merged row says what its first parent, by row id, says. Where one text was given several labels,
+    nobody knows which is right: all are rejected as `conflicting_answers`. A task of generation has many
+    right answers.
     """
 
     reads: ClassVar = EXAMPLE

@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.helpdesk.generator import INTENTS_FILE, _fill
+from expectations.inputs import inputs
 from lineage.rows import Derivation
 from lineage.schemas import EXAMPLE, TRACE
 from pipelines.steps.duplicates import MergeDuplicates
 from pipelines.steps.judged import ExampleFromTrace
 from pipelines.steps.neighbours import agreement
 from pipelines.steps.poison import ExcludePoison
+from pipelines.steps.splits import KeepSplitsApart
 
 FROM_TRACE = ExampleFromTrace("classification", "train")
 
@@ -189,8 +191,13 @@ def test_rows_of_another_split_or_condition_stay_apart(apart: dict[str, str]):
     assert merged(pa.concat_tables([one, two])) == ({(0,), (1,)}, {})
 
 
+def test_a_text_to_be_generated_may_have_many_right_answers():
+    rows = examples(("q", "one way"), ("q", "another"), ("q", "one way"), task="generation")
+    assert merged(rows) == ({(0, 2), (1,)}, {})
+
+
 def test_turns_of_a_conversation_are_equal_only_if_all_that_was_said_is():
-    rows = examples(("go on", "a"), ("go on", "b"), task="generation").to_pylist()
+    rows = examples(("go on", "a"), ("go on", "a"), task="generation").to_pylist()
     rows[1]["messages"] = [user("a story"), {"role": "assistant", "content": "once"}, user("go on")]
     assert merged(pa.Table.from_pylist(rows, schema=EXAMPLE.schema)) == ({(0,), (1,)}, {})
 
@@ -204,6 +211,18 @@ def test_the_order_of_rows_changes_no_merge(order: list[int]):
     assert named == [[0, 1, 5], [4]]
     assert made.rows["text"].to_pylist() == ["q", "s"]
     assert {mixed["row_id"][position].as_py()[0] for position in made.rejected} == {2, 3}
+
+
+# ---------------------------------------------------------------- KeepSplitsApart
+
+
+def test_what_another_split_asks_is_refused_however_it_is_written():
+    asked = frozenset(inputs(examples(("Reset my password", "a"))))
+    made = KeepSplitsApart(asked).derive(examples(("reset  my PASSWORD", "b"), ("another", "b")))
+    assert {position: rejection.reason for position, rejection in made.rejected.items()} == {
+        0: "on_another_split"
+    }
+    assert (made.rows["text"].to_pylist(), made.parents) == (["another"], [(1,)])
 
 
 # ---------------------------------------------------------------- NeighbourAgreement

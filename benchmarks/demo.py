@@ -22,9 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description="Seconds and peak memory of the demo.")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--scale", default="full")
     options = parser.parse_args()

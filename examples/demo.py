@@ -33,14 +33,15 @@ from expectations.reports import data_docs
 from infra.cli import Lake, open_runtime
 from infra.models import resolve as resolve_base
 from infra.runtime import Runtime
+from infra.storage import survey
 from lineage import fsck, models, queries, registry, report, runs, tables, verdicts
 from lineage.curricula import DataRecipe
 from lineage.recipe import Recipe
 from lineage.runs import Outcome
-from lineage.schemas import EXAMPLE
+from lineage.schemas import EXAMPLE, TRACE
 from lineage.tables import TableVersion
 from pipelines.curate import CurateConfig, curate
-from pipelines.ingest import IngestConfig, ingest
+from pipelines.ingest import IngestConfig, choose_reader, ingest, source_key
 from search.edits import Categorical, Integer, LogUniform, Uniform
 from search.explore import SearchConfig, explore
 from search.trial import try_recipe
@@ -206,8 +207,7 @@ def _traffic(runtime: Runtime, story: Story, folder: Path, seed: int) -> None:
 def _ingest(runtime: Runtime, story: Story, folder: Path) -> None:
     stored = ingest(runtime, IngestConfig(sources=(str(folder / "traffic.jsonl"),)))
     _admitted(runtime, stored)
-    planted = ingest(runtime, IngestConfig(sources=(str(folder / "broken-exporter.jsonl"),)))
-    verdict = admit(runtime, tables.resolve(runtime.settings, planted.outputs[0]))
+    verdict = admit(runtime, _stored_once(runtime, folder / "broken-exporter.jsonl"))
     story.facts["ingest"], story.facts["refused"] = stored.counts, verdict
     story.promises["unreadable lines are in quarantine"] = stored.counts["quarantined"] > 0
     story.promises["the broken exporter's batch is refused"] = verdict.outcome == "fail"
@@ -285,6 +285,14 @@ def _curated(runtime: Runtime, config: CurateConfig) -> Outcome:
     made = curate(runtime, config)
     _admitted(runtime, made)
     return made
+
+
+def _stored_once(runtime: Runtime, source: Path) -> TableVersion:
+    """The batch of a source, be it refused: ingested again, it would be stored and refused again."""
+    config = IngestConfig(sources=(str(source),))
+    found = survey(source.absolute().as_uri())
+    known = tables.batch_with(runtime.settings, source_key(found, choose_reader(found, config)), into=TRACE)
+    return known or tables.resolve(runtime.settings, ingest(runtime, config).outputs[0])
 
 
 def _admitted(runtime: Runtime, outcome: Outcome) -> None:

@@ -33,7 +33,10 @@ def read_config(model: type[Config], path: str | Path | None, overrides: Sequenc
         key, equals, text = override.partition("=")
         if not equals:
             raise ConfigError(f"--set '{override}' is not KEY=VALUE")
-        _set(values, key.strip().split("."), _value(text.strip()))
+        try:
+            _set(values, key.strip().split("."), _value(text.strip()))
+        except TypeError as error:
+            raise ConfigError(f"--set '{override}' goes below a key that holds a value") from error
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -62,6 +65,8 @@ def _fields_at(model: Any, location: Sequence[int | str]) -> list[str]:
 def _set(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
     for part in path[:-1]:
         values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise TypeError(part)
     values[path[-1]] = value
 
 

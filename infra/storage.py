@@ -11,6 +11,7 @@ import glob
 import gzip
 import hashlib
 import io
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import BinaryIO
 from urllib.parse import unquote, urlparse
 
 BLOCK_BYTES = 32 * 1024 * 1024  # what one task reads; at 32 MB parsing outweighs the task's own cost
+
+_BROKEN = (OSError, EOFError, zlib.error)  # what a damaged file or archive raises while it is read
 
 
 class StorageError(Exception):
@@ -114,8 +117,20 @@ def records(block: Block) -> Iterator[tuple[int, int, bytes]]:
 def read_span(uri: str, first: int, end: int) -> bytes:
     """The bytes [first, end) of a source's decompressed content."""
     with open_source(uri) as source:
-        source.seek(first)
-        return source.read(end - first)
+        try:
+            source.seek(first)
+            return source.read(end - first)
+        except _BROKEN as error:
+            raise StorageError(f"source '{uri}' cannot be read to byte {end}: {error}") from error
+
+
+def first_record(uri: str) -> bytes:
+    """The first line of a source that is not blank, as `survey` finds it; nothing where there is none."""
+    with open_source(uri) as source:
+        try:
+            return next((line.strip() for line in source if line.strip()), b"")
+        except _BROKEN as error:
+            raise StorageError(f"source '{uri}' cannot be read: {error}") from error
 
 
 def open_source(uri: str) -> BinaryIO:
@@ -143,7 +158,7 @@ def _chunks_of_lines(uri: str, size: int) -> Iterator[bytes]:
                 yield rest.getvalue() + chunk[:cut]
                 rest = io.BytesIO()
                 rest.write(chunk[cut:])
-        except (OSError, EOFError) as error:
+        except _BROKEN as error:
             raise StorageError(f"source '{uri}' cannot be read to its end: {error}") from error
         if rest.getvalue():
             yield rest.getvalue()

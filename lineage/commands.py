@@ -237,6 +237,11 @@ def _write(rows: pa.Table, out: str) -> None:
     if Path(out).suffix == ".csv":
         import pyarrow.csv
 
+        nested = [field.name for field in rows.schema if pa.types.is_nested(field.type)]
+        if nested:
+            raise TableError(
+                f"CSV cannot hold the lists in {', '.join(nested)}; write .parquet, or select less"
+            )
         pyarrow.csv.write_csv(rows, out)
     else:
         pq.write_table(rows, out)

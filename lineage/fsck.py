@@ -209,7 +209,7 @@ def aliases(settings: Settings) -> Findings:
     for reference in standing:
         try:
             models.resolve(settings, reference)
-        except (models.ModelError, StopIteration) as error:
+        except models.ModelError as error:
             found.append(f"{reference}: {error}")
     return len(standing), found
 

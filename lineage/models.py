@@ -153,11 +153,7 @@ def resolve(settings: Settings, reference: str) -> tuple[Checkpoint, ModelVersio
 def _named(settings: Settings, reference: str) -> ModelVersion | None:
     name, at, tag = reference.rpartition("@")
     if at and tag.isdigit():
-        found = [version for version in versions(settings, name) if version.version == int(tag)]
-        if not found:
-            have = ", ".join(str(version) for version in versions(settings)) or "none"
-            raise ModelError(f"model version '{reference}' does not exist; registered: {have}")
-        return found[0]
+        return _registered(settings, name, int(tag))
     standing = {
         n: moved[tag] for n, moved in aliases(settings).items() if tag in moved and (not at or n == name)
     }
@@ -166,13 +162,21 @@ def _named(settings: Settings, reference: str) -> ModelVersion | None:
         raise ModelError(f"alias '{tag}' stands on several models; say which: {choices}")
     if standing:
         ((model, number),) = standing.items()
-        return next(version for version in versions(settings, model) if version.version == number)
+        return _registered(settings, model, number)
     if at or not re.fullmatch(r"[0-9a-f]+(-\d*)?", reference):
         known = sorted({f"{n}@{alias}" for n, moved in aliases(settings).items() for alias in moved})
         raise ModelError(
             f"'{reference}' is no alias, version or run; aliases now: {', '.join(known) or 'none'}"
         )
     return None
+
+
+def _registered(settings: Settings, name: str, number: int) -> ModelVersion:
+    found = [version for version in versions(settings, name) if version.version == number]
+    if not found:
+        have = ", ".join(str(version) for version in versions(settings)) or "none"
+        raise ModelError(f"model version '{name}@{number}' does not exist; registered: {have}")
+    return found[0]
 
 
 __all__ = [

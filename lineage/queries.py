@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,16 +12,18 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from infra.settings import Settings
-from infra.storage import StorageError, read_span
+from infra.storage import StorageError, first_record, read_span
 from lineage import tables
 from lineage.consumption import Checkpoint, eaten_by
 from lineage.curricula import load
 from lineage.models import ModelVersion, aliases
 from lineage.registry import Pedigree
 from lineage.report import reports_of
+from lineage.rows import source_row_id
 from lineage.schemas import PROVENANCE, REJECTED, ROW_TABLES, TableSpec
 from lineage.tables import TableError
 
+_MOST_ROWS_PER_RECORD = 256  # ordinals tried; a record that gives more rows has not been seen
 GROUPED_BY = ("source_revision", "prompt_version", "scorer")
 
 
@@ -42,7 +43,7 @@ class Lineage:
     """
 
     sources: Mapping[bytes, tuple[dict[str, Any], ...]]
-    """Row id -> the source rows it comes from: uri, revision, span, row_id."""
+    """Row id -> the source rows it comes from: row_id, uri, revision, span, reader, prompt, scorer."""
 
     @property
     def slices(self) -> dict[str, int]:
@@ -197,6 +198,7 @@ def source_bytes(row: Mapping[str, Any]) -> bytes:
     first, end = (int(number) for number in span.removeprefix("bytes:").split("-"))
     try:
         record = read_span(row["source_uri"], first, end)
+        is_as_read = len(record) == end - first and _gives(row, first, record)
     except StorageError as error:
         raise LineageError(
             f"{error}; revision {row['source_revision']} is what row {row['row_id'].hex()} came from"
@@ -204,6 +206,11 @@ def source_bytes(row: Mapping[str, Any]) -> bytes:
     if len(record) != end - first:
         raise LineageError(
             f"source '{row['source_uri']}' is shorter than when row {row['row_id'].hex()} was read from it"
+        )
+    if not is_as_read:
+        raise LineageError(
+            f"source '{row['source_uri']}' was rewritten: what lies at {span} now does not give row "
+            f"{row['row_id'].hex()}; restore revision {row['source_revision']}"
         )
     return record
 
@@ -231,9 +238,14 @@ def as_json(found: Lineage) -> dict[str, Any]:
     }
 
 
-def digest_of(record: bytes) -> str:
-    """SHA-256 of a record, for comparing what lies at a span with what should."""
-    return hashlib.sha256(record).hexdigest()
+def _gives(row: Mapping[str, Any], position: int, record: bytes) -> bool:
+    """Would reading this record, where the source lies now, give the row again?
+
+    Its id says so, which a copy of the source keeps and a source that grew; a digest of the file would not.
+    """
+    facts: dict[str, Any] = {"reader": row["step"], "revision": int(row["step_revision"])}
+    facts |= {"first_record": first_record(row["source_uri"]), "position": position, "record": record}
+    return any(source_row_id(**facts, ordinal=n) == row["row_id"] for n in range(_MOST_ROWS_PER_RECORD))
 
 
 def _sources(settings: Settings, rows: pa.Table) -> dict[bytes, tuple[dict[str, Any], ...]]:
@@ -255,6 +267,8 @@ def _roots(row_id: bytes, graph: Mapping[bytes, dict[str, Any]]) -> list[dict[st
         "source_uri",
         "source_revision",
         "source_span",
+        "step",
+        "step_revision",
         "prompt_name",
         "prompt_version",
         "scorer",

@@ -9,9 +9,11 @@ The null is the champion's own recipe with another seed: what chance alone gains
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from dataclasses import asdict
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,10 +46,10 @@ def promote(
     standing = models.aliases(runtime.settings).get(name, {})
     champion = models.resolve(runtime.settings, f"{name}@champion")[0] if "champion" in standing else None
     if champion == checkpoint:
-        known = models.versions(runtime.settings, name)
-        version = next(each for each in known if each.version == standing["champion"])
-        log.info("promote: %s is champion already", version)
-        return Outcome(facets={"promoted": True, "version": version.version, "checks": []}, again=True)
+        log.info("promote: %s@%d is champion already", name, standing["champion"])
+        checks = _checks_of(runtime, name, standing["champion"])
+        facets = {"promoted": True, "version": standing["champion"], "checks": checks}
+        return Outcome(facets=facets, again=True)
     evaluate(runtime, checkpoint.run_id, split="gate", seed=seed, parent=parent)
     null = _null_of(runtime, champion, seed=seed, parent=parent) if champion else None
     if champion and null:
@@ -74,6 +76,14 @@ def promote(
     config = {"name": name, "seed": seed, "champion": champion.adapter_digest if champion else None}
     inputs = [f"checkpoint:{c.name}" for c in (checkpoint, champion) if c]
     return carry_out(runtime, "promote", config=config, inputs=inputs, work=work, parent=parent)
+
+
+def _checks_of(runtime: Runtime, name: str, version: int) -> list[dict[str, Any]]:
+    """The checks that a version passed when it was promoted last."""
+    moves = [
+        e for e in models.events(runtime.settings, name) if e.alias == "champion" and e.kind == "promotion"
+    ]
+    return next((json.loads(e.evidence) for e in reversed(moves) if e.to_version == version), [])
 
 
 def _null_of(runtime: Runtime, champion: Checkpoint, *, seed: int, parent: Run | None) -> str:

@@ -22,7 +22,7 @@ class MergeDuplicates(Step):
     """Merges rows that ask and answer the same: any one of the merged row's parents suffices.
 
     The merged row says what its first parent, by row id, says. Where one text was given several labels,
-    nobody knows which is right, and all are rejected as `conflicting_answers`; a task of generation has many
+    nobody knows which is right: all are rejected as `conflicting_answers`. A task of generation has many
     right answers.
     """
 

@@ -82,20 +82,25 @@ def curate(runtime: Runtime, config: CurateConfig, *, parent: Run | None = None)
             "ingest and gate them first: stemma status"
         )
     inputs = sorted({f"traces:{batch}" for batch in traces["run_id"].to_pylist()})
-    others = verdicts.read_admitted(
-        runtime.settings,
-        EXAMPLE,
-        columns=[*INPUT_COLUMNS, "run_id"],
-        where=pads.field("split") != config.split,
-    )
-    inputs += sorted({f"examples:{batch}" for batch in others["run_id"].to_pylist()})
-    steps = steps_of(config, elsewhere=frozenset(asked(others)))
+    elsewhere = _elsewhere(runtime, traces, config)
+    steps = steps_of(config, elsewhere=elsewhere)
+    # What collides bears identity, not what else the other splits hold: that may grow without changing this work.
+    recorded = config.model_dump() | {"elsewhere": KeepSplitsApart(elsewhere).parameters["elsewhere"]}
 
     def work(run: Run) -> Outcome:
         batches, counts = derive(runtime, traces, steps=steps, run=run, key=f"run:{run.identity}")
         return Outcome(tuple(str(batch) for batch in batches), counts)
 
-    return carry_out(runtime, "curate", config=config.model_dump(), inputs=inputs, work=work, parent=parent)
+    return carry_out(runtime, "curate", config=recorded, inputs=inputs, work=work, parent=parent)
+
+
+def _elsewhere(runtime: Runtime, traces: pa.Table, config: CurateConfig) -> frozenset[str]:
+    """What these traces ask that an admitted example of another split asks, too."""
+    here = ExampleFromTrace(config.task, config.split, config.condition).derive(traces).rows
+    others = verdicts.read_admitted(
+        runtime.settings, EXAMPLE, columns=INPUT_COLUMNS, where=pads.field("split") != config.split
+    )
+    return frozenset(asked(here)) & frozenset(asked(others))
 
 
 def select(runtime: Runtime, config: CurateConfig) -> pa.Table:

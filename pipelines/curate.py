@@ -84,7 +84,7 @@ def curate(runtime: Runtime, config: CurateConfig, *, parent: Run | None = None)
     inputs = sorted({f"traces:{batch}" for batch in traces["run_id"].to_pylist()})
     elsewhere = _elsewhere(runtime, traces, config)
     steps = steps_of(config, elsewhere=elsewhere)
-    # What collides bears identity, not what else the other splits hold: that may grow without changing this work.
+    # What collides bears identity, not all that the other splits hold: that may grow without changing this.
     recorded = config.model_dump() | {"elsewhere": KeepSplitsApart(elsewhere).parameters["elsewhere"]}
 
     def work(run: Run) -> Outcome:

@@ -130,7 +130,8 @@ def demo(
         warm = Thread(target=_warm_up, args=(runtime,), daemon=True)
         warm.start()
         story = tell(runtime, Story(pools), scale=scale, seed=seed)
-    Console(highlight=False).print(summary.render(story, runtime.settings))
+    width = None if sys.stdout.isatty() else 120
+    Console(highlight=False, width=width).print(summary.render(story, runtime.settings))
     return 0 if all(story.promises.values()) else 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -255,11 +256,13 @@ def _print(title: str, rows: list[dict[str, Any]]) -> None:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(str(_plain(value)) for value in row.values()))
-    Console(markup=False, highlight=False).print(table)
+    # A pipe has no width of its own; 120 columns hold our tables without a fold.
+    width = None if sys.stdout.isatty() else 120
+    Console(markup=False, highlight=False, width=width).print(table)
 
 
 def _short(name: str, value: Any) -> Any:
-    return value[:19] if name == "source_revision" and isinstance(value, str) else value
+    return value[:15] if name == "source_revision" and isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:

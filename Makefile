@@ -20,7 +20,7 @@ test: $(VENV)/.installed lint  ## lint, types, layers, tests
 lint: $(VENV)/.installed  ## ruff, pyright, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright --project pyproject.toml
+	$(BIN)/pyright --project pyproject.toml --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed  ## the measurements behind the README's numbers

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
 from numbers import Real
 from typing import Any
 
@@ -219,7 +220,9 @@ def _tune(
     errors: dict[str, str] = {}
     for result in results:
         if result.error is not None:  # its process died, so it could not answer
-            errors[(result.config or {})["vertex"]] = _sentence(result.error)
+            # A trial that died before it answered may come back without its config; its folder has its name.
+            vertex = (result.config or {}).get("vertex") or PurePath(result.path).name
+            errors[vertex] = _sentence(result.error)
         elif result.metrics and result.metrics.get("error"):
             errors[result.metrics["vertex"]] = result.metrics["error"]
     return errors

@@ -38,7 +38,7 @@ def test_of_racing_writers_of_one_key_one_wins_and_nothing_is_stored_twice(setti
 
     with ThreadPoolExecutor(6) as pool:
         results = list(pool.map(race, range(6)))
-    assert sorted(results) == ["curricula@1", *["lost"] * 5]
+    assert results.count("lost") == 5
     assert tables.read(settings, CURRICULUM).num_rows == 2
 
 

@@ -87,10 +87,8 @@ def query(
     Example: stemma query "select prompt_version, count(*) from traces group by 1"
     """
     settings = existing(lake)
-    if not re.match(r"\s*(select|with|show|describe|explain)\b", statement, re.IGNORECASE):
-        raise TableError(
-            "only SELECT, WITH, SHOW, DESCRIBE and EXPLAIN are read; nothing can be written from here"
-        )
+    if not re.match(r"\s*(select|with|show|describe)\b", statement, re.IGNORECASE):
+        raise TableError("only SELECT, WITH, SHOW and DESCRIBE are read; nothing can be written from here")
     try:
         rows = tables.sql(settings, statement)
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -89,6 +90,9 @@ def query(
     settings = existing(lake)
     if not re.match(r"\s*(select|with|show|describe)\b", statement, re.IGNORECASE):
         raise TableError("only SELECT, WITH, SHOW and DESCRIBE are read; nothing can be written from here")
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # the engine holds the interpreter, so Ctrl-C must not ask it
     try:
         rows = tables.sql(settings, statement)
     except Exception as error:

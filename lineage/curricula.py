@@ -56,6 +56,9 @@ class DataRecipe(BaseModel):
     max_label_ratio: float = Field(default=3.0, ge=1)
     """No label is taken more than this many times as often as the rarest. D4: 3."""
 
+    min_label_rows: int = Field(default=2, ge=1)
+    """A label with fewer rows is left out: one slip of a hand must not decide how often others are taken."""
+
     seed: int = 0
     """Which rows are taken where there are more than needed."""
 
@@ -158,10 +161,11 @@ def select(
     pools["hard"].sort(key=lambda row: row["score"] if row["score"] is not None else 1.0)
     taken = _take(pools, recipe)
     chosen = {row["row_id"]: name for name, members in taken.items() for row in members}
-    dropped = _balance_labels({row["row_id"]: row["answer"] for rs in taken.values() for row in rs}, recipe)
-    for row_id in dropped:
-        del chosen[row_id]
-        excluded[row_id] = "label_ratio"
+    answers = {row["row_id"]: row["answer"] for members in taken.values() for row in members}
+    for reason, dropped in _unbalanced(answers, recipe).items():
+        for row_id in dropped:
+            del chosen[row_id]
+            excluded[row_id] = reason
     for name, members in pools.items():
         excluded.update(
             {r["row_id"]: f"{name}_is_full" for r in members if r["row_id"] not in chosen | excluded}
@@ -210,15 +214,17 @@ def _evenly(pool: Sequence[dict[str, Any]], count: int, so_far: Counter[str]) ->
     return taken
 
 
-def _balance_labels(labels: Mapping[bytes, str], recipe: DataRecipe) -> list[bytes]:
-    """Rows to drop so that no label stands more than `max_label_ratio` times as often as the rarest."""
+def _unbalanced(answers: Mapping[bytes, str], recipe: DataRecipe) -> dict[str, list[bytes]]:
+    """Reason -> rows to drop: of labels too rare to count, and of labels that outweigh the rarest."""
     by_label: dict[str, list[bytes]] = defaultdict(list)
-    for row_id, label in labels.items():
+    for row_id, label in answers.items():
         by_label[label].append(row_id)
-    if not by_label:
-        return []
-    most = int(min(len(members) for members in by_label.values()) * recipe.max_label_ratio)
-    return [row_id for members in by_label.values() for row_id in members[most:]]
+    enough = {
+        label: rows for label, rows in by_label.items() if len(rows) >= recipe.min_label_rows
+    } or by_label
+    rare = [row_id for label, rows in by_label.items() if label not in enough for row_id in rows]
+    most = int(min(map(len, enough.values()), default=0) * recipe.max_label_ratio)
+    return {"rare_label": rare, "label_ratio": [row_id for rows in enough.values() for row_id in rows[most:]]}
 
 
 def _candidates(settings: Settings, recipe: DataRecipe) -> pa.Table:
@@ -227,9 +233,9 @@ def _candidates(settings: Settings, recipe: DataRecipe) -> pa.Table:
     matches = {uri: any(fnmatchcase(uri, pattern) for pattern in recipe.sources) for uri in set(uris)}
     found = examples.filter(pa.array([matches[uri] for uri in uris], pa.bool_()))
     if recipe.parent is not None:
-        parent = load(settings, recipe.parent).members["row_id"].to_pylist()
+        parent = frozenset(load(settings, recipe.parent).members["row_id"].to_pylist())
         replayed = examples.filter(
-            pa.array([i in set(parent) for i in examples["row_id"].to_pylist()], pa.bool_())
+            pa.array([row_id in parent for row_id in examples["row_id"].to_pylist()], pa.bool_())
         )
         known = set(found["row_id"].to_pylist())
         missing = [row_id not in known for row_id in replayed["row_id"].to_pylist()]

@@ -60,8 +60,15 @@ class Event:
     at: Any
 
 
+def check_name(name: str) -> None:
+    """Raise ModelError unless the name can be written in a reference, in a registry and on a disk."""
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ModelError(f"model name '{name}' is not one; expected letters, digits, dashes and underscores")
+
+
 def register(runtime: Runtime, checkpoint: Checkpoint, *, name: str) -> ModelVersion:
     """Give a checkpoint the next version of a name. A checkpoint that has one under that name keeps it."""
+    check_name(name)
     known = versions(runtime.settings, name)
     for version in known:
         if version.run_id == checkpoint.run_id and version.step == checkpoint.step:
@@ -70,7 +77,7 @@ def register(runtime: Runtime, checkpoint: Checkpoint, *, name: str) -> ModelVer
     made = ModelVersion(name, number, checkpoint.run_id, checkpoint.step, checkpoint.adapter_digest)
     row = {field: getattr(made, field) for field in ModelVersion.__dataclass_fields__} | {"at": runtime.now()}
     table = pa.Table.from_pylist([row], schema=MODEL.schema)
-    file = tables.write_file(runtime.settings, table, into=MODEL, name=f"{name}-{number}-{checkpoint.run_id}")
+    file = tables.write_file(runtime.settings, table, into=MODEL, name=f"{checkpoint.run_id}-{number}")
     # The key makes two registrations at once conflict; the loser's caller tries again.
     key = f"model:{name}:{number}"
     tables.commit(runtime.settings, [file], into=MODEL, run_id=checkpoint.run_id, keys=[key])

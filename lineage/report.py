@@ -60,12 +60,16 @@ def predictions_of(
     settings: Settings, model_run: str, *, split: str, condition: str | None = None
 ) -> pa.Table:
     """What the model of a training run said on a split, by the newest evaluation, sorted by row_id."""
-    where = (pads.field("model_run") == model_run) & (pads.field("split") == split)
+    where = _about(model_run, split)
     if condition is not None:
         where &= pads.field("condition") == condition
-    found = tables.read(settings, PREDICTION, where=where)
-    newest = {run_id: position for position, run_id in enumerate(found["run_id"].to_pylist())}
-    if len(newest) > 1:
-        last = max(newest, key=newest.__getitem__)
-        found = found.filter(pa.compute.equal(found["run_id"], last))
+    evaluations = tables.read(settings, REPORT, columns=["run_id", "at"], where=_about(model_run, split))
+    if not evaluations.num_rows:
+        return PREDICTION.schema.empty_table()
+    newest = evaluations.sort_by("at")["run_id"][-1].as_py()
+    found = tables.read(settings, PREDICTION, where=where & (pads.field("run_id") == newest))
     return found.sort_by("row_id")
+
+
+def _about(model_run: str, split: str) -> pads.Expression:
+    return (pads.field("model_run") == model_run) & (pads.field("split") == split)

@@ -87,6 +87,7 @@ def carry_out(
         if event["status"] == "COMPLETE" and _still_stands(settings, json.loads(event["outputs"])):
             return _outcome(event)
     attempts = {event["attempt"] for event in earlier}
+    _refuse_if_in_progress(earlier)
     for attempt in attempts - {event["attempt"] for event in earlier if event["status"] != "START"}:
         _write(runtime, Run(run_identity, attempt, job), "ABORT", error="the process ended without a word")
     run = Run(run_identity, max(attempts, default=0) + 1, job, parent.id if parent else NOT_APPLICABLE)
@@ -99,6 +100,18 @@ def carry_out(
         raise
     _write(runtime, run, "COMPLETE", config=config, inputs=inputs, outcome=outcome)
     return Outcome(outcome.outputs, outcome.counts, outcome.facets, run.id)
+
+
+def _refuse_if_in_progress(earlier: Sequence[Mapping[str, Any]]) -> None:
+    """Raise RunError when another process of this machine is at the same work right now."""
+    ended = {event["attempt"] for event in earlier if event["status"] != "START"}
+    for event in earlier:
+        who = json.loads(event["agent"])
+        elsewhere = who["host"] != socket.gethostname() or who["process"] == os.getpid()
+        if event["attempt"] not in ended and not elsewhere and Path(f"/proc/{who['process']}").exists():
+            raise RunError(
+                f"run {event['run_id']} is in progress in process {who['process']}; wait for it or stop it"
+            )
 
 
 def identity(job: str, config: Mapping[str, Any], inputs: Sequence[str]) -> str:

@@ -89,6 +89,11 @@ def curate(runtime: Runtime, config: CurateConfig, *, parent: Run | None = None)
 
     def work(run: Run) -> Outcome:
         batches, counts = derive(runtime, traces, steps=steps, run=run, key=f"run:{run.identity}")
+        if not batches:
+            raise CurateError(
+                f"all {counts['in']} rows were rejected, so there are no examples; the reasons: stemma query "
+                f"\"select step, reason, count(*) from rejected where run_id = '{run.id}' group by 1, 2\""
+            )
         return Outcome(tuple(str(batch) for batch in batches), counts)
 
     return carry_out(runtime, "curate", config=recorded, inputs=inputs, work=work, parent=parent)

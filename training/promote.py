@@ -42,6 +42,7 @@ def promote(
     The facets hold `promoted`, the version, and every check with its numbers; whatever the decision, it is on
     record. Evaluates on the gate split, and retrains the champion's recipe as the null, where not done yet.
     """
+    models.check_name(name)
     checkpoint, _ = models.resolve(runtime.settings, reference)
     standing = models.aliases(runtime.settings).get(name, {})
     champion = models.resolve(runtime.settings, f"{name}@champion")[0] if "champion" in standing else None
@@ -50,11 +51,11 @@ def promote(
         checks = _checks_of(runtime, name, standing["champion"])
         facets = {"promoted": True, "version": standing["champion"], "checks": checks}
         return Outcome(facets=facets, again=True)
-    evaluate(runtime, checkpoint.run_id, split="gate", seed=seed, parent=parent)
+    evaluated = [evaluate(runtime, checkpoint.run_id, split="gate", seed=seed, parent=parent)]
     null = _null_of(runtime, champion, seed=seed, parent=parent) if champion else None
     if champion and null:
-        evaluate(runtime, champion.run_id, split="gate", seed=seed, parent=parent)
-        evaluate(runtime, null, split="gate", seed=seed, parent=parent)
+        others = (champion.run_id, null)
+        evaluated += [evaluate(runtime, run, split="gate", seed=seed, parent=parent) for run in others]
 
     def work(run: Run) -> Outcome:
         decision = _decide(runtime, checkpoint, champion, null, seed=seed)
@@ -73,8 +74,11 @@ def promote(
         facets = {"promoted": decision.promoted, "version": version.version, "null": null, "checks": checks}
         return Outcome((f"model:{version}",), {"items": _items(runtime, checkpoint).num_rows}, facets)
 
-    config = {"name": name, "seed": seed, "champion": champion.adapter_digest if champion else None}
+    # Every move of the champion asks the question anew, and so does an evaluation on other items.
+    reigns = sum(event.alias == "champion" for event in models.events(runtime.settings, name))
+    config = {"name": name, "seed": seed, "reigns": reigns}
     inputs = [f"checkpoint:{c.name}" for c in (checkpoint, champion) if c]
+    inputs += [f"evaluation:{each.run_id}" for each in evaluated]
     return carry_out(runtime, "promote", config=config, inputs=inputs, work=work, parent=parent)
 
 

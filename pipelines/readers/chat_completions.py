@@ -17,7 +17,8 @@ from lineage.rows import Fingerprint
 from lineage.schemas import NOT_APPLICABLE, TRACE, UNSTATED, TableSpec
 from pipelines.readers import Unreadable
 
-_VERDICTS = {"pass": "pass", "passed": "pass", "fail": "fail", "failed": "fail"}
+_PASS = {"pass", "passed", "correct", "right", "true", "yes", "1", "1.0"}
+_FAIL = {"fail", "failed", "incorrect", "wrong", "false", "no", "0", "0.0"}
 _READ = {"id", "request", "response", "verdict", "review", "messages", "metadata"}
 _METADATA = {"prompt_name", "prompt_version"} | {"generator", "generator_revision"}
 _METADATA |= {"scorer", "scorer_revision", "score", "threshold"}
@@ -67,7 +68,7 @@ def _exchange(record: Mapping[str, Any]) -> dict[str, Any]:
     answer = _object(choice, "message")
     model = _text(response.get("model")) or UNSTATED
     metadata, usage = _object(request, "metadata"), _object(response, "usage")
-    value = _VERDICTS.get(str(verdict.get("value", "")).lower(), UNSTATED)
+    value = _verdict(verdict.get("value"), corrected=review.get("correction") is not None)
     name, _, version = model.partition("@")
     return {
         "trace_key": _text(record.get("id")) or _text(response.get("id")) or UNSTATED,
@@ -215,6 +216,26 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def _verdict(value: Any, *, corrected: bool) -> str:
+    """Pass or fail; a correction says that the answer was wrong. Raises Unreadable for any other word."""
+    word = "" if value is None else str(value).strip().lower()
+    if word in _PASS | _FAIL:
+        return "pass" if word in _PASS and not corrected else "fail"
+    if word not in ("", UNSTATED):
+        raise Unreadable("unknown_verdict", f"verdict {word[:40]!r}, expected pass or fail")
+    return "fail" if corrected else UNSTATED
+
+
 def _time(value: Any) -> dt.datetime | None:
+    """Unix time in seconds, milli- or microseconds, or ISO 8601."""
+    if isinstance(value, str):
+        try:
+            read = dt.datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        return read.replace(tzinfo=dt.UTC) if read.tzinfo is None else read.astimezone(dt.UTC)
     number = _number(value)
-    return None if number is None else dt.datetime.fromtimestamp(number, dt.UTC)
+    if number is None:
+        return None
+    scale = next((s for s in (1, 1e3, 1e6) if abs(number) < 1e11 * s), 1e9)  # 1e11 seconds: the year 5138
+    return dt.datetime.fromtimestamp(number / scale, dt.UTC)

@@ -11,7 +11,7 @@ from pipelines.readers import Unreadable
 def decode_json_object(record: bytes) -> dict[str, Any]:
     """A record as a JSON object. Raises Unreadable with what was found instead."""
     try:
-        value = json.loads(record.decode("utf-8"))
+        value = json.loads(record.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise Unreadable("not_utf8", f"byte {error.start} is no UTF-8") from error
     except ValueError as error:

@@ -251,3 +251,14 @@ def test_an_unknown_root_and_sources_without_examples_are_named(trained_lake, se
         load(trained_lake.settings, "0000")
     with pytest.raises(CurriculumError, match=r"no admitted training examples match \['\*'\]"):
         build(Runtime(settings), DataRecipe())
+
+
+def test_one_row_of_a_mistyped_label_costs_itself_and_no_other():
+    rows = [
+        {"row_id": bytes([n // 256, n % 256]), "kind": "stated", "answer": f"a{n % 6}", "score": 1.0}
+        for n in range(600)
+    ]
+    rows.append({"row_id": b"typo", "kind": "stated", "answer": "a1x", "score": 1.0})
+    chosen, excluded = select(pa.Table.from_pylist(rows), DataRecipe(), replayed=frozenset())
+    assert len(chosen) == 600
+    assert excluded == {b"typo": "rare_label"}

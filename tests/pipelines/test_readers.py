@@ -146,3 +146,39 @@ def test_a_wrong_field_map_is_one_sentence(tmp_path: Path, text: str, sentence: 
     path.write_text(text)
     with pytest.raises(FieldMapError, match=sentence):
         FieldMap.load(path)
+
+
+@pytest.mark.parametrize(
+    ("said", "correction", "verdict"),
+    [
+        (True, None, "pass"),
+        ("PASS ", None, "pass"),
+        (0, None, "fail"),
+        ("incorrect", "b", "fail"),
+        (None, "b", "fail"),
+        ("pass", "b", "fail"),
+        (None, None, "unstated"),
+    ],
+)
+def test_a_verdict_is_read_however_it_is_put_and_a_correction_wins(
+    toys: SimpleNamespace, said: object, correction: str | None, verdict: str
+):
+    record = toys.exchange("q", "a", correction=correction)
+    record["verdict"]["value"] = said
+    assert READER.read(record)[0]["verdict"] == verdict
+
+
+def test_a_verdict_that_nobody_knows_goes_to_quarantine(toys: SimpleNamespace):
+    record = toys.exchange("q", "a")
+    record["verdict"]["value"] = "meh"
+    with pytest.raises(Unreadable, match="unknown_verdict"):
+        READER.read(record)
+
+
+@pytest.mark.parametrize(
+    "created", [1_760_000_000, 1_760_000_000_000, "2025-10-09T08:53:20Z", "2025-10-09T08:53:20"]
+)
+def test_a_time_is_read_in_any_common_unit(toys: SimpleNamespace, created: object):
+    record = toys.exchange("q", "a")
+    record["response"]["created"] = created
+    assert READER.read(record)[0]["happened_at"].isoformat() == "2025-10-09T08:53:20+00:00"

@@ -141,14 +141,14 @@ def tell(runtime: Runtime, story: Story, *, scale: Scale, seed: int) -> Story:
     stages = {
         "scenario": lambda: _scenario(story, folder, seed),
         "clean pool and evaluation sets": lambda: _first_rows(runtime, story, folder),
-        "M0, the first champion": lambda: _first_champion(runtime, story, sizes, folder),
+        "M0, the first champion": lambda: _first_champion(runtime, story, sizes),
         "traffic through M0": lambda: _traffic(runtime, story, folder, seed),
         "ingest and gate": lambda: _ingest(runtime, story, folder),
-        "curate": lambda: _curate(runtime, story, folder),
-        "finetune": lambda: _finetune(runtime, story, sizes, folder),
-        "search": lambda: _search(runtime, story, sizes, folder, seed),
+        "curate": lambda: _curate(runtime, story),
+        "finetune": lambda: _finetune(runtime, story, sizes),
+        "search": lambda: _search(runtime, story, sizes, seed),
         "promote": lambda: _promote(runtime, story, scale),
-        "report": lambda: _report(runtime, story, seed),
+        "report": lambda: _report(runtime, story),
         "lineage and fsck": lambda: _prove(runtime, story),
     }
     with _Stages(story, len(stages)) as progress:
@@ -179,7 +179,7 @@ def _first_rows(runtime: Runtime, story: Story, folder: Path) -> None:
     story.facts["prepared"] = {"in": stored.counts["in"], "out": sum(o.counts["out"] for o in made)}
 
 
-def _first_champion(runtime: Runtime, story: Story, sizes: Sizes, folder: Path) -> None:
+def _first_champion(runtime: Runtime, story: Story, sizes: Sizes) -> None:
     data = DataRecipe(sources=("*/scenario/clean.jsonl",), max_rows=sizes.first_rows)
     config = FinetuneConfig(data=data, training=sizes.first)
     trained = finetune(runtime, config)
@@ -214,7 +214,7 @@ def _ingest(runtime: Runtime, story: Story, folder: Path) -> None:
     story.promises["the broken exporter's batch is refused"] = verdict.outcome == "fail"
 
 
-def _curate(runtime: Runtime, story: Story, folder: Path) -> None:
+def _curate(runtime: Runtime, story: Story) -> None:
     made = _curated(runtime, CurateConfig(sources=("*/scenario/traffic.jsonl",)))
     story.facts["curate"] = made.counts
     where = pads.field("run_id") == made.run_id
@@ -224,11 +224,11 @@ def _curate(runtime: Runtime, story: Story, folder: Path) -> None:
     story.facts["reasons"] = {r["values"]: r["counts"] for r in reasons["reason"].value_counts().to_pylist()}
 
 
-def _finetune(runtime: Runtime, story: Story, sizes: Sizes, folder: Path) -> None:
+def _finetune(runtime: Runtime, story: Story, sizes: Sizes) -> None:
     story.facts["base recipe"] = finetune(runtime, _successor(runtime, story, sizes)).run_id
 
 
-def _search(runtime: Runtime, story: Story, sizes: Sizes, folder: Path, seed: int) -> None:
+def _search(runtime: Runtime, story: Story, sizes: Sizes, seed: int) -> None:
     config = _successor(runtime, story, sizes)
     base = Recipe(data=config.data.model_dump(), hyperparameters=config.training.model_dump(), strategy={})
     wanted = SearchConfig(n_trials=sizes.trials, max_concurrent_trials=2, seed=seed)
@@ -245,7 +245,7 @@ def _promote(runtime: Runtime, story: Story, scale: Scale) -> None:
     story.promises["the decision is on record"] = bool(decided.facets["checks"])
 
 
-def _report(runtime: Runtime, story: Story, seed: int) -> None:
+def _report(runtime: Runtime, story: Story) -> None:
     """M0, the champion and a linear probe on the report split, which nothing before has read."""
     settings = runtime.settings
     champion, _ = models.resolve(settings, f"{NAME}@champion")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra import PACKAGES
 from infra.settings import Settings, prepare_environment, settings_from_environment
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ VERBS = {
     "query": ("lineage.commands:query", "read-only SQL over the lake"),
     "fsck": ("lineage.commands:fsck", "check every invariant of the lake"),
 }
-
-PACKAGES = ("infra", "lineage", "expectations", "pipelines", "training", "search", "examples")
 
 Lake = Annotated[
     str | None, typer.Option("--lake", help="The lake's folder or URI (STEMMA_LAKE, default ./.stemma).")

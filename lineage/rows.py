@@ -135,11 +135,6 @@ def canonical_payload(row: Mapping[str, Any], schema: pa.Schema) -> bytes:
     return canonical_json(_without_nulls({name: row[name] for name in schema.names}))
 
 
-def payload_digest(payload: bytes) -> str:
-    """Digest of a canonical payload, in hex: what a ban remembers beside the row id."""
-    return hashlib.sha256(payload).hexdigest()
-
-
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys and no free choices.
 

@@ -24,13 +24,13 @@ from typing import Any, Literal
 
 import pyarrow.dataset as pads
 
+from infra import PACKAGES
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import tables
 from lineage.rows import canonical_json
 from lineage.schemas import NOT_APPLICABLE, RUN, TABLES
 
-PACKAGES = ("infra", "lineage", "expectations", "pipelines", "training", "search", "examples")
 Status = Literal["START", "COMPLETE", "FAIL", "ABORT"]
 
 

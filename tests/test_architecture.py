@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lineage.runs import PACKAGES
+from infra import PACKAGES
 from lineage.schemas import TABLES, catalogue
 
 ROOT = Path(__file__).parents[1]

@@ -204,7 +204,7 @@ def find_run(client: MlflowClient, experiment_id: str, run_id: str) -> Run:
 def resolving_models(settings: Settings) -> Iterator[None]:
     """While MLflow resolves `models:/ID`, let its process-wide store be ours; afterwards it is what it was.
 
-    Its SQL registry looks the id up there, not in its own store (a TODO in sqlalchemy_store.py), and would
+    Its SQL registry looks the id up there, not in its own store, and would
     make an empty `mlflow.db` in the working folder to look in.
     """
     from mlflow import set_tracking_uri

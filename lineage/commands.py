@@ -17,8 +17,8 @@ from rich.table import Table
 
 from infra.cli import Json, Lake, existing
 from infra.settings import Settings
+from lineage import bans, models, queries, runs, tables, verdicts
 from lineage import fsck as checks
-from lineage import models, queries, runs, tables, verdicts
 from lineage.consumption import CheckpointError
 from lineage.schemas import BOOKS, ROW_TABLES, TABLES
 from lineage.tables import TableError
@@ -71,6 +71,7 @@ def status(lake: Lake = None, as_json: Json = False) -> int:
     _print("tables", found["tables"])
     _print("batches", found["batches"])
     _print("models", found["models"])
+    _print("recalls", found["recalls"])
     _print("last runs", found["runs"][-15:])
     return 0
 
@@ -111,12 +112,21 @@ def query(
     return 0
 
 
-def fsck(lake: Lake = None, as_json: Json = False) -> int:
+def fsck(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="First set aliases in MLflow back to where the lake's log says.")
+    ] = False,
+    lake: Lake = None,
+    as_json: Json = False,
+) -> int:
     """Check every invariant of the lake; exit 1 if one is broken.
 
     Example: stemma fsck
     """
-    done = checks.fsck(existing(lake))
+    settings = existing(lake)
+    for sentence in checks.repair(settings) if repair else ():
+        print(f"repaired: {sentence}", file=sys.stderr)
+    done = checks.fsck(settings)
     if as_json:
         print(json.dumps([vars(check) for check in done]))
     else:
@@ -136,6 +146,9 @@ def _checkpoint(found: queries.Lineage, version: models.ModelVersion | None, by:
     print(f"base {checkpoint.base_model} ({checkpoint.base_digest[:23]})")
     slices = ", ".join(f"{name} {count}" for name, count in found.slices.items())
     print(f"{found.rows.num_rows} rows, {checkpoint.step} steps; {slices}")
+    recalled = [recall for recall in found.rows["recalled"].to_pylist() if recall]
+    if recalled:
+        print(f"{len(recalled)} of its rows were called back by {', '.join(sorted(set(recalled)))}")
     shown = found.grouped(by).to_pylist()
     _print("", [{name: _short(name, value) for name, value in row.items()} for row in shown[:SHOWN]])
     row_id = found.rows["row_id"][0].as_py().hex()
@@ -222,7 +235,23 @@ def _status(settings: Settings) -> dict[str, list[dict[str, Any]]]:
         }
         for version in models.versions(settings)
     ]
-    return {"tables": held, "batches": batches, "models": registered, "runs": runs.latest(settings)}
+    called_back = [
+        {
+            "recall": each.id,
+            "what": str(each.selector),
+            "reason": each.reason,
+            "by": each.actor,
+            "at": each.at,
+        }
+        for each in bans.recalls(settings)
+    ]
+    return {
+        "tables": held,
+        "batches": batches,
+        "models": registered,
+        "recalls": called_back,
+        "runs": runs.latest(settings),
+    }
 
 
 def _columns(by: str) -> list[str]:

@@ -149,6 +149,12 @@ def find_checkpoint(settings: Settings, prefix: str) -> Checkpoint:
     return max(found, key=lambda checkpoint: checkpoint.step)
 
 
+def bitmaps(settings: Settings) -> dict[tuple[str, int], BitMap64]:
+    """(run id, step) -> the numbers of the rows that a checkpoint ate."""
+    rows = tables.read(settings, CHECKPOINT, columns=["run_id", "step", "row_bitmap"]).to_pylist()
+    return {(row["run_id"], row["step"]): BitMap64.deserialize(row["row_bitmap"]) for row in rows}
+
+
 def eaten_by(settings: Settings, checkpoint: Checkpoint) -> pa.Table:
     """The rows of `consumption` that the checkpoint contains, in the order they were eaten."""
     mine = (pads.field("run_id") == checkpoint.run_id) & (pads.field("step") < checkpoint.step)

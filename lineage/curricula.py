@@ -24,6 +24,7 @@ from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import tables, verdicts
 from lineage.merkle import merkle_root
+from lineage.rows import rows_digest
 from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import CURRICULUM, EXAMPLE, EXCLUSION
 from lineage.tables import TableError, TableVersion
@@ -109,7 +110,7 @@ def build(runtime: Runtime, recipe: DataRecipe, *, parent: Run | None = None) ->
     """
     settings = runtime.settings
     examples = _candidates(settings, recipe)
-    inputs = sorted({f"examples:{batch}" for batch in examples["run_id"].to_pylist()})
+    inputs = [f"examples:{rows_digest(examples['row_id'].to_pylist())}"]
 
     def work(run: Run) -> Outcome:
         chosen, excluded = select(examples, recipe, replayed=_replayed(settings, recipe))

@@ -3,12 +3,13 @@
 Each check is a function from the lake to the sentences it found wrong.
 
 balance        rows in (+ created) = rows out + merged + rejected + quarantined, for every finished run
-closure        every parent, consumed row and curriculum member is a stored row
+closure        every parent, consumed row and curriculum member is a row that is stored, or was recalled
 exactly_once   no row id, row number or source span is stored twice
 admitted       no curriculum or checkpoint was built from a batch without a passing verdict
 ledger         what a checkpoint ate is what was planned, each slot once
 roots          every curriculum, plan and consumption digest, and every adapter, recomputes
-aliases        every alias names a registered version whose checkpoint is there
+aliases        every alias names a registered version whose checkpoint is there, here and in MLflow
+recalls        nothing that was recalled is stored, nor derived from, and no alias stands on what ate it
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ import pyarrow.dataset as pads
 
 from infra.models import adapter_digest
 from infra.settings import Settings
-from lineage import models, tables, verdicts
+from lineage import bans, models, registry, tables, verdicts
 from lineage.consumption import checkpoints, consumption_root, eaten_by, plan_digest
 from lineage.curricula import curriculum_root
+from lineage.impact import impact
+from lineage.recall import recalled_versions
 from lineage.schemas import CURRICULUM, EXAMPLE, PLAN, QUARANTINE, REJECTED, ROW_TABLES, RUN, TableSpec
 
 
@@ -85,7 +88,7 @@ def closure(settings: Settings) -> Findings:
     stored: dict[bytes, int] = {}
     named: list[tuple[str, bytes]] = []
     for spec in ROW_TABLES:
-        rows = tables.read(settings, spec, columns=["row_id", "row_no", "parents"])
+        rows = tables.read_ever(settings, spec, columns=["row_id", "row_no", "parents"])
         stored.update(zip(rows["row_id"].to_pylist(), rows["row_no"].to_pylist(), strict=True))
         named += [
             (f"a row of {spec.name}", parent) for parent in pc.list_flatten(rows["parents"]).to_pylist()
@@ -184,7 +187,7 @@ def roots(settings: Settings) -> Findings:
         if curriculum_root(rows) != root:
             found.append(f"curriculum {root[:12]} no longer hashes to its root")
     made = checkpoints(settings)
-    examples = tables.read(settings, EXAMPLE, columns=["row_id", "row_no"])
+    examples = tables.read_ever(settings, EXAMPLE, columns=["row_id", "row_no"])
     ids = dict(zip(examples["row_no"].to_pylist(), examples["row_id"].to_pylist(), strict=True))
     for checkpoint in made:
         plan = tables.read(settings, PLAN, where=pads.field("run_id") == checkpoint.run_id)
@@ -203,7 +206,7 @@ def roots(settings: Settings) -> Findings:
 
 
 def aliases(settings: Settings) -> Findings:
-    """Every alias resolves down to a checkpoint."""
+    """Every alias resolves down to a checkpoint, and stands in MLflow where we set it."""
     found: list[str] = []
     standing = [f"{name}@{alias}" for name, moved in models.aliases(settings).items() for alias in moved]
     for reference in standing:
@@ -211,7 +214,53 @@ def aliases(settings: Settings) -> Findings:
             models.resolve(settings, reference)
         except models.ModelError as error:
             found.append(f"{reference}: {error}")
+    for name in models.aliases(settings):
+        registry.mirror(lambda name=name: found.extend(models.moved_by_hand(settings, name)))
     return len(standing), found
+
+
+def recalls(settings: Settings) -> Findings:
+    """What was called back is out of reach, and every recall was carried out to its end."""
+    found: list[str] = []
+    gone = bans.banned(settings)
+    refused = bans.standing(settings)
+    for spec in ROW_TABLES:
+        rows = tables.read(settings, spec)
+        numbers = rows["row_no"].to_pylist()
+        for position, recall in refused.refused(rows, spec).items():
+            found.append(
+                f"{spec.name}: row {numbers[position]} is banned by recall {recall} and stored again"
+                if numbers[position] not in gone
+                else f"{spec.name}: row {numbers[position]} is banned by recall {recall} and still stored; "
+                "finish the recall: give its command again"
+            )
+    for name, standing in models.aliases(settings).items():
+        reached = recalled_versions(settings, name)
+        found += [
+            f"alias '{alias}' of '{name}' stands on version {version}, which ate rows that were recalled"
+            for alias, version in standing.items()
+            if version in reached
+        ]
+    for recall in bans.recalls(settings):
+        fallen = impact(settings, recall.selector).rows["row_no"].to_pylist()
+        missed = [row_no for row_no in fallen if row_no not in gone]
+        if missed:
+            found.append(f"recall {recall.id} reaches {len(missed)} rows that are not banned; give it again")
+    return len(gone), found
+
+
+def repair(settings: Settings) -> list[str]:
+    """Mend what can be mended without a choice; a sentence per repair.
+
+    Aliases that were moved by hand in MLflow are set back to where the lake's log says they stand.
+    """
+    done: list[str] = []
+    for name in models.aliases(settings):
+        moved: list[str] = models.moved_by_hand(settings, name)
+        if moved:
+            models.set_back(settings, name)
+            done.append(f"aliases of '{name}' in MLflow stand again where the lake's log says")
+    return done
 
 
 CHECKS: dict[str, Callable[[Settings], Findings]] = {
@@ -222,6 +271,7 @@ CHECKS: dict[str, Callable[[Settings], Findings]] = {
     "ledger": ledger,
     "roots": roots,
     "aliases": aliases,
+    "recalls": recalls,
 }
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from infra.runtime import Runtime
 from infra.settings import Settings
-from lineage import tables
+from lineage import registry, tables
 from lineage.consumption import Checkpoint, CheckpointError, checkpoints, find_checkpoint
 from lineage.runs import Run, agent
 from lineage.schemas import EVENT, MODEL
@@ -123,6 +123,71 @@ def aliases(settings: Settings) -> dict[str, dict[str, int]]:
     for event in events(settings):
         found.setdefault(event.name, {})[event.alias] = event.to_version
     return {name: {alias: v for alias, v in moved.items() if v} for name, moved in found.items()}
+
+
+def reigns(settings: Settings, name: str) -> list[int]:
+    """Versions that were promoted to champion and would follow one another down, the present one last.
+
+    A promotion puts a version on top; a rollback or a recall takes off what stood above the one it went to.
+    """
+    stack: list[int] = []
+    for event in events(settings, name):
+        if event.alias != "champion":
+            continue
+        if event.kind == "promotion":
+            stack.append(event.to_version)
+        else:
+            while stack and stack[-1] != event.to_version:
+                stack.pop()
+    return stack
+
+
+def mirror_aliases(settings: Settings, name: str) -> None:
+    """Show in MLflow where the log left each alias of a model. What shows it already is left alone."""
+    indexed = registry.indexed_aliases(settings, name)
+    for alias, event in _last_moves(settings, name).items():
+        if alias not in indexed or indexed[alias].mark != _mark(event):
+            registry.set_alias(settings, name=name, alias=alias, version=event.to_version, mark=_mark(event))
+
+
+def moved_by_hand(settings: Settings, name: str) -> list[str]:
+    """A sentence for each alias that somebody moved in MLflow after we had set it there.
+
+    Raises RegistryError when MLflow cannot be asked.
+    """
+    indexed = registry.indexed_aliases(settings, name)
+    found: list[str] = []
+    for alias, event in _last_moves(settings, name).items():
+        there = indexed.get(alias)
+        if there is not None and there.mark == _mark(event) and there.version != event.to_version:
+            was, now = (f"version {n}" if n else "nothing" for n in (event.to_version, there.version))
+            found.append(
+                f"alias '{alias}' of '{name}' was moved by hand in MLflow: there it stands on {now}, "
+                f"by the lake's log on {was}; set it back with: stemma fsck --repair"
+            )
+    return found
+
+
+def require_untouched(settings: Settings, name: str) -> None:
+    """Raise ModelError where somebody moved an alias in MLflow. A server that is away says nothing."""
+    sentences: list[str] = []
+    registry.mirror(lambda: sentences.extend(moved_by_hand(settings, name)))
+    if sentences:
+        raise ModelError("; ".join(sentences))
+
+
+def set_back(settings: Settings, name: str) -> None:
+    """Put the aliases of a model in MLflow where the lake's log says they stand."""
+    for alias, event in _last_moves(settings, name).items():
+        registry.set_alias(settings, name=name, alias=alias, version=event.to_version, mark=_mark(event))
+
+
+def _last_moves(settings: Settings, name: str) -> dict[str, Event]:
+    return {event.alias: event for event in events(settings, name)}
+
+
+def _mark(event: Event) -> str:
+    return f"{event.to_version} at {event.at.isoformat()}"
 
 
 def events(settings: Settings, name: str | None = None) -> list[Event]:

@@ -14,13 +14,14 @@ import pyarrow.dataset as pads
 from infra.settings import Settings
 from infra.storage import StorageError, first_record, read_span
 from lineage import tables
+from lineage.bans import banned
 from lineage.consumption import Checkpoint, eaten_by
 from lineage.curricula import load
 from lineage.models import ModelVersion, aliases
 from lineage.registry import Pedigree
 from lineage.report import reports_of
 from lineage.rows import source_row_id
-from lineage.schemas import PROVENANCE, REJECTED, ROW_TABLES, TableSpec
+from lineage.schemas import EXAMPLE, PROVENANCE, REJECTED, ROW_TABLES, TableSpec
 from lineage.tables import TableError
 
 _MOST_ROWS_PER_RECORD = 256  # ordinals tried; a record that gives more rows has not been seen
@@ -37,9 +38,8 @@ class Lineage:
 
     checkpoint: Checkpoint
     rows: pa.Table
-    """Provenance columns, and slice, answer, text, first_step, last_step, times, loss_tokens.
-
-    Sorted by first_step.
+    """Provenance columns, and slice, answer, text, first_step, last_step, times, loss_tokens, and recalled:
+    the recall that took the row back, or empty. Sorted by first_step.
     """
 
     sources: Mapping[bytes, tuple[dict[str, Any], ...]]
@@ -73,7 +73,7 @@ def lineage(settings: Settings, checkpoint: Checkpoint) -> Lineage:
     per_row = per_row.rename_columns(["row_no", "first_step", "last_step", "times", "loss_tokens"])
     wanted = [column.name for column in PROVENANCE] + ["answer", "text", "kind"]
     where = pads.field("row_no").isin(per_row["row_no"].combine_chunks())
-    stored = tables.read(settings, tables.resolve(settings, "examples"), columns=wanted, where=where)
+    stored = tables.read_ever(settings, EXAMPLE, columns=wanted, where=where)
     if stored.num_rows != per_row.num_rows:
         raise LineageError(
             f"checkpoint {checkpoint.name} ate {per_row.num_rows} rows, "
@@ -81,6 +81,9 @@ def lineage(settings: Settings, checkpoint: Checkpoint) -> Lineage:
         )
     members = load(settings, checkpoint.curriculum).members.select(["row_no", "slice"])
     rows = _beside(_beside(stored, per_row), members)
+    gone = banned(settings)
+    recalled = [gone.get(row_no, "") for row_no in rows["row_no"].to_pylist()]
+    rows = rows.append_column("recalled", pa.array(recalled, pa.string()))
     rows = rows.sort_by([("first_step", "ascending"), ("row_no", "ascending")])
     return Lineage(checkpoint, rows, _sources(settings, rows))
 
@@ -134,7 +137,7 @@ def find_row(settings: Settings, prefix: str) -> tuple[TableSpec, dict[str, Any]
         raise LineageError(f"'{prefix}' is no row id; expected at least 4 hex digits")
     found: list[tuple[TableSpec, bytes]] = []
     for spec in ROW_TABLES:
-        ids = tables.read(settings, spec, columns=["row_id"])["row_id"].to_pylist()
+        ids = tables.read_ever(settings, spec, columns=["row_id"])["row_id"].to_pylist()
         found += [(spec, row_id) for row_id in ids if row_id.hex().startswith(prefix)]
     if not found:
         raise LineageError(f"no row's id starts with '{prefix}'")
@@ -142,7 +145,7 @@ def find_row(settings: Settings, prefix: str) -> tuple[TableSpec, dict[str, Any]
         candidates = ", ".join(f"{row_id.hex()} ({spec.name})" for spec, row_id in found[:8])
         raise LineageError(f"'{prefix}' could be any of: {candidates}")
     spec, row_id = found[0]
-    return spec, tables.read(settings, spec, where=pads.field("row_id") == row_id).to_pylist()[0]
+    return spec, tables.read_ever(settings, spec, where=pads.field("row_id") == row_id).to_pylist()[0]
 
 
 def ancestors(settings: Settings, row_ids: Iterable[bytes]) -> dict[bytes, dict[str, Any]]:
@@ -154,7 +157,7 @@ def ancestors(settings: Settings, row_ids: Iterable[bytes]) -> dict[bytes, dict[
         some = pa.array(sorted(wanted), pa.binary())
         level: list[dict[str, Any]] = []
         for spec in ROW_TABLES:
-            rows = tables.read(settings, spec, columns=columns, where=pads.field("row_id").isin(some))
+            rows = tables.read_ever(settings, spec, columns=columns, where=pads.field("row_id").isin(some))
             level += [row | {"table": spec.name} for row in rows.to_pylist()]
         found.update({row["row_id"]: row for row in level})
         missing = wanted - found.keys()
@@ -173,7 +176,7 @@ def descendants(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
     while wanted:
         level: dict[bytes, dict[str, Any]] = {}
         for spec in ROW_TABLES:
-            rows = tables.read(settings, spec, columns=["row_id", "row_no", "parents", "step"])
+            rows = tables.read_ever(settings, spec, columns=["row_id", "row_no", "parents", "step"])
             for row in rows.to_pylist():
                 if wanted & set(row.pop("parents")):
                     level[row["row_id"]] = row | {"table": spec.name}

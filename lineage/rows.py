@@ -127,6 +127,11 @@ def derived_row_id(
     return _digest(b"derived", fingerprints, b"".join(sorted(parents)), payload, _int(ordinal))
 
 
+def rows_digest(row_ids: Iterable[bytes]) -> str:
+    """SHA-256 over row ids in any order: how a job that reads these rows names its input."""
+    return hashlib.sha256(b"".join(sorted(row_ids))).hexdigest()
+
+
 def canonical_payload(row: Mapping[str, Any], schema: pa.Schema) -> bytes:
     """What a row says, as bytes that do not depend on column order.
 

@@ -102,16 +102,48 @@ def carry_out(
     return Outcome(outcome.outputs, outcome.counts, outcome.facets, run.id)
 
 
+def in_progress(settings: Settings) -> list[dict[str, Any]]:
+    """The runs that other processes of this machine are at right now: their START events, oldest first."""
+    return _going_on(tables.read(settings, RUN).sort_by("at").to_pylist())
+
+
+def unfinished(settings: Settings, job: str) -> list[dict[str, Any]]:
+    """The START events of a job's runs that no later attempt ended, oldest first."""
+    history = tables.read(settings, RUN, where=pads.field("job") == job).sort_by("at").to_pylist()
+    ended = {e["run_id"].rpartition("-")[0] for e in history if e["status"] in ("COMPLETE", "FAIL")}
+    return [e for e in history if e["status"] == "START" and e["run_id"].rpartition("-")[0] not in ended]
+
+
+def require_idle(settings: Settings, *, to: str) -> None:
+    """Raise RunError while another process works on the lake; `to` says what has to wait for it."""
+    for event in in_progress(settings):
+        raise RunError(
+            f"run {event['run_id']} ({event['job']}) is in progress in process {_process(event)}; "
+            f"wait for it or stop it, to {to}"
+        )
+
+
 def _refuse_if_in_progress(earlier: Sequence[Mapping[str, Any]]) -> None:
     """Raise RunError when another process of this machine is at the same work right now."""
-    ended = {event["attempt"] for event in earlier if event["status"] != "START"}
-    for event in earlier:
+    for event in _going_on(earlier):
+        raise RunError(
+            f"run {event['run_id']} is in progress in process {_process(event)}; wait for it or stop it"
+        )
+
+
+def _going_on(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    ended = {event["run_id"] for event in history if event["status"] != "START"}
+    found: list[dict[str, Any]] = []
+    for event in history:
         who = json.loads(event["agent"])
         elsewhere = who["host"] != socket.gethostname() or who["process"] == os.getpid()
-        if event["attempt"] not in ended and not elsewhere and Path(f"/proc/{who['process']}").exists():
-            raise RunError(
-                f"run {event['run_id']} is in progress in process {who['process']}; wait for it or stop it"
-            )
+        if event["run_id"] not in ended and not elsewhere and Path(f"/proc/{who['process']}").exists():
+            found.append(dict(event))
+    return found
+
+
+def _process(event: Mapping[str, Any]) -> int:
+    return json.loads(event["agent"])["process"]
 
 
 def identity(job: str, config: Mapping[str, Any], inputs: Sequence[str]) -> str:

@@ -393,6 +393,45 @@ EVENT = TableSpec(
     ),
 )
 
+RECALL = TableSpec(
+    "recalls",
+    "What was called back, and why: a standing ban on whatever the selector names.",
+    writer="lineage.recall",
+    keys=("recall",),
+    own=(
+        Column("recall", pa.string(), "digest of the selector: 12 hex digits"),
+        Column("selector", pa.string(), "what was named: prompt, scorer, rows, ...; JSON"),
+        Column("reason", pa.string(), "why"),
+        Column("orders", pa.string(), "models that lose their champion: name, version, training run; JSON"),
+        Column("actor", pa.string(), "who"),
+        Column("run_id", pa.string(), "the run that ordered it"),
+        Column("at", TIMESTAMP, "when"),
+    ),
+)
+
+BAN = TableSpec(
+    "bans",
+    "The rows that a recall reached. None of them may stand in a later version of its table.",
+    writer="lineage.recall",
+    keys=("recall", "row_id"),
+    own=(
+        Column("recall", pa.string(), "which recall"),
+        Column("table", pa.string(), "the table that held the row"),
+        Column("row_id", pa.binary(), "the row"),
+        Column("row_no", pa.int64(), "and its number"),
+        Column(
+            "payload_digest",
+            pa.binary(),
+            "digest of what the row says, for rows that no other banned row explains: a copy is refused, "
+            "too; else empty",
+            nullable=True,
+        ),
+        Column("source_revision", pa.string(), "for source rows: the content it was read from"),
+        Column("source_span", pa.string(), "and where in it; another reader may not bring it back"),
+        Column("run_id", pa.string(), "the run that banned it"),
+    ),
+)
+
 PREDICTION = TableSpec(
     "predictions",
     "What a model said on an evaluation row: every reported number can be computed from here again.",
@@ -462,6 +501,8 @@ BOOKS = (
     CHECKPOINT,
     MODEL,
     EVENT,
+    RECALL,
+    BAN,
     PREDICTION,
     REPORT,
     TRIAL,

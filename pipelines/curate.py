@@ -17,6 +17,7 @@ from expectations.inputs import inputs as asked
 from infra.models import resolve
 from infra.runtime import Runtime
 from lineage import tables, verdicts
+from lineage.rows import rows_digest
 from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import EXAMPLE, TRACE
 from pipelines.runner import derive
@@ -81,7 +82,7 @@ def curate(runtime: Runtime, config: CurateConfig, *, parent: Run | None = None)
             f"no admitted traces match sources {list(config.sources)}; "
             "ingest and gate them first: stemma status"
         )
-    inputs = sorted({f"traces:{batch}" for batch in traces["run_id"].to_pylist()})
+    inputs = [f"traces:{rows_digest(traces['row_id'].to_pylist())}"]
     elsewhere = _elsewhere(runtime, traces, config)
     steps = steps_of(config, elsewhere=elsewhere)
     # What collides bears identity, not all that the other splits hold: that may grow without changing this.

@@ -20,10 +20,11 @@ import pyarrow.compute as pc
 from infra.runtime import Runtime
 from infra.settings import Settings
 from infra.storage import Block, SourceFile, records
-from lineage import tables
+from lineage import bans, tables
+from lineage.bans import Bans
 from lineage.rows import Derivation, Fingerprint, Rejection, RowError
 from lineage.runs import Run, code_revision
-from lineage.schemas import QUARANTINE, REJECTED, TableSpec
+from lineage.schemas import NOT_APPLICABLE, QUARANTINE, REJECTED, TableSpec
 from lineage.stamp import Source, SourceRecord, Stamp, stamp_derived, stamp_source
 from lineage.tables import TableVersion, WrittenFile
 from pipelines.readers import Reader, Unreadable
@@ -62,11 +63,12 @@ def read_sources(
     into = sources[0][1].writes
     stamp = Stamp(run.id, code_revision(), runtime.now())
     tasks = _tasks(settings, sources, run)
-    stored = _stored_ids(settings, into)
+    stored, banned = _stored_ids(settings, into), bans.standing(settings)
     ray = runtime.ray()
 
     def on_worker(row: dict[str, Any]) -> dict[str, bytes]:
-        result = _read_block(tasks[row["id"]], settings=settings, into=into, stamp=stamp, stored=stored)
+        task = tasks[row["id"]]
+        result = _read_block(task, settings=settings, into=into, stamp=stamp, stored=stored, banned=banned)
         return {"result": pickle.dumps(result)}
 
     done: list[dict[str, Any]] = []
@@ -77,10 +79,13 @@ def read_sources(
         stored |= {row_id for result in results for row_id in result["ids"]}
         done += results
     quarantine = pa.concat_tables([result["quarantine"] for result in done])
+    rejected = pa.concat_tables([result["rejected"] for result in done])
     files: list[WrittenFile] = [result["file"] for result in done if result["file"] is not None]
     counts = {name: sum(result["counts"][name] for result in done) for name in done[0]["counts"]}
     check_balance(counts)
     tables.replace(settings, quarantine, into=QUARANTINE, run_id=run.id)
+    tables.replace(settings, rejected, into=REJECTED, run_id=run.id)
+    _require_same_bans(settings, banned)
     if files:
         tables.commit(settings, files, into=into, run_id=run.id, keys=keys, facts={"counts": counts})
     log.info("ingest %s: %s", run.id, _counted(counts))
@@ -117,7 +122,13 @@ def _tasks(settings: Settings, sources: Sequence[tuple[SourceFile, Reader]], run
 
 
 def _read_block(
-    task: _Task, *, settings: Settings, into: TableSpec, stamp: Stamp, stored: frozenset[bytes]
+    task: _Task,
+    *,
+    settings: Settings,
+    into: TableSpec,
+    stamp: Stamp,
+    stored: frozenset[bytes],
+    banned: Bans,
 ) -> dict[str, Any]:
     """Parse one block and write its rows; runs on a worker, and on a three-line file without Ray.
 
@@ -146,15 +157,17 @@ def _read_block(
                 lost = _quarantined(task, item.position, item.record, "not_storable", repr(error), stamp)
                 quarantine.append(lost)
         stamped = pa.concat_tables([into.schema.empty_table(), *singles])
+    spans = len(set(stamped["source_span"].to_pylist()))  # a record is one span, however many rows it gave
+    read_rows = stamped.num_rows
+    stamped, refused = _without_banned(stamped, into, banned)
     fresh = _without_ids(stamped, stored)
     file = tables.write_file(settings, fresh, into=into, name=task.name) if fresh.num_rows else None
-    kept = len(set(stamped["source_span"].to_pylist()))  # a record is one span, however many rows it gave
     counts = {
-        "in": kept + len(quarantine),
-        "created": stamped.num_rows - kept,
+        "in": spans + len(quarantine),
+        "created": read_rows - spans,
         "out": stamped.num_rows,
         "merged": 0,
-        "rejected": 0,
+        "rejected": read_rows - stamped.num_rows,
         "quarantined": len(quarantine),
         "known": stamped.num_rows - fresh.num_rows,
     }
@@ -163,6 +176,7 @@ def _read_block(
         "ids": fresh["row_id"].to_pylist(),
         "known_ids": [row_id for row_id in stamped["row_id"].to_pylist() if row_id in stored],
         "quarantine": pa.Table.from_pylist(quarantine, schema=QUARANTINE.schema),
+        "rejected": _recalled(refused, task.reader.fingerprint, stamp.run_id),
         "counts": counts,
     }
 
@@ -227,7 +241,11 @@ def derive(
     blocks = _run_steps(runtime, rows, steps, stamp)
     finished = pa.concat_tables(blocks)
     made = _live(finished).select(into.schema.names).cast(into.schema)
-    rejected = _rejections(finished, run)
+    banned = bans.standing(settings)
+    made, refused = _without_banned(made, into, banned)
+    rejected = pa.concat_tables(
+        [_rejections(finished, run), _recalled(refused, steps[-1].fingerprint, run.id)]
+    )
     fresh = _without_ids(made, _stored_ids(settings, into))
     counts = _count(rows, made, fresh, rejected)
     check_balance(counts)
@@ -235,6 +253,7 @@ def derive(
     fresh = _with(fresh, "row_no", pa.array(range(first, first + fresh.num_rows), pa.int64()))
     files = [tables.write_file(settings, fresh, into=into, name=f"{run.id}-00000")] if fresh.num_rows else []
     tables.replace(settings, rejected, into=REJECTED, run_id=run.id)
+    _require_same_bans(settings, banned)
     versions = holders(settings, into, frozenset(made["row_id"].to_pylist()))
     if files:
         facts = {"counts": counts}
@@ -397,6 +416,46 @@ def holders(settings: Settings, spec: TableSpec, row_ids: frozenset[bytes]) -> l
         run for row_id, run in zip(*(c.to_pylist() for c in stored.columns), strict=True) if row_id in row_ids
     }
     return sorted(version for run, version in tables.batches(settings, spec).items() if run in runs)
+
+
+def _without_banned(
+    rows: pa.Table, spec: TableSpec, banned: Bans
+) -> tuple[pa.Table, list[tuple[dict[str, Any], str]]]:
+    """The rows that may be stored; and what may not, each with the recall that refuses it."""
+    refused = banned.refused(rows, spec)
+    if not refused:
+        return rows, []
+    named = rows.select(["row_id", "row_no", "parents", "parent_nos"])
+    lost = named.take(pa.array(list(refused), pa.int64())).to_pylist()
+    kept = [position not in refused for position in range(rows.num_rows)]
+    return rows.filter(pa.array(kept, pa.bool_())), list(zip(lost, refused.values(), strict=True))
+
+
+def _recalled(refused: Sequence[tuple[Mapping[str, Any], str]], maker: Fingerprint, run_id: str) -> pa.Table:
+    """Rows of `rejected`: a source row under its own id, a derived one under those of its parents."""
+    found: dict[bytes, dict[str, Any]] = {}
+    for row, recall in refused:
+        behind = list(zip(row["parents"], row["parent_nos"], strict=True)) or [(row["row_id"], -1)]
+        for row_id, row_no in behind:
+            found[row_id] = {
+                "row_id": row_id,
+                "row_no": row_no,
+                "step": maker.name,
+                "step_revision": str(maker.revision),
+                "reason": f"recalled:{recall}",
+                "scorer": NOT_APPLICABLE,
+                "scorer_revision": NOT_APPLICABLE,
+                "score": None,
+                "threshold": None,
+                "run_id": run_id,
+            }
+    return pa.Table.from_pylist(list(found.values()), schema=REJECTED.schema)
+
+
+def _require_same_bans(settings: Settings, banned: Bans) -> None:
+    """Raise RunnerError where a recall came while the job ran: its rows may be among these."""
+    if bans.standing(settings) != banned:
+        raise RunnerError("a recall came while the job ran, so nothing was committed; run it again")
 
 
 def _without_ids(rows: pa.Table, stored: frozenset[bytes]) -> pa.Table:

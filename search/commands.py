@@ -1,4 +1,4 @@
-"""The verb of this folder: `stemma search`."""
+"""The verbs of this folder: `stemma search`, and `stemma recall`, which may train again."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra.cli import Json, Lake, Set, open_runtime
+from infra.cli import Json, Lake, Set, existing, open_runtime
 from infra.config import read_config
+from lineage.bans import recalls
+from lineage.commands_recall import Generator, Prompt, Rows, Scorer, SourceRevision, Where, told
+from lineage.impact import impact
+from lineage.recall import recall as call_back
 from lineage.recipe import Recipe
+from lineage.runs import Outcome
+from lineage.selectors import Selector
 from search.edits import Categorical, Dimension, Integer, LogUniform, Uniform
 from search.explore import SearchConfig, explore
+from search.retrain import retrain as train_again
 from search.space import SearchError
 from search.trial import try_recipe
 from training.finetune import FinetuneConfig
@@ -90,3 +97,72 @@ def search(
     print(found.facets["sampling"])
     print(f"next: stemma promote {found.facets['best']['run_id']} --name MODEL")
     return 0
+
+
+def recall(
+    prompt: Prompt = None,
+    source_revision: SourceRevision = None,
+    scorer: Scorer = None,
+    generator: Generator = None,
+    row: Rows = None,
+    where: Where = None,
+    reason: Annotated[str, typer.Option(help="Why; it stands in the record.")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what it reaches and change nothing.")
+    ] = False,
+    retrain: Annotated[
+        bool,
+        typer.Option("--retrain", help="Then train the fallen champion's recipe again, without the rows."),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Also where it reaches every row, or no champion.")
+    ] = False,
+    lake: Lake = None,
+    as_json: Json = False,
+) -> int:
+    """Ban what a selector reaches, quarantine it, and move aliases to the last clean model; options combine.
+
+    A recall that was cut off is finished by the same command. Exit 1: a model is left without a champion, or
+    its successor was refused.
+
+    Example: stemma recall --prompt router@2 --reason "its list of intents was wrong" --retrain
+    """
+    selector = Selector(prompt, scorer, generator, source_revision, tuple(row or ()), where)
+    radius = impact(existing(lake), selector)
+    if not as_json:
+        print("\n".join(told(radius)))
+    if dry_run:
+        print(json.dumps(radius.as_json()) if as_json else "nothing was changed (--dry-run)")
+        return 0
+    with open_runtime(lake) as runtime:
+        outcome = call_back(runtime, selector, reason=reason, anyway=yes)
+        again = None
+        if retrain:
+            ordered = next(each for each in recalls(runtime.settings) if each.id == outcome.facets["recall"])
+            again = train_again(runtime, ordered)
+    made = again.facets["models"] if again else []
+    if as_json:
+        found = {"run_id": outcome.run_id, "counts": dict(outcome.counts), **outcome.facets}
+        print(json.dumps(found | {"impact": radius.as_json(), "retrained": made}))
+    else:
+        _tell(outcome, made, retrain)
+    left = {name for name, _, to in outcome.facets["moved"] if name.endswith("@champion") and not to}
+    replaced = {f"{each['name']}@champion" for each in made if each["promoted"]}
+    return 1 if left - replaced or any(not each["promoted"] for each in made) else 0
+
+
+def _tell(outcome: Outcome, made: list[dict[str, Any]], retrained: bool) -> None:
+    facets = outcome.facets
+    done = "was carried out before; nothing was changed" if outcome.again else "stands"
+    print(
+        f"recall {facets['recall']} {done}: {outcome.counts['rows']} rows are banned and out of their tables"
+    )
+    for alias, was, to in facets["moved"]:
+        print(f"  {alias}: version {was} -> {to or 'removed, for no clean version was left'}")
+    for each in made:
+        for check in each["checks"]:
+            print(f"  {'pass' if check['passed'] else 'FAIL'}  {check['text']}")
+        state = "is champion" if each["promoted"] else "was refused"
+        print(f"{each['name']}@{each['version']}, trained again on {each['rows']} rows, {state}")
+    if facets["orders"] and not retrained:
+        print("train again without the rows: the same command with --retrain")

@@ -21,6 +21,7 @@ from infra.runtime import Runtime, give_back_memory
 from lineage import curricula, models, registry, report, tables, verdicts
 from lineage.consumption import Checkpoint
 from lineage.report import Report
+from lineage.rows import rows_digest
 from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import EXAMPLE, MIXED, PREDICTION
 from training.metrics import ece, macro_f1
@@ -39,7 +40,7 @@ def evaluate(
     """
     settings = runtime.settings
     checkpoint, _ = models.resolve(settings, reference)
-    columns = ["row_no", "row_id", "text", "answer", "condition", "source_revision", "run_id"]
+    columns = ["row_no", "row_id", "text", "answer", "condition", "source_revision"]
     rows = verdicts.read_admitted(settings, EXAMPLE, columns=columns, where=pads.field("split") == split)
     rows = rows.sort_by("row_id")
     if not rows.num_rows:
@@ -53,7 +54,7 @@ def evaluate(
             f"{reference} was trained on; what is trained on is never what is scored"
         )
     config = {"split": split, "seed": seed, "adapter": checkpoint.adapter_digest}
-    inputs = [f"checkpoint:{checkpoint.name}", *sorted({f"examples:{b}" for b in rows["run_id"].to_pylist()})]
+    inputs = [f"checkpoint:{checkpoint.name}", f"examples:{rows_digest(rows['row_id'].to_pylist())}"]
 
     def work(run: Run) -> Outcome:
         return _score(runtime, checkpoint, rows, split, seed, run)
@@ -78,7 +79,7 @@ def overlap(runtime: Runtime, checkpoint: Checkpoint, rows: pa.Table) -> int:
     settings = runtime.settings
     members = curricula.load(settings, checkpoint.curriculum).members
     mine = pads.field("row_no").isin(members["row_no"].combine_chunks())
-    trained = tables.read(settings, EXAMPLE, columns=["source_revision"], where=mine)
+    trained = tables.read_ever(settings, EXAMPLE, columns=["source_revision"], where=mine)
     learnt = {normalised(text) for text in members["text"].to_pylist()}
     sources = set(trained["source_revision"].to_pylist()) - {MIXED}
     scored = zip(rows["text"].to_pylist(), rows["source_revision"].to_pylist(), strict=True)

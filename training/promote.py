@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.runtime import Runtime
-from lineage import curricula, models, queries, registry, report
-from lineage.consumption import Checkpoint
+from lineage import bans, curricula, models, queries, registry, report
+from lineage.consumption import Checkpoint, eaten_by
 from lineage.models import ModelVersion
 from lineage.runs import Outcome, Run, carry_out
 from training.evaluate import evaluate
@@ -44,6 +44,9 @@ def promote(
     """
     models.check_name(name)
     checkpoint, _ = models.resolve(runtime.settings, reference)
+    eaten = eaten_by(runtime.settings, checkpoint)["row_no"].unique().to_pylist()
+    bans.require_clean(runtime.settings, eaten, what=reference)
+    models.require_untouched(runtime.settings, name)
     standing = models.aliases(runtime.settings).get(name, {})
     champion = models.resolve(runtime.settings, f"{name}@champion")[0] if "champion" in standing else None
     if champion == checkpoint:
@@ -178,5 +181,4 @@ def _mirror(runtime: Runtime, version: ModelVersion, checkpoint: Checkpoint) -> 
             "pedigree.json": registry.pedigree_json(facts),
         },
     )
-    for alias, number in models.aliases(settings).get(version.name, {}).items():
-        registry.mirror(registry.set_alias, settings, name=version.name, alias=alias, version=number)
+    registry.mirror(models.mirror_aliases, settings, version.name)

@@ -12,18 +12,29 @@ import logging
 from collections.abc import Callable
 from typing import ParamSpec
 
-from lineage.registry.models import IndexedVersion, aliases, model_versions, register, set_alias
+from lineage.registry.models import (
+    IndexedAlias,
+    IndexedVersion,
+    aliases,
+    indexed_aliases,
+    model_versions,
+    register,
+    set_alias,
+    tag_version,
+)
 from lineage.registry.pedigree import Pedigree, pedigree_html, pedigree_json
 from lineage.registry.tracking import EXPERIMENT, Ending, RegistryError, close_run, log_run, open_run, prepare
 
 __all__ = [
     "EXPERIMENT",
     "Ending",
+    "IndexedAlias",
     "IndexedVersion",
     "Pedigree",
     "RegistryError",
     "aliases",
     "close_run",
+    "indexed_aliases",
     "log_run",
     "mirror",
     "model_versions",
@@ -33,6 +44,7 @@ __all__ = [
     "prepare",
     "register",
     "set_alias",
+    "tag_version",
 ]
 
 log = logging.getLogger("stemma.registry")

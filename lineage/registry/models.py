@@ -1,7 +1,7 @@
 """Registered models in MLflow: versions with adapter and pedigree, and the aliases that say which one serves.
 
     register(settings, name="intents", version=3, ...)     the version that the table `models` already has
-    set_alias(settings, name="intents", alias="champion", version=3)
+    set_alias(settings, name="intents", alias="champion", version=3, mark="3 at ...")
 
 MLflow numbers versions itself. Ours is the number that counts: where the two differ, nothing is registered.
 """
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 VERSION_TAG = (
     "stemma.version"  # name@version, on the logged model: one that was left half made is found by it
 )
+
+_ALIAS_MARK = "stemma.alias."  # on the registered model: which move of ours an alias shows
 
 
 @dataclass(frozen=True)
@@ -98,13 +100,51 @@ def register(
             raise RegistryError(_edited(name, f"it numbered this version {made.version}, expected {version}"))
 
 
-def set_alias(settings: Settings, *, name: str, alias: str, version: int | None) -> None:
-    """Point an alias at a version, or with None take it away (again, if need be)."""
+@dataclass(frozen=True)
+class IndexedAlias:
+    """An alias as MLflow has it."""
+
+    version: int
+    """0: the alias is not there."""
+
+    mark: str
+    """What we last wrote beside it; empty where we never did."""
+
+
+def set_alias(settings: Settings, *, name: str, alias: str, version: int, mark: str) -> None:
+    """Point an alias at a version, or with 0 take it away (again, if need be), and write a mark beside it.
+
+    The mark comes last: where it stands, the alias was as we wanted it, and whatever it is now is another's.
+    """
     with connected(settings) as client:
-        if version is not None:
+        if version:
             client.set_registered_model_alias(name, alias, str(version))
         elif alias in _aliases(client, name).get(name, {}):
             client.delete_registered_model_alias(name, alias)
+        client.set_registered_model_tag(name, _ALIAS_MARK + alias, mark)
+
+
+def indexed_aliases(settings: Settings, name: str) -> dict[str, IndexedAlias]:
+    """The aliases of a model that stand in MLflow or once did, by name; none for a model it does not know."""
+    with connected(settings) as client:
+        page = client.search_registered_models(_named(name))
+        if not page:
+            return {}
+        marks = {
+            key.removeprefix(_ALIAS_MARK): mark
+            for key, mark in page[0].tags.items()
+            if key.startswith(_ALIAS_MARK)
+        }
+        standing = {alias: int(version) for alias, version in page[0].aliases.items()}
+    names = sorted(marks.keys() | standing.keys())
+    return {alias: IndexedAlias(standing.get(alias, 0), marks.get(alias, "")) for alias in names}
+
+
+def tag_version(settings: Settings, *, name: str, version: int, tags: Mapping[str, str]) -> None:
+    """Write tags on a registered version."""
+    with connected(settings) as client:
+        for key, value in sorted(tags.items()):
+            client.set_model_version_tag(name, str(version), key, value)
 
 
 def aliases(settings: Settings, *, name: str | None = None) -> dict[str, dict[str, int]]:

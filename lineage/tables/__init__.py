@@ -2,18 +2,29 @@
 
     layout    where a table lies, which version of it
     files     write one Parquet file with the statistics that Delta skips by
-    commit    make files visible exactly once; withdraw a commit; replace a run's rows
+    commit    make files visible exactly once; withdraw a commit; replace a run's rows; take out
     leases    reserve row numbers
     reads     read a version, whole or only what was admitted; read-only SQL
 
 One error family: TableError; AlreadyStored and UnknownTable are its members.
 """
 
-from lineage.tables.commit import AlreadyStored, commit, is_stored, record, replace, withdraw
+from lineage.tables.commit import AlreadyStored, commit, is_stored, record, replace, take_out, withdraw
 from lineage.tables.files import WrittenFile, write_file
 from lineage.tables.layout import TableError, TableVersion, UnknownTable, current, resolve
 from lineage.tables.leases import reserve
-from lineage.tables.reads import batch_with, batches, commits, facts, read, read_batch, sql, withdrawn
+from lineage.tables.reads import (
+    batch_with,
+    batches,
+    commits,
+    facts,
+    read,
+    read_batch,
+    read_ever,
+    sql,
+    taken_out,
+    withdrawn,
+)
 
 __all__ = [
     "AlreadyStored",
@@ -30,11 +41,14 @@ __all__ = [
     "is_stored",
     "read",
     "read_batch",
+    "read_ever",
     "record",
     "replace",
     "reserve",
     "resolve",
     "sql",
+    "take_out",
+    "taken_out",
     "withdraw",
     "withdrawn",
     "write_file",

@@ -13,14 +13,16 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from infra.settings import Settings
 from lineage.schemas import TableSpec
-from lineage.tables.files import WrittenFile, check
+from lineage.tables.files import WrittenFile, check, read_file, write_file
 from lineage.tables.layout import TableError, TableVersion, create_table, location, open_table
 
 _ATTEMPTS = 50  # a commit is milliseconds; fifty lost races in a row are no race any more
@@ -88,8 +90,7 @@ def withdraw(settings: Settings, batch: TableVersion, *, run_id: str, reason: st
     for attempt in range(_ATTEMPTS):
         table = create_table(settings, spec)
         epochs = {key: _epoch(table, key) for key in keys}
-        files = files_of(settings, batch)
-        present = [path for path in active_files(table) if path in files]
+        present = _files_of_run(table, stored["stemma.run_id"])
         if not present and all(epoch % 2 == 0 for epoch in epochs.values()):
             return TableVersion(spec.name, table.version())
         now = int(time.time() * 1000)
@@ -110,6 +111,47 @@ def withdraw(settings: Settings, batch: TableVersion, *, run_id: str, reason: st
             continue
         return _written_after(settings, spec, table.version(), metadata)
     raise TableError(f"{batch} could not be withdrawn: {_ATTEMPTS} other writers came first; try again")
+
+
+def take_out(
+    settings: Settings, row_nos: pa.Int64Array, *, of: TableSpec, recall: str, run_id: str
+) -> TableVersion | None:
+    """Take rows out of a row table's newest version by one commit; earlier versions still show them.
+
+    Files that hold some of the rows are written anew without them. Returns the new version, or None where
+    none of the rows is in the newest one, so that doing it twice changes nothing.
+    """
+    for attempt in range(_ATTEMPTS):
+        table = open_table(settings, of)
+        if table is None:
+            return None
+        added: list[AddAction] = []
+        removed: list[RemoveAction] = []
+        now = int(time.time() * 1000)
+        for path in _files_with(table, row_nos):
+            rows = read_file(settings, path, of=of)
+            left = rows.filter(pc.invert(pc.is_in(rows["row_no"], row_nos)))
+            if left.num_rows == rows.num_rows:
+                continue
+            removed.append(RemoveAction(path=path, data_change=True, deletion_timestamp=now))
+            if left.num_rows:
+                name = f"{recall}-{path.removesuffix('.parquet')}"
+                added.append(_added(write_file(settings, left, into=of, name=name)))
+        if not removed:
+            return None
+        metadata = {"stemma.run_id": run_id, "stemma.recall": recall}
+        try:
+            table.create_write_transaction(
+                [*added, *removed],
+                mode="append",
+                schema=table.schema(),
+                commit_properties=CommitProperties(custom_metadata=metadata, max_commit_retries=0),
+            )
+        except CommitFailedError:
+            time.sleep(0.01 * attempt)
+            continue
+        return _written_after(settings, of, table.version(), metadata)
+    raise TableError(f"'{of.name}' could not be rewritten: {_ATTEMPTS} other writers came first; try again")
 
 
 def record(settings: Settings, rows: Sequence[Mapping[str, Any]], *, into: TableSpec) -> TableVersion:
@@ -136,18 +178,24 @@ def replace(settings: Settings, rows: pa.Table, *, into: TableSpec, run_id: str)
 
 def commit_metadata(settings: Settings, version: TableVersion) -> dict[str, Any]:
     """What the commit of exactly this version says about itself."""
-    log = _log_entry(settings, version)
+    log = log_entry(settings, version)
     return next((entry["commitInfo"] for entry in log if "commitInfo" in entry), {})
 
 
-def files_of(settings: Settings, version: TableVersion) -> frozenset[str]:
-    """The files that exactly this commit added, relative to the table."""
-    return frozenset(entry["add"]["path"] for entry in _log_entry(settings, version) if "add" in entry)
+def _files_of_run(table: DeltaTable, run_id: str) -> list[str]:
+    """The active files that hold a run's rows, whether as it wrote them or without what was recalled."""
+    actions = pa.table(table.get_add_actions(flatten=True)).select(["path", "min.run_id"]).to_pylist()
+    return [action["path"] for action in actions if action["min.run_id"] == run_id]
 
 
-def active_files(table: DeltaTable) -> list[str]:
-    """The files of a table version, relative to the table."""
-    return pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()
+def _files_with(table: DeltaTable, row_nos: pa.Int64Array) -> list[str]:
+    """The active files whose range of row numbers holds one of these."""
+    numbers = np.sort(row_nos.to_numpy())
+    wanted = ["path", "min.row_no", "max.row_no"]
+    actions = pa.table(table.get_add_actions(flatten=True)).select(wanted).to_pylist()
+    first = np.searchsorted(numbers, [action["min.row_no"] for action in actions])
+    after = np.searchsorted(numbers, [action["max.row_no"] for action in actions], side="right")
+    return [action["path"] for action, low, high in zip(actions, first, after, strict=True) if low < high]
 
 
 def _written_after(
@@ -161,7 +209,8 @@ def _written_after(
             return TableVersion(spec.name, version)
 
 
-def _log_entry(settings: Settings, version: TableVersion) -> list[dict[str, Any]]:
+def log_entry(settings: Settings, version: TableVersion) -> list[dict[str, Any]]:
+    """The actions of exactly this commit."""
     from lineage.tables.files import open_filesystem
 
     filesystem, folder = open_filesystem(settings, location(settings, version.spec))
@@ -184,4 +233,4 @@ def _text(facts: Mapping[str, Any] | None) -> dict[str, str]:
     }
 
 
-__all__ = ["AlreadyStored", "DeltaError", "commit", "is_stored", "record", "replace", "withdraw"]
+__all__ = ["AlreadyStored", "DeltaError", "commit", "is_stored", "record", "replace", "take_out", "withdraw"]

@@ -47,6 +47,13 @@ def write_file(settings: Settings, rows: pa.Table, *, into: TableSpec, name: str
     return WrittenFile(path, rows.num_rows, size, json.dumps(_statistics(rows)))
 
 
+def read_file(settings: Settings, path: str, *, of: TableSpec) -> pa.Table:
+    """All rows of one file, in the table's schema. `path` is relative to the table's folder."""
+    filesystem, folder = open_filesystem(settings, location(settings, of))
+    with filesystem.open_input_file(f"{folder}/{path}") as source:
+        return pq.read_table(source).select(of.schema.names).cast(of.schema)
+
+
 def open_filesystem(settings: Settings, uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     """The filesystem behind a URI, and the path in it."""
     if settings.is_local:

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from deltalake import DeltaTable, QueryBuilder
 
 from infra.settings import Settings
 from lineage.schemas import TABLES, TableSpec
-from lineage.tables.commit import commit_metadata
-from lineage.tables.files import SKIPPED_BY, open_filesystem
+from lineage.tables.commit import commit_metadata, log_entry
+from lineage.tables.files import SKIPPED_BY, open_filesystem, read_file
 from lineage.tables.layout import TableError, TableVersion, location, open_table
 
 
@@ -35,6 +36,49 @@ def read(
         return wanted.empty_table()
     found = _dataset(settings, spec, handle).to_table(columns=wanted.names, filter=where)
     return found.cast(wanted)
+
+
+def read_ever(
+    settings: Settings,
+    spec: TableSpec,
+    *,
+    columns: Sequence[str] | None = None,
+    where: pads.Expression | None = None,
+) -> pa.Table:
+    """Rows of a row table's newest version, and after them those that recalls took out of it."""
+    wanted = pa.schema([spec.schema.field(name) for name in columns]) if columns else spec.schema
+    now = read(settings, spec, columns=sorted({*wanted.names, "row_no"}), where=where)
+    gone = [rows if where is None else rows.filter(where) for _, rows in _taken_out(settings, spec)]
+    if not gone:
+        return now.select(wanted.names)
+    rows = pa.concat_tables(gone).select(now.column_names)
+    rows = rows.filter(pc.invert(pc.is_in(rows["row_no"], now["row_no"].combine_chunks())))
+    return pa.concat_tables([now, rows]).select(wanted.names)
+
+
+def taken_out(settings: Settings, spec: TableSpec) -> dict[int, str]:
+    """Row number -> recall, of the rows of a table that recalls took out of it."""
+    return {n: recall for recall, rows in _taken_out(settings, spec) for n in rows["row_no"].to_pylist()}
+
+
+def _taken_out(settings: Settings, spec: TableSpec) -> list[tuple[str, pa.Table]]:
+    """Recall and rows, per commit that took some out: what its removed files hold and its new ones do not."""
+    found: list[tuple[str, pa.Table]] = []
+    for entry in commits(settings, spec):
+        if "stemma.recall" in entry:
+            log = log_entry(settings, TableVersion(spec.name, entry["version"]))
+            before, after = (
+                pa.concat_tables(
+                    [
+                        spec.schema.empty_table(),
+                        *(read_file(settings, each[act]["path"], of=spec) for each in log if act in each),
+                    ]
+                )
+                for act in ("remove", "add")
+            )
+            gone = before.filter(pc.invert(pc.is_in(before["row_no"], after["row_no"].combine_chunks())))
+            found.append((entry["stemma.recall"], gone))
+    return found
 
 
 def read_batch(

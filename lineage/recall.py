@@ -1,0 +1,242 @@
+"""Recall: ban what a selector reaches, quarantine it, and move aliases to the last clean models.
+
+    impact -> order and ban on record -> rows out of the tables -> aliases -> MLflow
+
+The ban comes first, so that from then on no job brings the rows back; each later part finds what is still to
+do, so that a recall that was killed is finished by calling it again. Nothing is deleted: earlier versions of
+the tables still hold the rows, and what ate them stays on record.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+from pyroaring import BitMap64
+
+from infra.runtime import Runtime
+from infra.settings import Settings
+from lineage import bans, models, registry, runs, tables
+from lineage.bans import Order, Recall, recall_id
+from lineage.consumption import bitmaps
+from lineage.impact import Impact, impact
+from lineage.rows import rows_digest
+from lineage.runs import Outcome, Run, carry_out
+from lineage.schemas import BAN, RECALL, ROW_TABLES, TABLES
+from lineage.selectors import Selector
+from lineage.tables import TableError
+
+log = logging.getLogger("stemma.recall")
+
+
+class RecallError(TableError):
+    """A recall was not begun; the message says why, and what to do."""
+
+
+def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = False) -> Outcome:
+    """Call back what the selector reaches. Called again, it finishes what was cut off, or changes nothing.
+
+    The facets hold `recall`, its id; `moved`, the aliases that it moved as [alias, from, to] (0: none); and
+    `orders`, the models whose champion is to be trained again. Raises SelectorError where nothing is meant,
+    RunError while another process works on the lake, ModelError where an alias was moved by hand in MLflow,
+    and RecallError, unless `anyway`, where every row would fall or no champion is touched.
+    """
+    settings = runtime.settings
+    if not reason.strip():
+        raise RecallError("a recall needs a reason, which stands in its record; give --reason TEXT")
+    runs.require_idle(settings, to="recall rows")
+    radius = impact(settings, selector)
+    found = find(settings, radius.selector)
+    if found is None and not anyway:
+        _require_sense(radius)
+    for name in sorted(models.aliases(settings)):
+        models.require_untouched(settings, name)
+
+    def work(run: Run) -> Outcome:
+        ordered = find(settings, radius.selector) or _order(runtime, radius, reason, run)
+        new = _ban(settings, radius, run)
+        versions = _quarantine(settings, radius, run)
+        moved = _move_aliases(runtime, ordered, run)
+        _mirror(settings, radius, ordered)
+        log.info("recall %s: %d rows; %s", ordered.id, radius.rows.num_rows, _told(moved))
+        counts = {"rows": radius.rows.num_rows, "banned_now": new, **radius.by_table}
+        orders = [asdict(order) for order in ordered.orders]
+        facets = {"recall": ordered.id, "moved": _moves_of(settings, ordered), "orders": orders}
+        return Outcome(versions, counts, facets)
+
+    config = {"selector": radius.selector.as_json()}
+    reached = [f"rows:{rows_digest(radius.rows['row_id'].to_pylist())}"]
+    return carry_out(runtime, "recall", config=config, inputs=reached, work=work)
+
+
+def find(settings: Settings, selector: Selector) -> Recall | None:
+    """The standing recall of exactly this selector."""
+    wanted = recall_id(selector)
+    return next((each for each in bans.recalls(settings) if each.id == wanted), None)
+
+
+def recalled_versions(settings: Settings, name: str) -> frozenset[int]:
+    """The versions of a model whose checkpoint ate a banned row."""
+    gone, ate = BitMap64(bans.banned(settings)), bitmaps(settings)
+    known = [each for each in models.versions(settings, name) if (each.run_id, each.step) in ate]
+    return frozenset(each.version for each in known if ate[each.run_id, each.step] & gone)
+
+
+def last_clean(settings: Settings, name: str) -> list[int]:
+    """Versions that were champion and ate no banned row, each once, the last to reign last."""
+    reached = recalled_versions(settings, name)
+    clean: list[int] = []
+    for version in models.reigns(settings, name):
+        if version not in reached:
+            clean = [other for other in clean if other != version] + [version]
+    return clean
+
+
+def _require_sense(radius: Impact) -> None:
+    if radius.is_everything:
+        raise RecallError(
+            f"{radius.selector} reaches every row of the lake ({radius.rows.num_rows:,}); "
+            "add --yes if everything is meant"
+        )
+    if not any("champion" in each.aliases for each in radius.models):
+        rows = ", ".join(f"{number} rows of {name}" for name, number in radius.by_table.items())
+        raise RecallError(
+            f"no champion ate what {radius.selector} reaches ({rows}), so no alias would move; "
+            "add --yes to ban and quarantine the rows all the same"
+        )
+
+
+def _order(runtime: Runtime, radius: Impact, reason: str, run: Run) -> Recall:
+    """Put the recall on record, with the champions that fall: what is to be trained again."""
+    champions = [each for each in radius.models if "champion" in each.aliases]
+    orders = tuple(Order(each.name, each.version, each.run_id) for each in champions)
+    ordered = Recall(
+        recall_id(radius.selector),
+        radius.selector,
+        reason,
+        orders,
+        runs.agent().user,
+        run.id,
+        runtime.now(),
+    )
+    row = {
+        "recall": ordered.id,
+        "selector": radius.selector.encode(),
+        "reason": reason,
+        "orders": json.dumps([asdict(order) for order in orders]),
+        "actor": ordered.actor,
+        "run_id": run.id,
+        "at": ordered.at,
+    }
+    tables.record(runtime.settings, [row], into=RECALL)
+    return ordered
+
+
+def _ban(settings: Settings, radius: Impact, run: Run) -> int:
+    """Ban the reached rows that are not banned by this recall yet; how many."""
+    recall = recall_id(radius.selector)
+    known = tables.read(settings, BAN, columns=["row_no"], where=pads.field("recall") == recall)
+    rows = radius.rows.filter(pc.invert(pc.is_in(radius.rows["row_no"], known["row_no"].combine_chunks())))
+    digests = _digests(settings, radius)
+    banned = [
+        {
+            "recall": recall,
+            "table": row["table"],
+            "row_id": row["row_id"],
+            "row_no": row["row_no"],
+            "payload_digest": digests.get(row["row_no"]),
+            # Of a derived row these would name its source's record, which is not what is wrong.
+            "source_revision": "" if row["parent_nos"] else row["source_revision"],
+            "source_span": "" if row["parent_nos"] else row["source_span"],
+            "run_id": run.id,
+        }
+        for row in rows.to_pylist()
+    ]
+    if banned:
+        tables.record(settings, banned, into=BAN)
+    return len(banned)
+
+
+def _digests(settings: Settings, radius: Impact) -> dict[int, bytes]:
+    """Row number -> payload digest, of the rows that no other fallen row explains.
+
+    Those read from a source; and derived ones that were meant themselves, one by one, not by a value which
+    they share: by another scorer the same words may be judged anew.
+    """
+    one_by_one = radius.selector.on_values() is None
+    fallen = set(radius.rows["row_no"].to_pylist())
+    wanted = [
+        row["row_no"]
+        for row in radius.rows.select(["row_no", "parent_nos", "meant"]).to_pylist()
+        if not row["parent_nos"] or (one_by_one and row["meant"] and not fallen & set(row["parent_nos"]))
+    ]
+    found: dict[int, bytes] = {}
+    for spec in ROW_TABLES:
+        mine = pads.field("row_no").isin(pa.array(wanted, pa.int64()))
+        columns = ["row_no", *spec.payload.names]
+        for row in tables.read_ever(settings, spec, columns=columns, where=mine).to_pylist():
+            found[row["row_no"]] = bans.payload_digest(row, spec)
+    return found
+
+
+def _quarantine(settings: Settings, radius: Impact, run: Run) -> tuple[str, ...]:
+    """Take the rows out of the newest version of their tables; returns the versions without them."""
+    recall = recall_id(radius.selector)
+    for name in radius.by_table:
+        numbers = radius.rows.filter(pc.equal(radius.rows["table"], name))["row_no"].combine_chunks()
+        tables.take_out(settings, numbers, of=TABLES[name], recall=recall, run_id=run.id)
+    return tuple(str(tables.current(settings, TABLES[name])) for name in radius.by_table)
+
+
+def _move_aliases(runtime: Runtime, ordered: Recall, run: Run) -> dict[str, dict[str, int]]:
+    """Move the aliases that stand on recalled versions; model -> alias -> version, of those that moved."""
+    settings = runtime.settings
+    moved: dict[str, dict[str, int]] = {}
+    for name, standing in sorted(models.aliases(settings).items()):
+        reached = recalled_versions(settings, name)
+        if not reached & set(standing.values()):
+            continue
+        clean = last_clean(settings, name)
+        moves = {alias: 0 for alias, version in standing.items() if version in reached}
+        if "champion" in moves:
+            moves |= {"champion": clean[-1] if clean else 0, "previous": clean[-2] if clean[1:] else 0}
+        elif "previous" in moves:
+            moves["previous"] = clean[-2] if clean[1:] else 0
+        evidence = [{"recall": ordered.id, "selector": ordered.selector.as_json()}]
+        reason = f"recall {ordered.id}: {ordered.reason}"
+        models.move_aliases(
+            runtime, moves, name=name, kind="recall", reason=reason, evidence=evidence, run=run
+        )
+        moved[name] = moves
+    return moved
+
+
+def _mirror(settings: Settings, radius: Impact, ordered: Recall) -> None:
+    for each in radius.models:
+        tags = {"stemma.recalled_by": ordered.id}
+        registry.mirror(registry.tag_version, settings, name=each.name, version=each.version, tags=tags)
+    for name in sorted(models.aliases(settings)):
+        registry.mirror(models.mirror_aliases, settings, name)
+
+
+def _moves_of(settings: Settings, ordered: Recall) -> list[list[Any]]:
+    """The moves that this recall made, in this run or one that was cut off: [name@alias, from, to]."""
+    mine: Sequence[models.Event] = [
+        event
+        for event in models.events(settings)
+        if event.kind == "recall" and json.loads(event.evidence)[0]["recall"] == ordered.id
+    ]
+    return [[f"{event.name}@{event.alias}", event.from_version, event.to_version] for event in mine]
+
+
+def _told(moved: dict[str, dict[str, int]]) -> str:
+    told = [
+        f"{name}@{alias} -> {to or 'nothing'}" for name, moves in moved.items() for alias, to in moves.items()
+    ]
+    return ", ".join(told) or "no alias moved"

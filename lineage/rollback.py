@@ -1,0 +1,84 @@
+"""Roll back: the champion before this one serves again. Every move stands in the log of events."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from infra.runtime import Runtime
+from infra.settings import Settings
+from lineage import models, registry, runs
+from lineage.models import ModelError
+from lineage.recall import last_clean, recalled_versions
+from lineage.runs import Outcome, Run, carry_out
+
+log = logging.getLogger("stemma.rollback")
+
+
+def roll_back(runtime: Runtime, name: str | None = None, *, reason: str, to: int | None = None) -> Outcome:
+    """Move `champion` back to the version that reigned before it, or to an earlier one.
+
+    Recalled versions are passed over. `name` may be left out where one model has a champion. A rollback that
+    was killed is finished, not made twice. The facets hold `name`, `from` and `to`. Raises ModelError where
+    there is nothing to go back to, or `to` was never champion or was recalled.
+    """
+    settings = runtime.settings
+    if not reason.strip():
+        raise ModelError("a rollback needs a reason, which stands in its record; give --reason TEXT")
+    name = _named(settings, name)
+    models.require_untouched(settings, name)
+    cut_off = _cut_off(settings, name)
+    if cut_off is not None:
+        config, inputs = json.loads(cut_off["config"]), json.loads(cut_off["inputs"])
+    else:
+        champion = models.aliases(settings)[name]["champion"]
+        config = {"name": name, "from": champion, "to": _target(settings, name, champion, to)}
+        inputs = [f"moves:{sum(event.alias == 'champion' for event in models.events(settings, name))}"]
+
+    def work(run: Run) -> Outcome:
+        clean = last_clean(settings, name)
+        below = clean[: clean.index(config["to"])]
+        moves = {"champion": config["to"], "previous": below[-1] if below else 0}
+        models.move_aliases(runtime, moves, name=name, kind="rollback", reason=reason, evidence=[], run=run)
+        registry.mirror(models.mirror_aliases, settings, name)
+        log.info("rollback: %s@champion is version %d again", name, config["to"])
+        return Outcome((f"model:{name}@{config['to']}",), {}, config)
+
+    return carry_out(runtime, "rollback", config=config, inputs=inputs, work=work)
+
+
+def _named(settings: Settings, name: str | None) -> str:
+    having = sorted(model for model, standing in models.aliases(settings).items() if "champion" in standing)
+    if name in having:
+        return name
+    if name is None and len(having) == 1:
+        return having[0]
+    if name is not None or not having:
+        known = ", ".join(having) or "none"
+        raise ModelError(f"{name or 'no model'} has a champion to roll back; models with one: {known}")
+    raise ModelError(f"several models have a champion; say which with --name: {', '.join(having)}")
+
+
+def _target(settings: Settings, name: str, champion: int, to: int | None) -> int:
+    reached = recalled_versions(settings, name)
+    clean = [version for version in last_clean(settings, name) if version != champion]
+    if to is None:
+        if not clean:
+            raise ModelError(f"{name}@{champion} has no clean champion before it, so nothing was moved")
+        return clean[-1]
+    if to == champion:
+        raise ModelError(f"{name}@{to} is the champion already, so nothing was moved")
+    if to in reached:
+        raise ModelError(f"{name}@{to} ate rows that were recalled; it cannot serve again")
+    if to not in clean:
+        could = ", ".join(f"{name}@{version}" for version in clean) or "none"
+        raise ModelError(f"{name}@{to} is no champion of before; those are: {could}")
+    return to
+
+
+def _cut_off(settings: Settings, name: str) -> dict | None:
+    """The START of a rollback of this model whose process died before its end."""
+    for event in reversed(runs.unfinished(settings, "rollback")):
+        if json.loads(event["config"])["name"] == name:
+            return event
+    return None

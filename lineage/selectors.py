@@ -1,0 +1,214 @@
+"""Selector: which rows are meant, by a value of their provenance, by id or by SQL. Several parts combine.
+
+Selector(prompt="router@2")     every row whose prompt is router, version 2
+Selector(scorer="judge")        every row that any version of judge scored
+Selector(rows=("3fa4",))        the row whose id starts so
+Selector(where="answer = ''")   what SQL over each row table finds
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, fields
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from infra.settings import Settings
+from lineage import tables
+from lineage.rows import canonical_json
+from lineage.schemas import NOT_APPLICABLE, ROW_TABLES, UNSTATED, TableSpec
+from lineage.tables import TableError
+
+_VERSIONED = {
+    "prompt": ("prompt_name", "prompt_version"),
+    "scorer": ("scorer", "scorer_revision"),
+    "generator": ("generator", "generator_revision"),
+}
+_LEAST_PREFIX = 4  # hex digits of an id
+
+
+class SelectorError(TableError):
+    """A selector names nothing, or too much; the message says what there is."""
+
+
+@dataclass(frozen=True)
+class Selector:
+    """What is meant; a row is meant when every part that is given says so."""
+
+    prompt: str | None = None
+    """NAME@VERSION, or NAME for all its versions."""
+
+    scorer: str | None = None
+    """NAME@REVISION, or NAME for all its revisions."""
+
+    generator: str | None = None
+    """NAME@REVISION, or NAME for all its revisions."""
+
+    source_revision: str | None = None
+    """Digest of a source's content, or its start."""
+
+    rows: tuple[str, ...] = ()
+    """Ids of rows in hex, or their starts; any of them."""
+
+    where: str | None = None
+    """SQL condition over the columns of a row table."""
+
+    def __post_init__(self) -> None:
+        """Raise SelectorError unless something is named."""
+        if not any(self.as_json().values()):
+            raise SelectorError(
+                "nothing is named; give one or more of: --prompt NAME@V, --scorer NAME@V, "
+                "--generator NAME@V, --source-revision R, --row ID, --where SQL"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Selector:
+        """The selector that `encode` wrote."""
+        given = json.loads(text)
+        return cls(**{**given, "rows": tuple(given.get("rows", ()))})
+
+    def encode(self) -> str:
+        """Canonical JSON of the parts that are given."""
+        return canonical_json(self.as_json()).decode()
+
+    def as_json(self) -> dict[str, object]:
+        """The parts that are given."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in parts.items() if v}
+
+    def __str__(self) -> str:
+        """As the options of the command line."""
+        words = [("--row " + row) for row in self.rows]
+        for name, value in self.as_json().items():
+            if isinstance(value, str):
+                words.append(f"--{name.replace('_', '-')} {json.dumps(value) if ' ' in value else value}")
+        return " ".join(words)
+
+    def on_values(self) -> pads.Expression | None:
+        """The condition on provenance columns, or None where no value is named or more than values are.
+
+        It holds for rows that do not exist yet: what a standing ban refuses.
+        """
+        if self.rows or self.where:
+            return None
+        return self._values()
+
+    def _values(self) -> pads.Expression | None:
+        condition: pads.Expression | None = None
+        for part, (name, version) in _VERSIONED.items():
+            value = getattr(self, part)
+            if value is not None:
+                condition = _and(condition, _is(name, version, value))
+        if self.source_revision is not None:
+            start = pa.compute.starts_with(pads.field("source_revision"), self.source_revision)
+            condition = _and(condition, start)
+        return condition
+
+
+def resolved(settings: Settings, selector: Selector) -> Selector:
+    """The selector with starts of ids and digests written out, so that it names the same things for ever.
+
+    Raises SelectorError where a start is unknown or ambiguous, with the candidates.
+    """
+    rows = tuple(sorted(_only(settings, "row_id", prefix) for prefix in selector.rows))
+    revision = selector.source_revision
+    if revision is not None:
+        revision = _only(settings, "source_revision", revision)
+    return Selector(selector.prompt, selector.scorer, selector.generator, revision, rows, selector.where)
+
+
+def matching(settings: Settings, selector: Selector, spec: TableSpec, rows: pa.Table) -> pa.BooleanArray:
+    """Which of the rows of a table the selector means; `rows` holds row_id, row_no and provenance columns."""
+    meant = pa.array([True] * rows.num_rows, pa.bool_())
+    values = selector._values()
+    if values is not None:
+        meant = pa.compute.and_(meant, _mask(rows, rows.filter(values)["row_no"]))
+    if selector.rows:
+        ids = pa.array([bytes.fromhex(row) for row in selector.rows], pa.binary())
+        meant = pa.compute.and_(meant, pa.compute.is_in(rows["row_id"], ids))
+    if selector.where is not None:
+        meant = pa.compute.and_(meant, _mask(rows, _found_by_sql(settings, selector.where, spec)))
+    return meant.combine_chunks() if isinstance(meant, pa.ChunkedArray) else meant
+
+
+def check_sql(settings: Settings, where: str) -> None:
+    """Raise SelectorError unless some row table understands the condition."""
+    failures: list[str] = []
+    for spec in ROW_TABLES:
+        if tables.current(settings, spec) is None:
+            continue
+        try:
+            _rows_by_sql(settings, where, spec)
+        except Exception as error:
+            failures.append(f"{spec.name}: {str(error).splitlines()[0]}")
+        else:
+            return
+    raise SelectorError(f"--where '{where}' fits no table; {'; '.join(failures) or 'the lake holds no rows'}")
+
+
+def known_values(settings: Settings, part: str) -> list[str]:
+    """What a part of a selector could name in this lake, most rows first."""
+    found: Counter[str] = Counter()
+    columns = _VERSIONED.get(part, ("source_revision",))
+    for spec in ROW_TABLES:
+        rows = tables.read_ever(settings, spec, columns=columns)
+        grouped = rows.group_by(list(columns)).aggregate([([], "count_all")]).to_pylist()
+        for row in grouped:
+            values = [row[name] for name in columns]
+            if not {UNSTATED, NOT_APPLICABLE} >= set(values):
+                found["@".join(values)] += row["count_all"]
+    return [value for value, _ in found.most_common()]
+
+
+def _found_by_sql(settings: Settings, where: str, spec: TableSpec) -> pa.Array:
+    try:
+        found = _rows_by_sql(settings, where, spec)
+    except Exception:  # the condition names columns of another table; check_sql has seen that it fits one
+        return pa.array([], pa.int64())
+    return found["row_no"].cast(pa.int64())
+
+
+def _rows_by_sql(settings: Settings, where: str, spec: TableSpec) -> pa.Table:
+    return tables.sql(settings, f"select row_no from {spec.name} where ({where})", tables=[spec.name])
+
+
+def _only(settings: Settings, column: str, prefix: str) -> str:
+    """The one value of an id column that starts so."""
+    found: set[str] = set()
+    for spec in ROW_TABLES:
+        values = tables.read_ever(settings, spec, columns=[column])[column].unique().to_pylist()
+        texts = (value.hex() if isinstance(value, bytes) else value for value in values)
+        found |= {text for text in texts if text == prefix or _starts(text, prefix)}
+    if prefix in found:
+        return prefix
+    what = column.replace("_", " ").replace("row id", "row")
+    if not found:
+        raise SelectorError(
+            f"no {what} starts with '{prefix}' (at least {_LEAST_PREFIX} hex digits are needed)"
+        )
+    if len(found) > 1:
+        raise SelectorError(f"'{prefix}' could be any of: {', '.join(sorted(found)[:8])}")
+    return found.pop()
+
+
+def _starts(text: str, prefix: str) -> bool:
+    bare = prefix.removeprefix("sha256:")
+    return len(bare) >= _LEAST_PREFIX and text.removeprefix("sha256:").startswith(bare)
+
+
+def _is(name: str, version: str, value: str) -> pads.Expression:
+    """Is the value NAME@VERSION, or NAME alone? Names may hold an @ themselves."""
+    whole = pads.field(name) == value
+    head, at, tail = value.rpartition("@")
+    return whole | ((pads.field(name) == head) & (pads.field(version) == tail)) if at else whole
+
+
+def _and(first: pads.Expression | None, second: pads.Expression) -> pads.Expression:
+    return second if first is None else first & second
+
+
+def _mask(rows: pa.Table, row_nos: pa.ChunkedArray | pa.Array) -> pa.Array:
+    wanted = row_nos.combine_chunks() if isinstance(row_nos, pa.ChunkedArray) else row_nos
+    return pa.compute.is_in(rows["row_no"], wanted)

@@ -110,7 +110,6 @@ def build(runtime: Runtime, recipe: DataRecipe, *, parent: Run | None = None) ->
     """
     settings = runtime.settings
     examples = _candidates(settings, recipe)
-    inputs = [f"examples:{rows_digest(examples['row_id'].to_pylist())}"]
 
     def work(run: Run) -> Outcome:
         chosen, excluded = select(examples, recipe, replayed=_replayed(settings, recipe))
@@ -121,8 +120,22 @@ def build(runtime: Runtime, recipe: DataRecipe, *, parent: Run | None = None) ->
         return _store(settings, examples, chosen, excluded, run)
 
     return carry_out(
-        runtime, "curriculum", config=recipe.model_dump(), inputs=inputs, work=work, parent=parent
+        runtime,
+        "curriculum",
+        config=recipe.model_dump(),
+        inputs=_named(examples),
+        work=work,
+        parent=parent,
     )
+
+
+def inputs(settings: Settings, recipe: DataRecipe) -> list[str]:
+    """What a recipe can select from now, as the input of a job that goes by it. Raises CurriculumError."""
+    return _named(_candidates(settings, recipe))
+
+
+def _named(examples: pa.Table) -> list[str]:
+    return [f"examples:{rows_digest(examples['row_id'].to_pylist())}"]
 
 
 def load(settings: Settings, root: str) -> Curriculum:

@@ -102,6 +102,13 @@ def carry_out(
     return Outcome(outcome.outputs, outcome.counts, outcome.facets, run.id)
 
 
+def completed(settings: Settings, job: str) -> list[tuple[dict[str, Any], Outcome]]:
+    """Config and outcome of each run of a job that came to its end, oldest first."""
+    mine = (pads.field("job") == job) & (pads.field("status") == "COMPLETE")
+    found = tables.read(settings, RUN, where=mine).sort_by("at").to_pylist()
+    return [(json.loads(event["config"]), _outcome(event)) for event in found]
+
+
 def in_progress(settings: Settings) -> list[dict[str, Any]]:
     """The runs that other processes of this machine are at right now: their START events, oldest first."""
     return _going_on(tables.read(settings, RUN).sort_by("at").to_pylist())

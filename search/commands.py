@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from infra.cli import Json, Lake, Set, existing, open_runtime
 from infra.config import read_config
+from lineage import curricula
 from lineage.bans import recalls
 from lineage.commands_recall import Generator, Prompt, Rows, Scorer, SourceRevision, Where, told
 from lineage.impact import impact
@@ -22,7 +23,7 @@ from search.explore import SearchConfig, explore
 from search.retrain import retrain as train_again
 from search.space import SearchError
 from search.trial import try_recipe
-from training.finetune import FinetuneConfig
+from training.finetune import FinetuneConfig, with_parent_resolved
 
 
 class Range(BaseModel):
@@ -87,7 +88,10 @@ def search(
     base = Recipe(data=wanted.base.data.model_dump(), hyperparameters=wanted.base.training.model_dump())
     dimensions = [one.dimension() for one in wanted.dimensions]
     with open_runtime(lake) as runtime:
-        found = explore(runtime, wanted.search, base=base, dimensions=dimensions, trial=try_recipe)
+        inputs = curricula.inputs(runtime.settings, with_parent_resolved(runtime, wanted.base.data))
+        found = explore(
+            runtime, wanted.search, base=base, dimensions=dimensions, trial=try_recipe, inputs=inputs
+        )
     if as_json:
         print(json.dumps({"run_id": found.run_id, **found.facets}))
         return 0

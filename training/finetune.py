@@ -45,7 +45,7 @@ def finetune(runtime: Runtime, config: FinetuneConfig, *, parent: Run | None = N
     Raises TrainingError when training fails, NotAdmitted when the curriculum is refused.
     """
     base = resolve_base(config.training.base_model)
-    data = _with_parent_resolved(runtime, config.data)
+    data = with_parent_resolved(runtime, config.data)
     selected = curricula.build(runtime, data, parent=parent)
     curriculum = curricula.load(runtime.settings, selected.facets["curriculum"])
     admit(runtime, curriculum.version, parent=parent)
@@ -67,7 +67,7 @@ def config_of(runtime: Runtime, checkpoint: Checkpoint) -> FinetuneConfig:
     return FinetuneConfig.model_validate(json.loads(find(runtime.settings, checkpoint.run_id)["config"]))
 
 
-def _with_parent_resolved(runtime: Runtime, data: DataRecipe) -> DataRecipe:
+def with_parent_resolved(runtime: Runtime, data: DataRecipe) -> DataRecipe:
     """A parent named by its model becomes the root of that model's curriculum: aliases move, roots do not."""
     if data.parent is None or len(data.parent) == 64:
         return data

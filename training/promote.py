@@ -79,7 +79,7 @@ def promote(
 
     # Every move of the champion asks the question anew, and so does an evaluation on other items.
     reigns = sum(event.alias == "champion" for event in models.events(runtime.settings, name))
-    config = {"name": name, "seed": seed, "reigns": reigns}
+    config = {"name": name, "seed": seed, "reigns": reigns, "candidate": checkpoint.run_id}
     inputs = [f"checkpoint:{c.name}" for c in (checkpoint, champion) if c]
     inputs += [f"evaluation:{each.run_id}" for each in evaluated]
     return carry_out(runtime, "promote", config=config, inputs=inputs, work=work, parent=parent)

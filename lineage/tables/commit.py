@@ -9,6 +9,7 @@ again. Two writers of one key conflict in Delta's own commit protocol, and the l
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -90,7 +91,8 @@ def withdraw(settings: Settings, batch: TableVersion, *, run_id: str, reason: st
     for attempt in range(_ATTEMPTS):
         table = create_table(settings, spec)
         epochs = {key: _epoch(table, key) for key in keys}
-        present = _files_of_run(table, stored["stemma.run_id"])
+        files = {entry["add"]["path"] for entry in log_entry(settings, batch) if "add" in entry}
+        present = [path for path in _active_files(table) if _original(path) in files]
         if not present and all(epoch % 2 == 0 for epoch in epochs.values()):
             return TableVersion(spec.name, table.version())
         now = int(time.time() * 1000)
@@ -182,10 +184,13 @@ def commit_metadata(settings: Settings, version: TableVersion) -> dict[str, Any]
     return next((entry["commitInfo"] for entry in log if "commitInfo" in entry), {})
 
 
-def _files_of_run(table: DeltaTable, run_id: str) -> list[str]:
-    """The active files that hold a run's rows, whether as it wrote them or without what was recalled."""
-    actions = pa.table(table.get_add_actions(flatten=True)).select(["path", "min.run_id"]).to_pylist()
-    return [action["path"] for action in actions if action["min.run_id"] == run_id]
+def _active_files(table: DeltaTable) -> list[str]:
+    return pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()
+
+
+def _original(path: str) -> str:
+    """The file as it was first written: each recall that rewrote it put its id, 12 hex digits, in front."""
+    return re.sub(r"^([0-9a-f]{12}-)+", "", path)
 
 
 def _files_with(table: DeltaTable, row_nos: pa.Int64Array) -> list[str]:

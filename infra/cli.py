@@ -30,6 +30,7 @@ VERBS = {
     "promote": ("training.commands:promote", "put a model before the gates; move `champion` if it passes"),
     "search": ("search.commands:search", "try edited recipes, each a child run"),
     "lineage": ("lineage.commands:lineage", "which rows made a model; where a row comes from"),
+    "suspects": ("lineage.commands:suspects", "which provenance value is to blame, when nobody knows"),
     "status": ("lineage.commands:status", "tables, runs, models and aliases"),
     "query": ("lineage.commands:query", "read-only SQL over the lake"),
     "fsck": ("lineage.commands:fsck", "check every invariant of the lake"),

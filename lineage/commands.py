@@ -1,24 +1,23 @@
-"""The verbs of this folder: `stemma lineage`, `stemma status`, `stemma query`, `stemma fsck`."""
+"""The verbs of this folder: `stemma` lineage, suspects, status, query, fsck."""
 
 from __future__ import annotations
 
 import json
 import re
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from infra.cli import Json, Lake, existing
+from infra.screen import plain, print_table
 from infra.settings import Settings
 from lineage import fsck as checks
 from lineage import models, queries, runs, tables, verdicts
+from lineage import suspects as suspicion
 from lineage.consumption import CheckpointError
 from lineage.schemas import BOOKS, ROW_TABLES, TABLES
 from lineage.tables import TableError
@@ -58,6 +57,31 @@ def lineage(
     return 0
 
 
+def suspects(
+    by: Annotated[str, typer.Option(help="What to look at, comma-separated.")] = ",".join(suspicion.COLUMNS),
+    sources: Annotated[
+        list[str] | None, typer.Option("--source", help="Only traces whose source matches this pattern.")
+    ] = None,
+    alpha: Annotated[
+        float, typer.Option(help="How often chance alone may point at any value at all.")
+    ] = 0.05,
+    lake: Lake = None,
+    as_json: Json = False,
+) -> int:
+    """Which prompt, source, scorer, generator or reviewer touches more failures than chance explains.
+
+    failed: by the trace's own verdict; contradicted: a second opinion on what was derived from it disagrees.
+
+    Example: stemma suspects --by prompt,reviewer
+    """
+    found = suspicion.suspects(existing(lake), by=_words(by), alpha=alpha, sources=sources or ["*"])
+    if as_json:
+        print(json.dumps(suspicion.as_json(found)))
+    else:
+        _findings(found)
+    return 0
+
+
 def status(lake: Lake = None, as_json: Json = False) -> int:
     """What the lake holds: tables, batches and their verdicts, runs, models and aliases.
 
@@ -68,10 +92,10 @@ def status(lake: Lake = None, as_json: Json = False) -> int:
     if as_json:
         print(json.dumps(found, default=str))
         return 0
-    _print("tables", found["tables"])
-    _print("batches", found["batches"])
-    _print("models", found["models"])
-    _print("last runs", found["runs"][-15:])
+    print_table("tables", found["tables"])
+    print_table("batches", found["batches"])
+    print_table("models", found["models"])
+    print_table("last runs", found["runs"][-15:])
     return 0
 
 
@@ -101,11 +125,9 @@ def query(
         _write(rows, out)
         print(f"{rows.num_rows} rows in {out}")
     elif as_json:
-        print(
-            json.dumps([{k: _plain(v) for k, v in row.items()} for row in rows.slice(0, SHOWN).to_pylist()])
-        )
+        print(json.dumps(plain(rows.slice(0, SHOWN).to_pylist())))
     else:
-        _print("", rows.slice(0, SHOWN).to_pylist())
+        print_table("", rows.slice(0, SHOWN).to_pylist())
         if rows.num_rows > SHOWN:
             print(f"{rows.num_rows - SHOWN} more rows; take them all with --out FILE")
     return 0
@@ -137,9 +159,48 @@ def _checkpoint(found: queries.Lineage, version: models.ModelVersion | None, by:
     slices = ", ".join(f"{name} {count}" for name, count in found.slices.items())
     print(f"{found.rows.num_rows} rows, {checkpoint.step} steps; {slices}")
     shown = found.grouped(by).to_pylist()
-    _print("", [{name: _short(name, value) for name, value in row.items()} for row in shown[:SHOWN]])
+    print_table("", [{name: _short(name, value) for name, value in row.items()} for row in shown[:SHOWN]])
     row_id = found.rows["row_id"][0].as_py().hex()
     print(f"all columns: --json; one row down to its source: stemma lineage {row_id[:12]}")
+
+
+def _findings(found: suspicion.Findings) -> None:
+    looked_at = ", ".join(f"{count:,} for '{signal}'" for signal, count in found.looked_at.items())
+    print(f"traces looked at: {looked_at}")
+    shown = [
+        {
+            "rank": rank,
+            "value": f"{suspect.column} {_name(suspect.value)}",
+            "signal": suspect.signal,
+            "touched": f"{suspect.touched:,}",
+            "failures": f"{suspect.failures:,}",
+            "expected": f"{suspect.expected:,.1f}",
+            "excess [95 %]": f"{suspect.excess:+,.1f} [{suspect.low:+,.1f}, {suspect.high:+,.1f}]",
+            "adjusted p": f"{suspect.p:.3f}" if suspect.p >= 0.001 else f"{suspect.p:.0e}",
+        }
+        for rank, suspect in enumerate(found.suspects[:SHOWN], start=1)
+    ]
+    print_table("", shown)
+    if len(found.suspects) > SHOWN:
+        print(f"{len(found.suspects) - SHOWN} more: --json")
+    if found.nothing_beside or found.too_few:
+        print(
+            f"not tested: {found.nothing_beside} without other rows, or other outcomes, to compare with; "
+            f"{found.too_few} with too few rows to stand out"
+        )
+    for suspect in found.standing_out:
+        if suspect.same_rows_as:
+            others = ", ".join(_name(other) for other in suspect.same_rows_as)
+            print(f"{suspect.column} {_name(suspect.value)}: same rows as {others}")
+    if not found.standing_out:
+        print(f"no value stands out beyond chance (adjusted p < {found.alpha:g})")
+        return
+    print(f"next: stemma impact {found.standing_out[0].selector}")
+
+
+def _name(value: str) -> str:
+    """A source by its file's name and the start of its digest; anything else as it is called."""
+    return re.sub(r"\S*/([^/]*#\w+:\w{8})\w*$", r"\1", value)
 
 
 def _row(settings: Settings, prefix: str, as_json: bool) -> int:
@@ -149,16 +210,10 @@ def _row(settings: Settings, prefix: str, as_json: bool) -> int:
     origins.sort(key=lambda origin: origin["row_no"])
     found = {
         "table": spec.name,
-        "row": {name: _plain(value) for name, value in row.items()},
-        "ancestors": [
-            {name: _plain(v) for name, v in a.items()} for i, a in graph.items() if i != row["row_id"]
-        ],
-        "descendants": [
-            {n: _plain(v) for n, v in d.items()} for d in queries.descendants(settings, row["row_id"])
-        ],
-        "rejected": [
-            {n: _plain(v) for n, v in r.items()} for r in queries.rejections(settings, row["row_id"])
-        ],
+        "row": plain(row),
+        "ancestors": plain([ancestor for i, ancestor in graph.items() if i != row["row_id"]]),
+        "descendants": plain(queries.descendants(settings, row["row_id"])),
+        "rejected": plain(queries.rejections(settings, row["row_id"])),
         "sources": [
             {
                 **{n: origin[n] for n in ("source_uri", "source_revision", "source_span")},
@@ -226,7 +281,7 @@ def _status(settings: Settings) -> dict[str, list[dict[str, Any]]]:
 
 
 def _columns(by: str) -> list[str]:
-    wanted = [name.strip() for name in by.split(",") if name.strip()]
+    wanted = _words(by)
     known = {column.name for column in queries.PROVENANCE} | {"slice", "kind", "answer"}
     unknown = [name for name in wanted if name not in known]
     if unknown or not wanted:
@@ -234,6 +289,10 @@ def _columns(by: str) -> list[str]:
             f"cannot group by {unknown or 'nothing'}; known: {', '.join(sorted(known))}"
         )
     return wanted
+
+
+def _words(listed: str) -> list[str]:
+    return [word.strip() for word in listed.split(",") if word.strip()]
 
 
 def _write(rows: pa.Table, out: str) -> None:
@@ -250,26 +309,5 @@ def _write(rows: pa.Table, out: str) -> None:
         pq.write_table(rows, out)
 
 
-def _print(title: str, rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(str(_plain(value)) for value in row.values()))
-    # A pipe has no width of its own; 120 columns hold our tables without a fold.
-    width = None if sys.stdout.isatty() else 120
-    Console(markup=False, highlight=False, width=width).print(table)
-
-
 def _short(name: str, value: Any) -> Any:
     return value[:15] if name == "source_revision" and isinstance(value, str) else value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value.isoformat() if hasattr(value, "isoformat") else value

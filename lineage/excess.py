@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
@@ -105,7 +106,7 @@ def comparisons(
     telling = (totals[within] > rows) & (failing[within] > 0) & (failing[within] < totals[within])
     found: dict[int, Comparison] = {}
     starts = np.searchsorted(of, np.unique(of))
-    for start, end in zip(starts, [*starts[1:], len(of)], strict=True):
+    for start, end in pairwise([*starts, len(of)]):
         if of[start] == 0:
             continue
         at = np.arange(start, end)[telling[start:end]]

@@ -120,6 +120,8 @@ def rank(evidence: Mapping[Signal, pa.Table], *, by: Sequence[str], alpha: float
     tests: list[_Test] = []
     same: dict[tuple[Signal, str, str], tuple[str, ...]] = {}
     for signal, rows in evidence.items():
+        if not rows.num_rows:
+            continue
         strata, requests = codes(rows["stratum"])[0], codes(rows["request"])[0]
         bad = rows["failed"].to_numpy(zero_copy_only=False)
         touching: dict[bytes, list[tuple[str, str]]] = {}

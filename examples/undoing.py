@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-from lineage.suspects import suspects
 
 from examples.helpdesk.files import joined
 from examples.story import CULPRIT, NAME, Story
@@ -19,6 +18,7 @@ from lineage import fsck, models, queries, report, verdicts
 from lineage.impact import impact
 from lineage.recall import find, recall
 from lineage.schemas import EXAMPLE
+from lineage.suspects import Suspect, suspects
 from pipelines.ingest import IngestConfig, IngestError, ingest
 from search.retrain import retrain
 from training.baselines import linear_probe
@@ -33,8 +33,7 @@ def find_culprit(runtime: Runtime, story: Story) -> None:
     first = next(iter(suspects(runtime.settings).suspects), None)
     story.facts["suspect"] = first
     if story.is_known:
-        named = first is not None and (first.column, first.value) == ("prompt", CULPRIT.prompt)
-        story.promises["router@2 is the first suspect"] = named and first.p < 0.05
+        story.promises["router@2 is the first suspect"] = _is_culprit(first) and first.p < 0.05
 
 
 def call_back(runtime: Runtime, story: Story) -> None:
@@ -44,7 +43,7 @@ def call_back(runtime: Runtime, story: Story) -> None:
     reason = before.reason if before else _evidence(story)
     story.facts["impact"] = impact(settings, CULPRIT)
     done = recall(runtime, CULPRIT, reason=reason, anyway=True)
-    story.facts["recall"] = done.facets | {"reason": reason, "rows": done.counts["rows"]}
+    story.facts["recall"] = {**done.facets, "reason": reason}
     moved = [to for alias, _, to in done.facets["moved"] if alias == f"{NAME}@champion"]
     m0 = models.resolve(settings, story.facts["m0"])[1]
     if done.facets["orders"]:
@@ -116,12 +115,16 @@ def prove(runtime: Runtime, story: Story) -> None:
 def _evidence(story: Story) -> str:
     """Why it is recalled: the first suspect's numbers, where they are about the culprit."""
     first = story.facts.get("suspect")
-    if first is None or (first.column, first.value) != ("prompt", CULPRIT.prompt):
+    if not _is_culprit(first):
         return "its list of intents was wrong (too few rows here for the numbers to say so)"
     return (
         f"first of the suspects: {first.failures} of {first.touched} rows {first.signal}, "
         f"{first.expected:.1f} expected (p = {first.p:.2g})"
     )
+
+
+def _is_culprit(suspect: Suspect | None) -> TypeGuard[Suspect]:
+    return suspect is not None and (suspect.column, suspect.value) == ("prompt", CULPRIT.prompt)
 
 
 def _prompt_of(line: bytes) -> str | None:

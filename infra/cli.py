@@ -29,10 +29,11 @@ VERBS = {
     "evaluate": ("training.commands:evaluate", "score a model on the gate or the report split"),
     "promote": ("training.commands:promote", "put a model before the gates; move `champion` if it passes"),
     "search": ("search.commands:search", "try edited recipes, each a child run"),
-    "rollback": ("lineage.commands_recall:rollback", "move `champion` back to the one before it"),
+    "lineage": ("lineage.commands:lineage", "which rows made a model; where a row comes from"),
+    "suspects": ("lineage.commands_recall:suspects", "which provenance value is to blame, when nobody knows"),
     "impact": ("lineage.commands_recall:impact", "what a bad prompt, scorer, source or row reaches"),
     "recall": ("search.commands:recall", "ban it, quarantine it, roll back, train again"),
-    "lineage": ("lineage.commands:lineage", "which rows made a model; where a row comes from"),
+    "rollback": ("lineage.commands_recall:rollback", "move `champion` back to the one before it"),
     "status": ("lineage.commands:status", "tables, runs, models and aliases"),
     "query": ("lineage.commands:query", "read-only SQL over the lake"),
     "fsck": ("lineage.commands:fsck", "check every invariant of the lake"),
@@ -116,6 +117,11 @@ def existing(lake: str | None) -> Settings:
             f"there is no lake at '{settings.lake}'; make one with stemma ingest, or choose with --lake"
         )
     return settings
+
+
+def words(listed: str) -> list[str]:
+    """The parts of an option that takes several values, comma-separated."""
+    return [word.strip() for word in listed.split(",") if word.strip()]
 
 
 def _fail(sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""The verbs of this folder: `stemma lineage`, `stemma status`, `stemma query`, `stemma fsck`."""
+"""The verbs of this folder: `stemma` lineage, status, query, fsck."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ from typing import Annotated, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from infra.cli import Json, Lake, existing
+from infra.cli import Json, Lake, existing, words
+from infra.screen import SHOWN, plain, print_table
 from infra.settings import Settings
 from lineage import bans, models, queries, runs, tables, verdicts
 from lineage import fsck as checks
 from lineage.consumption import CheckpointError
 from lineage.schemas import BOOKS, ROW_TABLES, TABLES
 from lineage.tables import TableError
-
-SHOWN = 50  # rows on the screen (A20); --out FILE takes any number
 
 
 def lineage(
@@ -68,11 +65,11 @@ def status(lake: Lake = None, as_json: Json = False) -> int:
     if as_json:
         print(json.dumps(found, default=str))
         return 0
-    _print("tables", found["tables"])
-    _print("batches", found["batches"])
-    _print("models", found["models"])
-    _print("recalls", found["recalls"])
-    _print("last runs", found["runs"][-15:])
+    print_table("tables", found["tables"])
+    print_table("batches", found["batches"])
+    print_table("models", found["models"])
+    print_table("recalls", found["recalls"])
+    print_table("last runs", found["runs"][-15:])
     return 0
 
 
@@ -102,11 +99,9 @@ def query(
         _write(rows, out)
         print(f"{rows.num_rows} rows in {out}")
     elif as_json:
-        print(
-            json.dumps([{k: _plain(v) for k, v in row.items()} for row in rows.slice(0, SHOWN).to_pylist()])
-        )
+        print(json.dumps(plain(rows.slice(0, SHOWN).to_pylist())))
     else:
-        _print("", rows.slice(0, SHOWN).to_pylist())
+        print_table("", rows.slice(0, SHOWN).to_pylist())
         if rows.num_rows > SHOWN:
             print(f"{rows.num_rows - SHOWN} more rows; take them all with --out FILE")
     return 0
@@ -150,7 +145,7 @@ def _checkpoint(found: queries.Lineage, version: models.ModelVersion | None, by:
     if recalled:
         print(f"{len(recalled)} of its rows were called back by {', '.join(sorted(set(recalled)))}")
     shown = found.grouped(by).to_pylist()
-    _print("", [{name: _short(name, value) for name, value in row.items()} for row in shown[:SHOWN]])
+    print_table("", [{name: _short(name, value) for name, value in row.items()} for row in shown[:SHOWN]])
     row_id = found.rows["row_id"][0].as_py().hex()
     print(f"all columns: --json; one row down to its source: stemma lineage {row_id[:12]}")
 
@@ -162,16 +157,10 @@ def _row(settings: Settings, prefix: str, as_json: bool) -> int:
     origins.sort(key=lambda origin: origin["row_no"])
     found = {
         "table": spec.name,
-        "row": {name: _plain(value) for name, value in row.items()},
-        "ancestors": [
-            {name: _plain(v) for name, v in a.items()} for i, a in graph.items() if i != row["row_id"]
-        ],
-        "descendants": [
-            {n: _plain(v) for n, v in d.items()} for d in queries.descendants(settings, row["row_id"])
-        ],
-        "rejected": [
-            {n: _plain(v) for n, v in r.items()} for r in queries.rejections(settings, row["row_id"])
-        ],
+        "row": plain(row),
+        "ancestors": plain([ancestor for i, ancestor in graph.items() if i != row["row_id"]]),
+        "descendants": plain(queries.descendants(settings, row["row_id"])),
+        "rejected": plain(queries.rejections(settings, row["row_id"])),
         "sources": [
             {
                 **{n: origin[n] for n in ("source_uri", "source_revision", "source_span")},
@@ -255,7 +244,7 @@ def _status(settings: Settings) -> dict[str, list[dict[str, Any]]]:
 
 
 def _columns(by: str) -> list[str]:
-    wanted = [name.strip() for name in by.split(",") if name.strip()]
+    wanted = words(by)
     known = {column.name for column in queries.PROVENANCE} | {"slice", "kind", "answer"}
     unknown = [name for name in wanted if name not in known]
     if unknown or not wanted:
@@ -279,26 +268,5 @@ def _write(rows: pa.Table, out: str) -> None:
         pq.write_table(rows, out)
 
 
-def _print(title: str, rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(str(_plain(value)) for value in row.values()))
-    # A pipe has no width of its own; 120 columns hold our tables without a fold.
-    width = None if sys.stdout.isatty() else 120
-    Console(markup=False, highlight=False, width=width).print(table)
-
-
 def _short(name: str, value: Any) -> Any:
     return value[:15] if name == "source_revision" and isinstance(value, str) else value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value.isoformat() if hasattr(value, "isoformat") else value

@@ -1,14 +1,17 @@
-"""The verbs around a recall: `stemma impact`, `stemma rollback`; and the options of a selector."""
+"""The verbs around a recall: `stemma` suspects, impact, rollback; and the options of a selector."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
-from infra.cli import Json, Lake, existing, open_runtime
+from infra.cli import Json, Lake, existing, open_runtime, words
+from infra.screen import SHOWN, print_table
+from lineage import suspects as suspicion
 from lineage.impact import Impact
 from lineage.impact import impact as radius_of
 from lineage.rollback import roll_back
@@ -20,6 +23,31 @@ Generator = Annotated[str | None, typer.Option(help="Rows that it wrote: NAME@RE
 SourceRevision = Annotated[str | None, typer.Option(help="Rows of this content of a source: its digest.")]
 Rows = Annotated[list[str] | None, typer.Option("--row", help="A row's id or its start; may be repeated.")]
 Where = Annotated[str | None, typer.Option(help="SQL condition over the columns of a row table.")]
+
+
+def suspects(
+    by: Annotated[str, typer.Option(help="What to look at, comma-separated.")] = ",".join(suspicion.COLUMNS),
+    sources: Annotated[
+        list[str] | None, typer.Option("--source", help="Only traces whose source matches this pattern.")
+    ] = None,
+    alpha: Annotated[
+        float, typer.Option(help="How often chance alone may point at any value at all.")
+    ] = 0.05,
+    lake: Lake = None,
+    as_json: Json = False,
+) -> int:
+    """Which prompt, source, scorer, generator or reviewer touches more failures than chance explains.
+
+    failed: by the trace's own verdict; contradicted: a second opinion on what was derived from it disagrees.
+
+    Example: stemma suspects --by prompt,reviewer
+    """
+    found = suspicion.suspects(existing(lake), by=words(by), alpha=alpha, sources=sources or ["*"])
+    if as_json:
+        print(json.dumps(suspicion.as_json(found)))
+    else:
+        _findings(found)
+    return 0
 
 
 def impact(
@@ -88,3 +116,42 @@ def told(found: Impact) -> Iterator[str]:
     yield f"  {len(jobs):>7,} runs: {counted}"
     aliases = [f"{each.name}@{alias} ({each})" for each in found.models for alias in each.aliases]
     yield f"  {len(aliases):>7,} aliases" + (f": {', '.join(aliases)}" if aliases else "")
+
+
+def _findings(found: suspicion.Findings) -> None:
+    looked_at = ", ".join(f"{count:,} for '{signal}'" for signal, count in found.looked_at.items())
+    print(f"traces looked at: {looked_at}")
+    shown = [
+        {
+            "rank": rank,
+            "value": f"{suspect.column} {_name(suspect.value)}",
+            "signal": suspect.signal,
+            "touched": f"{suspect.touched:,}",
+            "failures": f"{suspect.failures:,}",
+            "expected": f"{suspect.expected:,.1f}",
+            "excess [95 %]": f"{suspect.excess:+,.1f} [{suspect.low:+,.1f}, {suspect.high:+,.1f}]",
+            "adjusted p": f"{suspect.p:.3f}" if suspect.p >= 0.001 else f"{suspect.p:.0e}",
+        }
+        for rank, suspect in enumerate(found.suspects[:SHOWN], start=1)
+    ]
+    print_table("", shown)
+    if len(found.suspects) > SHOWN:
+        print(f"{len(found.suspects) - SHOWN} more: --json")
+    if found.nothing_beside or found.too_few:
+        print(
+            f"not tested: {found.nothing_beside} without other rows, or other outcomes, to compare with; "
+            f"{found.too_few} with too few rows to stand out"
+        )
+    for suspect in found.standing_out:
+        if suspect.same_rows_as:
+            others = ", ".join(_name(other) for other in suspect.same_rows_as)
+            print(f"{suspect.column} {_name(suspect.value)}: same rows as {others}")
+    if not found.standing_out:
+        print(f"no value stands out beyond chance (adjusted p < {found.alpha:g})")
+        return
+    print(f"next: stemma impact {found.standing_out[0].selector}")
+
+
+def _name(value: str) -> str:
+    """A source by its file's name and the start of its digest; anything else as it is called."""
+    return re.sub(r"\S*/([^/]*#\w+:\w{8})\w*$", r"\1", value)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from infra.screen import plain
 from infra.settings import Settings
 from infra.storage import StorageError, first_record, read_span
 from lineage import tables
@@ -223,16 +224,8 @@ def as_json(found: Lineage) -> dict[str, Any]:
 
     `rows` has DESIGN's provenance names, ids in hex, and each row's `sources`.
     """
-    checkpoint = {name: _json(getattr(found.checkpoint, name)) for name in Checkpoint.__dataclass_fields__}
-    rows = [
-        {name: _json(value) for name, value in row.items()}
-        | {
-            "sources": [
-                {name: _json(value) for name, value in s.items()} for s in found.sources[row["row_id"]]
-            ]
-        }
-        for row in found.rows.to_pylist()
-    ]
+    checkpoint = {name: plain(getattr(found.checkpoint, name)) for name in Checkpoint.__dataclass_fields__}
+    rows = [plain(row | {"sources": found.sources[row["row_id"]]}) for row in found.rows.to_pylist()]
     return {
         "checkpoint": checkpoint,
         "rows": rows,
@@ -278,11 +271,3 @@ def _roots(row_id: bytes, graph: Mapping[bytes, dict[str, Any]]) -> list[dict[st
     )
     roots = sorted((row for row in seen.values() if not row["parents"]), key=lambda row: row["row_id"])
     return [{name: row[name] for name in shown} for row in roots]
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, list):
-        return [_json(item) for item in value]
-    return value.isoformat() if hasattr(value, "isoformat") else value

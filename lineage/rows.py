@@ -20,6 +20,9 @@ from typing import Any, Literal
 import pyarrow as pa
 
 ID_BYTES = 16  # 2**64 rows before a collision is as likely as not
+CONFLICTING = (
+    "conflicting_answers"  # reason: equal questions were answered differently; nobody knows which is right
+)
 
 
 class RowError(ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -11,7 +12,7 @@ from rich.text import Text
 from infra.settings import Settings
 
 if TYPE_CHECKING:
-    from examples.demo import Story
+    from examples.story import Story
 
 
 def render(story: Story, settings: Settings) -> Group:
@@ -24,8 +25,11 @@ def render(story: Story, settings: Settings) -> Group:
         _scores(facts),
         Text(_caveat()),
         Text(_search(facts)),
-        *(Text(f"  {'pass' if c['passed'] else 'FAIL'}  {c['text']}") for c in facts["promotion"]["checks"]),
-        Text(_lineage(facts)),
+        *_checks(facts["promotion"]),
+        Text(_recalled(facts)),
+        *_checks(facts["retrained"] or {}),
+        Text(_gain(facts)),
+        Text(_lineage(facts), style="bold"),
         _promises(story),
         Text(_look(facts, settings)),
     )
@@ -52,14 +56,33 @@ def _reasons(facts: dict[str, Any]) -> str:
 def _scores(facts: dict[str, Any]) -> Table:
     table = _table("accuracy on `report`, with 95 % intervals")
     table.add_column("")
-    conditions = sorted(facts["reports"]["before"])
+    conditions = sorted(facts["reports"]["m0"])
     for condition in conditions:
         table.add_column(f"{condition} requests", justify="right")
-    for who, label in (("before", "M0, before"), ("after", f"{facts['champion']}, after")):
-        table.add_row(label, *(str(facts["reports"][who][condition]) for condition in conditions))
+    for who, what in _SERVED.items():
+        if who in facts["reports"]:
+            label = f"{facts['versions'][who] or 'a candidate'}: {what}"
+            table.add_row(label, *(str(facts["reports"][who][condition]) for condition in conditions))
     probe = [f"{100 * facts['probe'][condition]:.1f} %" for condition in conditions]
-    table.add_row("linear probe, same rows", *probe)
+    table.add_row("linear probe, rows of the last", *probe)
     return table
+
+
+_SERVED = {
+    "m0": "M0, at first and after the recall",
+    "contaminated": "with router@2's corrections",
+    "retrained": "trained again without them",
+}
+
+
+def _gain(facts: dict[str, Any]) -> str:
+    if "gain" not in facts:
+        return "no champion ate recalled rows, so none was trained again"
+    gain = facts["gain"]
+    return (
+        f"trained again without the recalled rows: {100 * gain.diff:+.1f} points on the same items "
+        f"(95 % interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+    )
 
 
 def _caveat() -> str:
@@ -76,11 +99,39 @@ def _search(facts: dict[str, Any]) -> str:
     return f"search: {len(scores)} trials on `gate`: {trials}. {found['sampling']}"
 
 
+def _recalled(facts: dict[str, Any]) -> str:
+    """The blast radius, and what was done about it."""
+    reached = facts["impact"]
+    rows = ", ".join(
+        f"{number} of {reached.stored[name]:,} {name}" for name, number in reached.by_table.items()
+    )
+    ate = "; ".join(
+        f"{model} ate {checkpoint.rows} of its {checkpoint.of} rows from it"
+        for model in reached.models
+        for checkpoint in reached.checkpoints
+        if (checkpoint.run_id, checkpoint.step) == (model.run_id, model.step)
+    )
+    moved = ", ".join(f"{alias} {was} -> {to or 'none'}" for alias, was, to in facts["recall"]["moved"])
+    return "\n".join(
+        [
+            f"recall {facts['recall']['recall']} of {reached.selector}: {facts['recall']['reason']}",
+            f"  reached: {rows}; {len(reached.curricula)} curricula, {len(reached.checkpoints)} checkpoints; "
+            f"{ate or 'no registered model'}",
+            f"  moved: {moved or 'no alias'}",
+        ]
+    )
+
+
+def _checks(decided: Mapping[str, Any]) -> list[Text]:
+    checks = decided.get("checks", [])
+    return [Text(f"  {'pass' if check['passed'] else 'FAIL'}  {check['text']}") for check in checks]
+
+
 def _lineage(facts: dict[str, Any]) -> str:
     found = facts["lineage"]
     by_prompt = found.grouped(("prompt_name", "prompt_version")).to_pylist()
     groups = ", ".join(f"{g['rows']} of {g['prompt_name']}@{g['prompt_version']}" for g in by_prompt)
-    return f"lineage: {found.rows.num_rows} rows trained {facts['champion']}: {groups}"
+    return f"champion now: {facts['champion']}, trained on {found.rows.num_rows} rows: {groups}"
 
 
 def _promises(story: Story) -> Table:
@@ -94,6 +145,7 @@ def _look(facts: dict[str, Any], settings: Settings) -> str:
     at = f" --lake {settings.lake}"
     lines = [
         ("which rows it ate", f"stemma lineage champion{at}"),
+        ("what was called back", f"stemma impact --prompt router@2{at}"),
         ("why a batch was refused", f"stemma reports {facts['refused'].batch}{at}"),
         ("the Data Docs", facts["docs"]),
         ("runs and models", f"mlflow ui --backend-store-uri {settings.tracking_uri}"),

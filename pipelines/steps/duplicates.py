@@ -12,7 +12,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from expectations.inputs import inputs
-from lineage.rows import Derivation, Rejection
+from lineage.rows import CONFLICTING, Derivation, Rejection
 from lineage.schemas import EXAMPLE
 from pipelines.step import Step, keep
 
@@ -43,9 +43,7 @@ class MergeDuplicates(Step):
         merged: list[tuple[int, ...]] = []
         for answers in groups.values():
             if len(answers) > 1:
-                reason = Rejection(
-                    "conflicting_answers", scorer=self.name, scorer_revision=str(self.revision)
-                )
+                reason = Rejection(CONFLICTING, scorer=self.name, scorer_revision=str(self.revision))
                 rejected.update(dict.fromkeys((i for equal in answers.values() for i in equal), reason))
             else:
                 merged.extend(tuple(sorted(equal, key=ids.__getitem__)) for equal in answers.values())

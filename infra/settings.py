@@ -121,7 +121,6 @@ def prepare_environment() -> None:
 def dashboard_address(address: str | None = None) -> str:
     """Where jobs are submitted: the argument, RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or Ray's default.
 
-    Ray's own client prefers its variables to its argument, so the choice is written back for it.
     Raises SettingsError for what is no URL of a dashboard.
     """
     chosen = address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or DASHBOARD
@@ -131,8 +130,12 @@ def dashboard_address(address: str | None = None) -> str:
             f"'{chosen}' is no URL of a Ray dashboard, expected one like {DASHBOARD}; choose with --address "
             "(RAY_API_SERVER_ADDRESS, RAY_ADDRESS)"
         )
-    os.environ["RAY_API_SERVER_ADDRESS"] = chosen
     return chosen
+
+
+def insist_on_dashboard(url: str) -> None:
+    """Have Ray's job client go to this URL: it prefers these variables to its argument."""
+    os.environ["RAY_API_SERVER_ADDRESS"] = url
 
 
 def job_environment(lake: str | None = None) -> dict[str, str]:

@@ -1,11 +1,11 @@
 """`stemma submit`: carry a verb to a Ray cluster as a Ray job, follow it, and end as it ends.
 
 what runs here ── wheel, named by its content ──┐
-TOML files among the arguments ── job's folder ─┼─▶ Ray job: python -P -m infra.cli VERB ...
+TOML files among the arguments ── job's folder ─┼─▶ Ray job: python -m infra.cli VERB ...
 STEMMA_LAKE, MLFLOW_TRACKING_URI ───────────────┘
 
-The folder that it is called from stays at home: a `training/` in it cannot hide ours, neither in the job's
-driver (-P: nothing is imported from the folder that it runs in) nor in its workers (see infra.runtime).
+The folder that it is called from stays at home: a `training/` in it cannot hide ours. The job runs in a folder
+that holds those TOML files alone, its driver and its workers import from there and from the wheel first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import typer
 
 from infra import PACKAGES
 from infra.cli import VERBS
-from infra.settings import dashboard_address, job_environment
+from infra.settings import dashboard_address, insist_on_dashboard, job_environment
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -88,7 +88,7 @@ def submit(
     with tempfile.TemporaryDirectory(prefix="stemma-submit-") as place:
         folder = Path(place, "files")
         folder.mkdir()
-        entrypoint = ["python", "-P", "-m", "infra.cli", verb, *carry(arguments, folder)]
+        entrypoint = ["python", "-m", "infra.cli", verb, *carry(arguments, folder)]
         environment = {
             "py_modules": [str(build_wheel(Path(place)))],
             "working_dir": str(folder),
@@ -96,7 +96,6 @@ def submit(
         }
         client = connect(url)
         job = client.submit_job(entrypoint=shlex.join(entrypoint), runtime_env=environment)
-    print(f"stemma: job {job} at {shown(url)}", file=sys.stderr)
     return follow(client, job, url)
 
 
@@ -169,6 +168,7 @@ def connect(url: str) -> JobSubmissionClient:
 
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    insist_on_dashboard(url)
     try:
         return JobSubmissionClient(url)
     except AuthenticationError as error:
@@ -191,18 +191,19 @@ def follow(client: JobSubmissionClient, job: str, url: str) -> int:
     from aiohttp import ClientError
     from ray.job_submission import JobStatus
 
-    commands = f"`ray job logs --follow --address {shown(url)} {job}`"
+    again = f"`ray job logs --follow --address {shown(url)} {job}`"
     try:
+        print(f"stemma: job {job} at {shown(url)}", file=sys.stderr)
         asyncio.run(_print_logs(client, job))
         while not (details := client.get_job_info(job)).status.is_terminal():
             time.sleep(POLL_S)
     except KeyboardInterrupt:
         stop = f"`ray job stop --address {shown(url)} {job}`"
-        print(f"stemma: job {job} goes on; follow it with {commands}, stop it with {stop}", file=sys.stderr)
+        print(f"stemma: job {job} goes on; follow it with {again}, stop it with {stop}", file=sys.stderr)
         return 130
     except (OSError, RuntimeError, ClientError) as error:
         raise SubmitError(
-            f"lost sight of job {job}, which may go on ({_brief(error)}); follow it with {commands}"
+            f"lost sight of job {job}, which may go on ({_brief(error)}); follow it with {again}"
         ) from error
     if details.status == JobStatus.SUCCEEDED:
         return 0
@@ -230,4 +231,6 @@ def _urlsafe(content: bytes) -> str:
 
 
 def _brief(what: object) -> str:
-    return " ".join(str(what).split())[:300]
+    """What was said, without the inner lines of tracebacks."""
+    lines = [line for line in str(what).splitlines() if not line.startswith(" ") and "Traceback" not in line]
+    return " ".join(" ".join(lines).split())[:400]

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray.job_submission import JobSubmissionClient
 
 from infra import PACKAGES
 from infra.cli import run
-from infra.submit import build_wheel, carry
+from infra.submit import build_wheel, carry, follow
 from lineage import tables
 from lineage.consumption import checkpoints, eaten_by
 from lineage.runs import code_revision
@@ -116,9 +117,10 @@ def test_two_workers_train_on_a_cluster_with_our_code_and_the_submitters_config(
 ):
     settings = trained_lake.copied(tmp_path / "lake")
     before = {checkpoint.run_id for checkpoint in checkpoints(settings)}
-    (cluster.folder / "small.toml").write_text("[training]\nnum_train_epochs = 1\ntrain_batch_size = 8\n")
+    config = cluster.folder / "training" / "small.toml"
+    config.write_text("[training]\nnum_train_epochs = 1\ntrain_batch_size = 8\n")
     job = cluster.submit(
-        *("--lake", settings.lake, "--", "finetune", "small.toml"),
+        *("--lake", settings.lake, "--", "finetune", "training/small.toml"),
         *("--set", "training.num_workers=2", "--set", "training.seed=7"),
     )
     out, err = job.communicate(timeout=300)
@@ -147,13 +149,18 @@ def test_a_verb_that_fails_on_the_cluster_ends_here_with_its_sentence_and_its_ex
 @pytest.mark.cluster
 def test_an_interruption_leaves_the_job_running_and_says_how_to_stop_it(cluster: Cluster, tmp_path: Path):
     job = cluster.submit("--lake", str(tmp_path), "--", "fsck")
-    assert job.stderr is not None
-    name = job.stderr.readline().split()[2]
+    assert job.stdout is not None
+    assert job.stdout.readline()  # it is being followed
     job.send_signal(signal.SIGINT)
     _, err = job.communicate(timeout=60)
     assert job.returncode == 130
-    assert f"job {name} goes on" in err
-    assert f"`ray job stop --address {cluster.url} {name}`" in err
+    started, ended = err.splitlines()
+    name = started.split()[2]
+    assert f"job {name} goes on" in ended
+    assert f"`ray job stop --address {cluster.url} {name}`" in ended
+    bearer = {"Authorization": f"Bearer {cluster.token.read_text()}"}
+    client = JobSubmissionClient(cluster.url, headers=bearer)
+    assert follow(client, name, cluster.url) == 2  # it ended as it would have: there is no lake
 
 
 @pytest.mark.cluster

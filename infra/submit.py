@@ -4,8 +4,8 @@ what runs here ── wheel, named by its content ──┐
 TOML files among the arguments ── job's folder ─┼─▶ Ray job: python -m infra.cli VERB ...
 STEMMA_LAKE, MLFLOW_TRACKING_URI ───────────────┘
 
-The folder that it is called from stays at home: a `training/` in it cannot hide ours. The job runs in a folder
-that holds those TOML files alone, its driver and its workers import from there and from the wheel first.
+The folder that it is called from stays at home: a `training/` in it cannot hide ours. The job runs in a
+folder that holds those TOML files alone; its driver and its workers import from there and the wheel first.
 """
 
 from __future__ import annotations
@@ -95,7 +95,10 @@ def submit(
             "env_vars": variables,
         }
         client = connect(url)
-        job = client.submit_job(entrypoint=shlex.join(entrypoint), runtime_env=environment)
+        try:
+            job = client.submit_job(entrypoint=shlex.join(entrypoint), runtime_env=environment)
+        except RuntimeError as error:
+            raise SubmitError(f"the cluster at {shown(url)} took no job: {_brief(error)}") from error
     return follow(client, job, url)
 
 

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from ray.job_submission import JobSubmissionClient
 
 from infra import PACKAGES
 from infra.cli import run
-from infra.submit import build_wheel, carry, follow
+from infra.submit import PACKAGED, build_wheel, carry, follow
 from lineage import tables
 from lineage.consumption import checkpoints, eaten_by
 from lineage.runs import code_revision
@@ -256,6 +257,12 @@ def test_a_config_keeps_its_name_and_lands_in_the_jobs_folder(
         "conf/a.toml": "a = 1\n",
         carried[1]: "b = 2\n",
     }
+
+
+def test_the_wheel_takes_the_files_that_the_build_takes():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    data = project["tool"]["setuptools"]["package-data"]["*"]
+    assert {".py", *(pattern.removeprefix("*") for pattern in data)} == set(PACKAGED)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from infra.settings import Settings, prepare_environment
+from infra.settings import Settings, SettingsError, prepare_environment
 
 log = logging.getLogger("stemma")
 
@@ -51,7 +51,15 @@ class Runtime:
         return self._now()
 
     def ray(self) -> Any:
-        """The `ray` module with a session behind it: the one at `settings.ray_address`, or one of our own."""
+        """The `ray` module with a session behind it: the one at `settings.ray_address`, or one of our own.
+
+        Raises SettingsError when the address is a dashboard's, where only jobs are taken.
+        """
+        if (self.settings.ray_address or "").startswith(("http://", "https://")):
+            raise SettingsError(
+                "RAY_ADDRESS is a dashboard's URL, where jobs are submitted; run: stemma submit -- VERB, or "
+                "unset it to run here"
+            )
         prepare_environment()
         import ray
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from infra.runtime import Runtime
+from infra.settings import Settings, SettingsError
 
 ROOT = Path(__file__).parents[2]
 DRIVER = """
@@ -23,6 +27,11 @@ def look():
 with Runtime(settings_from_environment(sys.argv[1]), num_cpus=1) as runtime:
     print(json.dumps(runtime.ray().get(runtime.ray().remote(look).remote())))
 """
+
+
+def test_a_dashboards_url_is_no_place_to_connect_to(settings: Settings):
+    with pytest.raises(SettingsError, match=r"RAY_ADDRESS is a dashboard's URL.*stemma submit"):
+        Runtime(dataclasses.replace(settings, ray_address="http://127.0.0.1:8265")).ray()
 
 
 @pytest.mark.cluster

@@ -40,7 +40,7 @@ class Sizes:
 
 SIZES: Mapping[Scale, Sizes] = {
     "full": Sizes(intents=None, clean=8, traffic=48, gate=20, report=25),
-    "tiny": Sizes(intents=6, clean=4, traffic=12, gate=6, report=6),
+    "tiny": Sizes(intents=6, clean=4, traffic=24, gate=12, report=12),
 }
 
 # Patterns per intent for each pool; the others of an intent join the traffic. The clean pool knows few

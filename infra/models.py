@@ -138,15 +138,23 @@ def load_classifier(
 
 
 def load_encoder(base: BaseModel, *, device: str = "cpu") -> PreTrainedModel:
-    """The frozen base without a head, float32, unquantised, in eval mode."""
+    """The frozen base without a head, float32, unquantised, in eval mode.
+
+    On a CPU its linear layers are oneDNN's: torch itself hands float32 to MKL, which takes 2.3 times as long
+    on an AMD CPU with AVX512.
+    """
     import torch
+    from torch.utils.mkldnn import to_mkldnn
     from transformers import AutoModel
 
     with _loading(base):
         model = AutoModel.from_pretrained(
             base.path, attn_implementation="sdpa", dtype=torch.float32, device_map={"": device}
         )
-    return model.eval().requires_grad_(False)
+    model = model.eval().requires_grad_(False)
+    if device == "cpu" and torch.backends.mkldnn.is_available():
+        to_mkldnn(model)  # in place
+    return model
 
 
 def load_tokenizer(base: BaseModel) -> PreTrainedTokenizerBase:

@@ -147,5 +147,4 @@ def load_predictor(checkpoint: Checkpoint) -> Predictor:
 
 @lru_cache(maxsize=3)
 def _predictor(base_model: str, uri: str, adapter_digest: str) -> Predictor:
-    # One thread, as trained: a second one costs tenfold beside another busy process.
-    return Predictor.load(resolve_base(base_model), uri, threads=1)
+    return Predictor.load(resolve_base(base_model), uri)

@@ -41,6 +41,7 @@ from infra.models import (
     tensors_digest,
     without_rename_warning,
 )
+from training.minibatches import FEWEST_PASSES, PASS_TOKENS, cut
 from training.objectives import OBJECTIVES, Encoded, encode_rows
 from training.plan import Plan, PlanError
 from training.recipe import TrainingConfig, TrainingError
@@ -292,10 +293,11 @@ def accumulate(
     encoded, config = assignment.encoded, assignment.config
     objective = OBJECTIVES[config.objective]
     device = "cuda" if config.use_gpu else "cpu"
-    by_length = slots[np.argsort(encoded.n_tokens[assignment.row[slots]], kind="stable")]
+    lengths = encoded.n_tokens[assignment.row[slots]]
+    pass_tokens = FEWEST_PASSES if config.use_gpu else PASS_TOKENS
     total, fed = 0.0, []
-    for start in range(0, len(by_length), config.micro_batch_size):
-        minibatch = by_length[start : start + config.micro_batch_size]
+    for part in cut(lengths, most=config.micro_batch_size, pass_tokens=pass_tokens):
+        minibatch = slots[part]
         rows = assignment.row[minibatch]
         input_ids, mask = _pad(encoded, rows, device)
         targets = torch.from_numpy(encoded.targets[rows]).to(device)

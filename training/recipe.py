@@ -73,7 +73,7 @@ class TrainingConfig(BaseModel):
     train_batch_size: int = Field(default=32, ge=1)
     """Rows per optimiser step over all workers; the number of workers does not change it."""
     per_device_train_batch_size: int | None = Field(default=None, ge=1)
-    """Rows per forward pass; None = a worker's whole share of a step."""
+    """Most rows per forward pass, fewer where that saves padding; None = a worker's whole share of a step."""
     max_length: int = Field(default=64, ge=3)
     """Tokens per row, special tokens included; longer rows are cut there and counted, never dropped."""
     max_grad_norm: float = Field(default=1.0, gt=0.0)

@@ -215,7 +215,7 @@ def test_a_new_fit_replaces_the_old_folder_whole(rows, base, tmp_path):
 
 
 def test_a_prediction_does_not_depend_on_its_company(first, base):
-    predictor = Predictor.load(base, first.adapter_dir, batch_size=3, threads=torch.get_num_threads())
+    predictor = Predictor.load(base, first.adapter_dir, batch_size=3)
     texts = ["set a timer", "", "hello", "how do you say good night in italian", "hi", "a timer for one hour"]
     together = predictor.probabilities(texts)
     alone = np.concatenate([predictor.probabilities([text]) for text in texts])
@@ -225,6 +225,22 @@ def test_a_prediction_does_not_depend_on_its_company(first, base):
     assert [p.label for p in predictions] == [LABELS[i] for i in together.argmax(1)]
     assert [p.confidence for p in predictions] == together.max(1).tolist()
     assert predictor.predict([]) == []
+
+
+def test_a_prediction_does_not_depend_on_the_number_of_threads(first, base):
+    predictor = Predictor.load(base, first.adapter_dir, batch_size=2)
+    texts = ["set a timer", "hello", "how do you say good night in italian", "hi", "", "bye", "good morning"]
+    before = torch.get_num_threads()
+    try:
+        answers = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            answers.append(predictor.probabilities(texts))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert (answers[0] == answers[1]).all()
+    assert (answers[0] == answers[2]).all()
 
 
 def test_an_adapter_is_refused_on_another_base_or_with_changed_tensors(first, base, tmp_path):

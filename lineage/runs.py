@@ -144,9 +144,28 @@ def _going_on(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for event in history:
         who = json.loads(event["agent"])
         elsewhere = who["host"] != socket.gethostname() or who["process"] == os.getpid()
-        if event["run_id"] not in ended and not elsewhere and Path(f"/proc/{who['process']}").exists():
+        if event["run_id"] not in ended and not elsewhere and _lives(who):
             found.append(dict(event))
     return found
+
+
+def _lives(who: Mapping[str, Any]) -> bool:
+    """Is it the very process that was recorded that goes on here, and not another under its number?"""
+    since = _started(who["process"])
+    return since is not None and who.get("started", since) == since
+
+
+def _started(process: int) -> int | None:
+    """When a process of this machine began, in clock ticks since the machine did; None where none goes on.
+
+    One that was killed and that nobody waited for keeps its number: a zombie, which works no more.
+    """
+    try:
+        told = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return None
+    state, *fields = told.rpartition(")")[2].split()  # before it: the program's name, whatever that holds
+    return None if state in "ZX" else int(fields[18])  # the 22nd of proc_pid_stat(5); these begin at the 4th
 
 
 def _process(event: Mapping[str, Any]) -> int:
@@ -261,11 +280,14 @@ class Agent:
     host: str
     process: int
     code: str
+    started: int | None
+    """When the process began, in clock ticks since the machine did: with it, a number given again is told."""
 
 
 def agent() -> Agent:
     """This process."""
-    return Agent(getpass.getuser(), socket.gethostname(), os.getpid(), code_revision())
+    process = os.getpid()
+    return Agent(getpass.getuser(), socket.gethostname(), process, code_revision(), _started(process))
 
 
 def _sentence(error: BaseException) -> str:

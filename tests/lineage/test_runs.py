@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,9 @@ import pytest
 
 from infra.runtime import Runtime
 from infra.settings import Settings
-from lineage.runs import Outcome, Run, RunError, carry_out, events, find, identity, latest
+from lineage import tables
+from lineage.runs import Outcome, Run, RunError, carry_out, events, find, identity, in_progress, latest
+from lineage.schemas import RUN
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,6 +74,27 @@ def test_a_run_whose_process_died_is_marked_when_the_job_comes_again(runtime: Ru
     carry_out(runtime, "curate", config={}, inputs=[], work=lambda run: Outcome())
     told = [event["status"] for event in events(runtime.settings, identity("curate", {}, []))]
     assert told == ["START", "ABORT", "START", "COMPLETE"]
+
+
+def test_a_killed_process_that_nobody_waited_for_is_not_at_work(runtime: Runtime):
+    code = DIES.format(lake=runtime.settings.lake)
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as died:
+        os.waitid(os.P_PID, died.pid, os.WEXITED | os.WNOWAIT)  # dead, and its number still taken
+        assert in_progress(runtime.settings) == []
+        carry_out(runtime, "curate", config={}, inputs=[], work=lambda run: Outcome())
+
+
+def test_another_process_under_a_dead_ones_number_is_not_at_work(runtime: Runtime):
+    code = DIES.format(lake=runtime.settings.lake)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    (start,) = tables.read(runtime.settings, RUN).to_pylist()
+    who = json.loads(start["agent"])
+    living = {**who, "process": os.getppid()}
+    tables.record(runtime.settings, [{**start, "agent": json.dumps(living)}], into=RUN)
+    assert in_progress(runtime.settings) == []
+    del living["started"]  # as runs were recorded once: then the number must do
+    tables.record(runtime.settings, [{**start, "agent": json.dumps(living)}], into=RUN)
+    assert len(in_progress(runtime.settings)) == 1
 
 
 def test_an_unknown_prefix_is_named(runtime: Runtime):

@@ -27,7 +27,7 @@ bench: $(VENV)/.installed  ## the measurements behind the README's numbers
 	for file in benchmarks/*.py; do $(BIN)/python $$file; done
 
 docs: $(VENV)/.installed  ## regenerate what in docs/ is made from code
-	$(BIN)/python -m lineage.schemas > docs/tables.md
+	$(BIN)/python -m lineage.catalogue > docs/tables.md
 
 install: $(VENV)/.installed  ## the virtual environment with all extras
 

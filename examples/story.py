@@ -45,8 +45,8 @@ SIZES: Mapping[Scale, Sizes] = {
     ),
     "tiny": Sizes(
         first_rows=18,
-        first=TrainingConfig(num_train_epochs=2, train_batch_size=8),
-        successor=TrainingConfig(num_train_epochs=1, train_batch_size=16),
+        first=TrainingConfig(num_train_epochs=1, train_batch_size=8),
+        successor=TrainingConfig(num_train_epochs=3, train_batch_size=16),
         trials=2,
     ),
 }

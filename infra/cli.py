@@ -37,6 +37,7 @@ VERBS = {
     "status": ("lineage.commands:status", "tables, runs, models and aliases"),
     "query": ("lineage.commands:query", "read-only SQL over the lake"),
     "fsck": ("lineage.commands:fsck", "check every invariant of the lake"),
+    "submit": ("infra.submit:submit", "the same verb as a Ray job"),
 }
 
 Lake = Annotated[

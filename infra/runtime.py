@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import os
+import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
-from infra.settings import Settings, let_workers_import_us, prepare_environment
+from infra.settings import Settings, SettingsError, prepare_environment
 
 log = logging.getLogger("stemma")
 
@@ -46,13 +51,19 @@ class Runtime:
         return self._now()
 
     def ray(self) -> Any:
-        """The `ray` module with a session behind it: the one at `settings.ray_address`, or one of our own."""
+        """The `ray` module with a session behind it: the one at `settings.ray_address`, or one of our own.
+
+        Raises SettingsError when the address is a dashboard's, where only jobs are taken.
+        """
+        if (self.settings.ray_address or "").startswith(("http://", "https://")):
+            raise SettingsError(
+                "RAY_ADDRESS is a dashboard's URL, where jobs are submitted; run: stemma submit -- VERB, or "
+                "unset it to run here"
+            )
         prepare_environment()
         import ray
 
         if not ray.is_initialized():
-            if self.settings.ray_address is None:
-                let_workers_import_us()  # to a cluster our code travels as a wheel
             import ray.data
 
             # Ray tells of its token file and of every dataset it runs; errors still come through.
@@ -64,6 +75,7 @@ class Runtime:
                 include_dashboard=False if self.settings.ray_address is None else None,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
+                job_config=_job_config(),
                 # Plasma on a small machine: our blocks are small, and memory is for models.
                 object_store_memory=None if self.settings.ray_address else 512 * 1024 * 1024,
             )
@@ -79,6 +91,26 @@ class Runtime:
         start = time.monotonic()
         yield
         log.info("%s: %.1f s", what, time.monotonic() - start)
+
+
+def _job_config() -> Any:
+    """A job whose workers import from where this process imports, in its order.
+
+    Left alone, Ray puts the driver's current folder first on its workers' sys.path, and a folder of the
+    user's named `training` hides ours. What stands before the standard library here (a script's folder,
+    PYTHONPATH) is what workers do not know. What is installed they find themselves: it must not come first.
+    """
+    from ray.job_config import JobConfig
+
+    class Job(JobConfig):
+        def _runtime_env_has_working_dir(self) -> bool:  # "it has": nothing is added to the folders given
+            return True
+
+    ours = str(Path(__file__).parents[1])
+    folders = [os.path.abspath(p) for p in takewhile(lambda p: p != sysconfig.get_path("stdlib"), sys.path)]
+    if ours not in folders and Path(ours).name not in ("site-packages", "dist-packages"):
+        folders.append(ours)
+    return Job(_py_driver_sys_path=folders[::-1])  # a worker puts each before the one before it
 
 
 def give_back_memory() -> None:

@@ -9,6 +9,37 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlparse
+
+DASHBOARD = "http://127.0.0.1:8265"  # where Ray's own dashboard listens unless told otherwise
+
+QUIET = {
+    "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Threads that spin while they wait cost ten times their use beside another busy process.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TQDM_DISABLE": "1",
+    "GIT_PYTHON_REFRESH": "quiet",
+    # The trials table is a search's log: no CSV, JSON and TensorBoard files per trial, unless asked for.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Ctrl-C ends the run as aborted; Tune would return as if the search were complete.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # A trial runs in the folder in which it would run alone.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+"""What libraries read from the environment, unless the person set it otherwise.
+
+Quiet telemetry, no progress bars of other people's, and no search for models on the network by surprise.
+"""
 
 
 class SettingsError(ValueError):
@@ -82,45 +113,56 @@ def test_data_folder() -> Path:
 
 
 def prepare_environment() -> None:
-    """Settle what libraries read from the environment, before any of them is imported.
-
-    Quiet telemetry, no progress bars of other people's, and no search for models on the network by surprise.
-    """
-    quiet = {
-        "GX_ANALYTICS_ENABLED": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_TRAIN_V2_ENABLED": "1",
-        "RAY_AIR_NEW_OUTPUT": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "TOKENIZERS_PARALLELISM": "false",
-        # Threads that spin while they wait cost ten times their use beside another busy process.
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-        "TQDM_DISABLE": "1",
-        "GIT_PYTHON_REFRESH": "quiet",
-        # The trials table is a search's log: no CSV, JSON and TensorBoard files per trial, unless asked for.
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        # Ctrl-C ends the run as aborted; Tune would return as if the search were complete.
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",
-        # A trial runs in the folder in which it would run alone.
-        "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    }
-    for name, value in quiet.items():
+    """Settle what libraries read from the environment, before any of them is imported."""
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 
 
-def let_workers_import_us() -> None:
-    """Put the folder of our packages on the PYTHONPATH that a Ray of our own starts its workers with.
+def dashboard_address(address: str | None = None) -> str:
+    """Where jobs are submitted: the argument, RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or Ray's default.
 
-    For packages that only this process can import (a checkout on sys.path, from another folder). In the
-    environment, for a `runtime_env` would cost 1-2 s: Ray's prestarted workers have none, and are not used.
+    Raises SettingsError for what is no URL of a dashboard.
     """
-    root = str(Path(__file__).parents[1])
-    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    # An installed package is found anyway, and its folder would come before the standard library.
-    if root not in known and Path(root).name not in ("site-packages", "dist-packages"):
-        os.environ["PYTHONPATH"] = os.pathsep.join((root, *filter(None, known)))
+    chosen = address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or DASHBOARD
+    parts = urlparse(chosen)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(
+            f"'{chosen}' is no URL of a Ray dashboard, expected one like {DASHBOARD}; choose with --address "
+            "(RAY_API_SERVER_ADDRESS, RAY_ADDRESS)"
+        )
+    return chosen
+
+
+def insist_on_dashboard(url: str) -> None:
+    """Have Ray's job client go to this URL: it prefers these variables to its argument."""
+    os.environ["RAY_API_SERVER_ADDRESS"] = url
+
+
+def job_environment(lake: str | None = None) -> dict[str, str]:
+    """The variables that a job on a cluster runs with: QUIET, STEMMA_LAKE, MLFLOW_TRACKING_URI if set.
+
+    Raises SettingsError for a place that only this machine knows, and for a password, which would be on
+    show in the cluster's dashboard.
+    """
+    chosen = {"STEMMA_LAKE": lake or os.environ.get("STEMMA_LAKE") or "./.stemma"}
+    if tracking := os.environ.get("MLFLOW_TRACKING_URI"):
+        chosen["MLFLOW_TRACKING_URI"] = tracking
+    for name, place in chosen.items():
+        setting = "--lake or STEMMA_LAKE" if name == "STEMMA_LAKE" else name
+        if "://" in place and urlparse(place).password is not None:
+            raise SettingsError(
+                f"{setting} holds a password, which a job would show to everybody on the cluster; take it "
+                "out, and give the cluster's machines their own credentials"
+            )
+        if _is_relative(place):
+            raise SettingsError(
+                f"'{place}' would be another folder on each of the cluster's machines; set {setting} to an "
+                "absolute path on storage that all of them share, or to a URI"
+            )
+    return {name: os.environ.get(name, value) for name, value in QUIET.items()} | chosen
+
+
+def _is_relative(place: str) -> bool:
+    if place.startswith("sqlite:///"):
+        place = place.removeprefix("sqlite:///")
+    return "://" not in place and place != "databricks" and not Path(place).is_absolute()

@@ -1,6 +1,6 @@
 """Every stored table, said once: its columns, its keys, its one writer.
 
-docs/tables.md is generated from here.
+docs/tables.md is generated from here by lineage/catalogue.py.
 
 Two kinds of tables. *Row tables* (traces, documents, examples) carry the provenance columns on every row.
 *Books* (runs, verdicts, consumption, ...) record what happened; each is written by one module.
@@ -508,42 +508,3 @@ BOOKS = (
     TRIAL,
 )
 TABLES = {spec.name: spec for spec in (*ROW_TABLES, *BOOKS)}
-
-
-def catalogue() -> str:
-    """The catalogue of tables as Markdown: docs/tables.md."""
-    lines = ["# Tables", "", "Generated from `lineage/schemas.py` by `make docs`; change it there.", ""]
-    lines += [
-        "## Provenance columns",
-        "",
-        "On every row of " + ", ".join(f"`{t.name}`" for t in ROW_TABLES) + ".",
-    ]
-    lines += ["", *_columns(PROVENANCE)]
-    for spec in TABLES.values():
-        lines += ["", f"## {spec.name}", "", spec.purpose, ""]
-        lines += [f"Key: {', '.join(f'`{key}`' for key in spec.keys)}. Written by `{spec.writer}` alone.", ""]
-        lines += _columns(spec.own)
-        if spec.provenance:
-            lines += ["", "And the provenance columns."]
-    return "\n".join(lines) + "\n"
-
-
-def _columns(columns: tuple[Column, ...]) -> list[str]:
-    head = ["| column | type | meaning |", "|---|---|---|"]
-    return head + [
-        f"| `{column.name}` | {_type(column.type)}{', may be null' if column.nullable else ''} "
-        f"| {column.meaning} |"
-        for column in columns
-    ]
-
-
-def _type(kind: pa.DataType) -> str:
-    if kind == pa.list_(MESSAGE):
-        return "list of messages (" + ", ".join(f"`{field.name}`" for field in MESSAGE) + ")"
-    if pa.types.is_list(kind):
-        return f"list of {kind.value_type}"
-    return "timestamp (us, UTC)" if kind == TIMESTAMP else str(kind)
-
-
-if __name__ == "__main__":
-    print(catalogue(), end="")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from infra import PACKAGES
-from lineage.schemas import TABLES, catalogue
+from lineage.catalogue import catalogue
+from lineage.schemas import TABLES
 
 ROOT = Path(__file__).parents[1]
 MOST_LINES = 520

@@ -4,9 +4,11 @@
           -> requests.jsonl  ->  a deployed model's predictions  ->  render_log -> trace log
           -> truth.jsonl     what each request really was; only scoring reads it
 
-The log holds a mistake to be found: while router@2 was in force, some entries of its numbered list stood at
-each other's place, so reviewers, who answer by number, corrected them to wrong intents. Poisoned requests
-have no right answer; reviewers gave some number all the same. Nothing in the log says so.
+The log holds a mistake to be found: in router@2 the last two entries of the numbered list were moved to the
+top, so that all others stood two places lower, while the numbers were still looked up in the old list. Under
+router@2 every correction, which reviewers give by number, therefore names a wrong intent; what the model got
+right needed none, and stays right. Poisoned requests have no right answer; reviewers gave some number all the
+same. Nothing in the log says so.
 """
 
 import hashlib
@@ -23,9 +25,10 @@ from pipelines.perturb import FIXABLE, POISON, RATES, perturb, resubmit
 
 PromptVersion = Literal["1", "2", "3"]
 
-# Up to which share of the log each version was in force: 30 %, 35 %, 35 %.
-ROLLOUT: tuple[tuple[float, PromptVersion], ...] = ((0.30, "1"), (0.65, "2"), (1.0, "3"))
-SWAPPED_SHARE = 1 / 3  # of the list's entries in router@2
+# Up to which share of the log each version was in force: 30 %, 40 %, 30 %. Enough of router@2 that its wrong
+# corrections cost a model several points, enough of the others that a model without them learns what it can.
+ROLLOUT: tuple[tuple[float, PromptVersion], ...] = ((0.30, "1"), (0.70, "2"), (1.0, "3"))
+MOVED_UP = 2  # entries that router@2 lists first instead of last; of 1, corrections would often name the twin
 REVIEWERS = tuple(f"reviewer-{number}" for number in range(1, 6))
 LOG_STARTS = 1_767_596_400  # 2026-01-05 07:00 UTC, in seconds
 LONGEST_GAP_S = 900  # between two requests
@@ -178,40 +181,30 @@ def render_log(
             rng = random.Random(f"{seed}/{request.request_id}/review")
             trace["review"] = {
                 "reviewer": rng.choice(REVIEWERS),
-                "correction": _correct(true, intent, pools, version=version, seed=seed, rng=rng),
+                "correction": _correct(true, intent, pools, version=version, rng=rng),
             }
         lines.append(_json_line(trace))
     return lines
 
 
-def prompt_text(pools: Pools, *, version: PromptVersion, seed: int) -> str:
+def prompt_text(pools: Pools, *, version: PromptVersion) -> str:
     """The system prompt of router@version: an instruction, then the numbered list, which counts from 1."""
-    listed = listed_intents(pools, version=version, seed=seed)
+    listed = listed_intents(pools, version=version)
     entries = [
         f"{number}. {intent}: {pools.descriptions[intent]}" for number, intent in enumerate(listed, start=1)
     ]
     return "\n".join([_INSTRUCTIONS[version], *entries])
 
 
-def listed_intents(pools: Pools, *, version: PromptVersion, seed: int) -> tuple[str, ...]:
-    """The intents in the order in which router@version lists them: that of the pools, but for the swap in 2.
+def listed_intents(pools: Pools, *, version: PromptVersion) -> tuple[str, ...]:
+    """The intents in the order in which router@version lists them: that of the pools, but for the shift in 2.
 
-    The swapped entries are whole confusable pairs, a third of the list and at least two pairs, and move up
-    one place in a ring: first halves, then second halves, so that an entry seldom lands on its twin's place.
+    There the last MOVED_UP entries come first and all others that many places later, so no entry keeps its
+    number. Confusable intents are mostly listed one after the other, so one seldom gets its twin's number.
     """
     if version != "2":
         return pools.intents
-    rng = random.Random(f"{seed}/{pools.name}/swap")
-    firsts: list[str] = []
-    seconds: list[str] = []
-    for first, second in rng.sample(pools.confusable, len(pools.confusable)):
-        is_enough = len(firsts) >= 2 and 2 * len(firsts) >= SWAPPED_SHARE * len(pools.intents)
-        if not is_enough and not {first, second} & {*firsts, *seconds}:
-            firsts.append(first)
-            seconds.append(second)
-    ring = firsts + seconds
-    stands_at = dict(zip(ring, ring[1:] + ring[:1], strict=True))
-    return tuple(stands_at.get(intent, intent) for intent in pools.intents)
+    return pools.intents[-MOVED_UP:] + pools.intents[:-MOVED_UP]
 
 
 def damage(lines: Sequence[bytes], *, seed: int) -> list[bytes]:
@@ -274,7 +267,7 @@ def _trace(
     seed: int,
 ) -> dict:
     """One call of the model as OpenAI's chat completions log it, not yet judged."""
-    prompt = prompt_text(pools, version=version, seed=seed)
+    prompt = prompt_text(pools, version=version)
     digest = hashlib.sha256(f"{seed}/{pools.name}/{model}/{request.request_id}".encode()).hexdigest()
     call_id = f"chatcmpl-{digest[:16]}"
     # Counted in words: the log's reader only needs figures that add up.
@@ -311,13 +304,11 @@ def _trace(
     }
 
 
-def _correct(
-    true: Truth, predicted: str, pools: Pools, *, version: PromptVersion, seed: int, rng: random.Random
-) -> str:
+def _correct(true: Truth, predicted: str, pools: Pools, *, version: PromptVersion, rng: random.Random) -> str:
     """What becomes of a reviewer's number: they read it off their version's list, we look it up in ours."""
     if true.intent is None:  # no number is right: they give one that is not the model's answer
         return rng.choice([intent for intent in pools.intents if intent != predicted])
-    number = listed_intents(pools, version=version, seed=seed).index(true.intent)
+    number = listed_intents(pools, version=version).index(true.intent)
     return pools.intents[number]
 
 

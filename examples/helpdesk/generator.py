@@ -40,11 +40,12 @@ class Sizes:
 
 SIZES: Mapping[Scale, Sizes] = {
     "full": Sizes(intents=None, clean=8, traffic=48, gate=20, report=25),
-    "tiny": Sizes(intents=6, clean=4, traffic=12, gate=6, report=6),
+    "tiny": Sizes(intents=6, clean=4, traffic=24, gate=12, report=12),
 }
 
-# Patterns per intent for each pool; the others of an intent join the traffic.
-PATTERN_SHARES: Mapping[str, int] = {"clean": 8, "traffic": 14, "gate": 7, "report": 9}
+# Patterns per intent for each pool; the others of an intent join the traffic. The clean pool knows few
+# wordings, so that the traffic has much to teach: some of it in spite of its mistakes, more without them.
+PATTERN_SHARES: Mapping[str, int] = {"clean": 3, "traffic": 19, "gate": 7, "report": 9}
 TINY_PAIRS = 2  # confusable pairs that a cut-down list of intents keeps
 
 

@@ -12,9 +12,11 @@ import pytest
 
 from infra.settings import Settings
 from lineage.registry import (
+    IndexedAlias,
     RegistryError,
     aliases,
     close_run,
+    indexed_aliases,
     log_run,
     model_versions,
     open_run,
@@ -296,18 +298,22 @@ def test_alias_moves_and_is_taken_away(settings, adapter):
     for version in (1, 2):
         log(settings, f"alias-{version}")
         enter(settings, adapter, "served", version, f"alias-{version}")
-    set_alias(settings, name="served", alias="champion", version=1)
-    set_alias(settings, name="served", alias="champion", version=2)
-    set_alias(settings, name="served", alias="previous", version=1)
+    set_alias(settings, name="served", alias="champion", version=1, mark="first")
+    set_alias(settings, name="served", alias="champion", version=2, mark="second")
+    set_alias(settings, name="served", alias="previous", version=1, mark="second")
     assert aliases(settings)["served"] == {"champion": 2, "previous": 1}
     for _ in range(2):
-        set_alias(settings, name="served", alias="champion", version=None)
+        set_alias(settings, name="served", alias="champion", version=0, mark="third")
     assert aliases(settings, name="served") == {"served": {"previous": 1}}
+    assert indexed_aliases(settings, "served") == {
+        "champion": IndexedAlias(0, "third"),
+        "previous": IndexedAlias(1, "second"),
+    }
 
 
 def test_alias_on_a_version_that_does_not_exist_is_refused_in_one_sentence(settings):
     with pytest.raises(RegistryError) as caught:
-        set_alias(settings, name="nobody", alias="champion", version=1)
+        set_alias(settings, name="nobody", alias="champion", version=1, mark="first")
     assert "\n" not in str(caught.value)
 
 

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -30,6 +31,10 @@ from infra.settings import Settings
 from lineage import tables
 from lineage.rows import canonical_json
 from lineage.schemas import NOT_APPLICABLE, RUN, TABLES
+
+_ORPHANS_LIVE_S = (
+    30  # Ray's workers were gone 2 to 3 s after their driver, with ten busy processes on two cores
+)
 
 Status = Literal["START", "COMPLETE", "FAIL", "ABORT"]
 
@@ -82,7 +87,7 @@ def carry_out(
     """
     settings = runtime.settings
     run_identity = identity(job, config, inputs)
-    earlier = events(settings, run_identity)
+    earlier = _once_orphans_are_gone(settings, run_identity)
     for event in reversed(earlier):
         if event["status"] == "COMPLETE" and _still_stands(settings, json.loads(event["outputs"])):
             return _outcome(event)
@@ -128,6 +133,29 @@ def require_idle(settings: Settings, *, to: str) -> None:
             f"run {event['run_id']} ({event['job']}) is in progress in process {_process(event)}; "
             f"wait for it or stop it, to {to}"
         )
+
+
+def _once_orphans_are_gone(settings: Settings, run_identity: str) -> list[dict[str, Any]]:
+    """What was recorded of all attempts, when no worker is left at one of them whose driver has died.
+
+    Such a worker dies soon, too, and whoever comes at once would be refused for it: a trial of a search that
+    goes on would count as failed.
+    """
+    until = time.monotonic() + _ORPHANS_LIVE_S
+    while True:
+        earlier = events(settings, run_identity)
+        if time.monotonic() > until or not any(_is_orphan(settings, each) for each in _going_on(earlier)):
+            return earlier
+        time.sleep(0.2)
+
+
+def _is_orphan(settings: Settings, event: Mapping[str, Any]) -> bool:
+    """Is it part of a run whose process, on this machine, is dead?"""
+    for other in events(settings, event["parent_run"].rpartition("-")[0]):
+        if other["run_id"] == event["parent_run"]:
+            who = json.loads(other["agent"])
+            return who["host"] == socket.gethostname() and not _lives(who)
+    return False
 
 
 def _refuse_if_in_progress(earlier: Sequence[Mapping[str, Any]]) -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -95,6 +96,44 @@ def test_another_process_under_a_dead_ones_number_is_not_at_work(runtime: Runtim
     del living["started"]  # as runs were recorded once: then the number must do
     tables.record(runtime.settings, [{**start, "agent": json.dumps(living)}], into=RUN)
     assert len(in_progress(runtime.settings)) == 1
+
+
+LEAVES_A_WORKER = """
+import os, subprocess, sys
+from infra.runtime import Runtime
+from infra.settings import Settings
+from lineage.runs import carry_out
+lake, worker = sys.argv[1:]
+def leave(run):
+    left = subprocess.Popen([sys.executable, "-c", worker, lake, run.identity], stdout=subprocess.PIPE)
+    left.stdout.readline()
+    os._exit(9)
+carry_out(Runtime(Settings(lake, "")), "search", config={}, inputs=[], work=leave)
+"""
+WORKS_UNTIL_ITS_INPUT_ENDS = """
+import os, sys
+from infra.runtime import Runtime
+from infra.settings import Settings
+from lineage.runs import Run, carry_out
+lake, identity = sys.argv[1:]
+def work(run):
+    os.write(1, b"begun\\n")
+    sys.stdin.read()
+    os._exit(9)
+parent = Run(identity, 1, "search")
+carry_out(Runtime(Settings(lake, "")), "finetune", config={}, inputs=[], work=work, parent=parent)
+"""
+
+
+def test_a_worker_that_outlives_its_driver_for_a_moment_is_waited_for(runtime: Runtime):
+    words = [LEAVES_A_WORKER, runtime.settings.lake, WORKS_UNTIL_ITS_INPUT_ENDS]
+    with subprocess.Popen([sys.executable, "-c", *words], cwd=ROOT, stdin=subprocess.PIPE) as driver:
+        os.waitid(os.P_PID, driver.pid, os.WEXITED | os.WNOWAIT)
+        assert [event["job"] for event in in_progress(runtime.settings)] == ["finetune"]
+        assert driver.stdin is not None
+        Timer(1.0, driver.stdin.close).start()
+        done = carry_out(runtime, "finetune", config={}, inputs=[], work=lambda run: Outcome())
+    assert done.run_id.endswith("-2")
 
 
 def test_an_unknown_prefix_is_named(runtime: Runtime):

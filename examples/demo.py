@@ -99,8 +99,8 @@ def _pools(data: str | None, *, seed: int, scale: Scale) -> Pools:
 def _own_lake(runtime: Runtime, identity: dict[str, Any]) -> None:
     """The same demo resumes in its lake, another demo's is set aside, and nobody else's is touched."""
     lake = Path(runtime.settings.lake)
-    marker = lake / "demo.json"
-    if lake.exists() and any(lake.iterdir()):
+    marker, partial = lake / "demo.json", lake / "demo.partial"
+    if lake.exists() and any(entry != partial for entry in lake.iterdir()):
         if not marker.exists():
             raise DemoError(
                 f"lake '{lake}' holds something that is not a demo's; choose an empty folder with --lake"
@@ -113,7 +113,8 @@ def _own_lake(runtime: Runtime, identity: dict[str, Any]) -> None:
         lake.rename(aside)
         print(f"the lake of another demo was set aside as {aside}", file=sys.stderr)
     lake.mkdir(parents=True, exist_ok=True)
-    marker.write_text(json.dumps(identity))
+    partial.write_text(json.dumps(identity))
+    partial.replace(marker)  # whole or not at all, so that a killed demo knows its lake again
 
 
 def _warm_up(runtime: Runtime) -> None:

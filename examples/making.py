@@ -11,7 +11,7 @@ from examples.story import NAME, Sizes, Story, once
 from expectations.gate import admit
 from infra.runtime import Runtime
 from infra.storage import survey
-from lineage import curricula, models, tables, verdicts
+from lineage import curricula, models, runs, tables, verdicts
 from lineage.curricula import DataRecipe
 from lineage.recipe import Recipe
 from lineage.runs import Outcome
@@ -59,7 +59,8 @@ def make_first_champion(runtime: Runtime, story: Story, sizes: Sizes) -> None:
     """M0, from a few clean rows."""
     data = DataRecipe(sources=("*/scenario/clean.jsonl",), max_rows=sizes.first_rows)
     trained = finetune(runtime, FinetuneConfig(data=data, training=sizes.first))
-    if not models.reigns(runtime.settings, NAME):
+    decided = [config["candidate"] for config, _ in runs.completed(runtime.settings, "promote")]
+    if trained.run_id not in decided:
         promote(runtime, trained.run_id, name=NAME)
     story.facts["m0"] = trained.run_id
 
@@ -95,7 +96,8 @@ def curate_log(runtime: Runtime, story: Story) -> None:
     settings, config = runtime.settings, CurateConfig(sources=(LOG,))
     made = once(settings, "curate", lambda: _curated(runtime, config), sources=[LOG])
     story.facts["curate"] = made.counts
-    where = pads.field("run_id") == made.run_id
+    work = made.run_id.rpartition("-")[0]  # whichever go at it: a killed one may have stored them
+    where = (pads.field("run_id") >= f"{work}-") & (pads.field("run_id") < f"{work}.")
     reasons = tables.read(settings, tables.resolve(settings, "rejected"), columns=["reason"], where=where)
     story.facts["reasons"] = {r["values"]: r["counts"] for r in reasons["reason"].value_counts().to_pylist()}
 
@@ -143,10 +145,12 @@ def _curated(runtime: Runtime, config: CurateConfig) -> Outcome:
 
 def _stored_once(runtime: Runtime, source: Path) -> TableVersion:
     """The batch of a source, be it refused: ingested again, it would be stored and refused again."""
-    config = IngestConfig(sources=(str(source),))
+    settings, config = runtime.settings, IngestConfig(sources=(str(source),))
     found = survey(source.absolute().as_uri())
-    known = tables.batch_with(runtime.settings, source_key(found, choose_reader(found, config)), into=TRACE)
-    return known or tables.resolve(runtime.settings, ingest(runtime, config).outputs[0])
+    known = tables.batch_with(settings, source_key(found, choose_reader(found, config)), into=TRACE)
+    if known is not None and str(known) in tables.withdrawn(settings, TRACE):
+        return known
+    return tables.resolve(settings, ingest(runtime, config).outputs[0])
 
 
 def _admitted(runtime: Runtime, outcome: Outcome) -> None:

@@ -129,6 +129,14 @@ def record_checkpoint(
     return _checkpoint(row)
 
 
+def forget_checkpoint(settings: Settings, run: Run) -> None:
+    """Take away the row that a killed go at the same work left; its consumption goes when there is a new one.
+
+    Its run did not come to its end, so nothing can have been made of it.
+    """
+    tables.replace(settings, CHECKPOINT.schema.empty_table(), into=CHECKPOINT, run_id=run.id)
+
+
 def checkpoints(settings: Settings) -> list[Checkpoint]:
     """All checkpoints, oldest first."""
     return [_checkpoint(row) for row in tables.read(settings, CHECKPOINT).sort_by("at").to_pylist()]

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -30,6 +31,10 @@ from infra.settings import Settings
 from lineage import tables
 from lineage.rows import canonical_json
 from lineage.schemas import NOT_APPLICABLE, RUN, TABLES
+
+_ORPHANS_LIVE_S = (
+    30  # Ray's workers were gone 2 to 3 s after their driver, with ten busy processes on two cores
+)
 
 Status = Literal["START", "COMPLETE", "FAIL", "ABORT"]
 
@@ -82,7 +87,7 @@ def carry_out(
     """
     settings = runtime.settings
     run_identity = identity(job, config, inputs)
-    earlier = events(settings, run_identity)
+    earlier = _once_others_are_done(settings, run_identity, parent)
     for event in reversed(earlier):
         if event["status"] == "COMPLETE" and _still_stands(settings, json.loads(event["outputs"])):
             return _outcome(event)
@@ -130,6 +135,32 @@ def require_idle(settings: Settings, *, to: str) -> None:
         )
 
 
+def _once_others_are_done(settings: Settings, run_identity: str, parent: Run | None) -> list[dict[str, Any]]:
+    """What was recorded of all attempts, when neither a sibling nor an orphan is at one of them any more.
+
+    Two trials of one search may need the same curriculum: the second waits for what the first makes. A worker
+    whose driver has died dies soon, too; whoever came at once would be refused for it.
+    """
+    until = time.monotonic() + _ORPHANS_LIVE_S
+    while True:
+        earlier = events(settings, run_identity)
+        going_on = _going_on(earlier)
+        siblings = [each for each in going_on if parent is not None and each["parent_run"] == parent.id]
+        orphans = time.monotonic() < until and any(_is_orphan(settings, each) for each in going_on)
+        if not siblings and not orphans:
+            return earlier
+        time.sleep(0.2)
+
+
+def _is_orphan(settings: Settings, event: Mapping[str, Any]) -> bool:
+    """Is it part of a run whose process, on this machine, is dead?"""
+    for other in events(settings, event["parent_run"].rpartition("-")[0]):
+        if other["run_id"] == event["parent_run"]:
+            who = json.loads(other["agent"])
+            return who["host"] == socket.gethostname() and not _lives(who)
+    return False
+
+
 def _refuse_if_in_progress(earlier: Sequence[Mapping[str, Any]]) -> None:
     """Raise RunError when another process of this machine is at the same work right now."""
     for event in _going_on(earlier):
@@ -144,9 +175,28 @@ def _going_on(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for event in history:
         who = json.loads(event["agent"])
         elsewhere = who["host"] != socket.gethostname() or who["process"] == os.getpid()
-        if event["run_id"] not in ended and not elsewhere and Path(f"/proc/{who['process']}").exists():
+        if event["run_id"] not in ended and not elsewhere and _lives(who):
             found.append(dict(event))
     return found
+
+
+def _lives(who: Mapping[str, Any]) -> bool:
+    """Is it the very process that was recorded that goes on here, and not another under its number?"""
+    since = _started(who["process"])
+    return since is not None and who.get("started", since) == since
+
+
+def _started(process: int) -> int | None:
+    """When a process of this machine began, in clock ticks since the machine did; None where none goes on.
+
+    One that was killed and that nobody waited for keeps its number: a zombie, which works no more.
+    """
+    try:
+        told = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return None
+    state, *fields = told.rpartition(")")[2].split()  # before it: the program's name, whatever that holds
+    return None if state in "ZX" else int(fields[18])  # the 22nd of proc_pid_stat(5); these begin at the 4th
 
 
 def _process(event: Mapping[str, Any]) -> int:
@@ -261,11 +311,14 @@ class Agent:
     host: str
     process: int
     code: str
+    started: int | None
+    """When the process began, in clock ticks since the machine did: with it, a number given again is told."""
 
 
 def agent() -> Agent:
     """This process."""
-    return Agent(getpass.getuser(), socket.gethostname(), os.getpid(), code_revision())
+    process = os.getpid()
+    return Agent(getpass.getuser(), socket.gethostname(), process, code_revision(), _started(process))
 
 
 def _sentence(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -70,6 +70,8 @@ def ingest(runtime: Runtime, config: IngestConfig, *, parent: Run | None = None)
             holding, read = read_sources(runtime, pairs, run=run, keys=list(fresh))
             versions, counts = set(holding), counts | read
         versions |= {v for key, uri in by_key.items() if (v := _version_of(runtime, key, readers[uri]))}
+        if not fresh:
+            counts |= _counted_before(runtime, versions, run)
         if not versions:
             raise IngestError(
                 f"no record of {len(fresh)} sources could be read; see table 'quarantine' for the reasons"
@@ -119,6 +121,14 @@ def _version_of(runtime: Runtime, key: str, reader: Reader) -> TableVersion | No
     if not _is_stored(runtime, key, reader):
         return None
     return tables.batch_with(runtime.settings, key, into=reader.writes)
+
+
+def _counted_before(runtime: Runtime, versions: Iterable[TableVersion], run: Run) -> Mapping[str, int]:
+    """The counts of the batch that an earlier, killed go of the same run committed; none where none did."""
+    for version in versions:
+        if tables.stored_by(runtime.settings, version).rpartition("-")[0] == run.identity:
+            return tables.facts(runtime.settings, version)["counts"]
+    return {}
 
 
 def _first_records(source: SourceFile, most: int = 20) -> Sequence[Mapping[str, Any]]:

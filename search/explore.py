@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from infra.runtime import Runtime
 from infra.settings import Settings
-from lineage import registry, tables
+from lineage import registry, runs, tables
 from lineage.recipe import Recipe
 from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import NOT_APPLICABLE, TRIAL
@@ -87,6 +87,9 @@ def explore(
 
     def work(run: Run) -> Outcome:
         settings = runtime.settings
+        for event in runs.events(settings, run.identity):  # killed, they are still shown as going on
+            if event["status"] == "ABORT":
+                registry.mirror(registry.close_run, settings, run_id=event["run_id"], status="ABORT")
         # Opened before its trials, which nest below it in MLflow while they run.
         registry.mirror(registry.open_run, settings, run_id=run.id, job="search", tags={})
         try:

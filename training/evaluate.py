@@ -60,17 +60,17 @@ def evaluate(
         return _score(runtime, checkpoint, rows, split, seed, run)
 
     outcome = carry_out(runtime, "evaluate", config=config, inputs=inputs, work=work, parent=parent)
-    if not outcome.again:
-        registry.mirror(
-            registry.log_run,
-            settings,
-            run_id=outcome.run_id,
-            job="evaluate",
-            params={"split": split, "seed": seed},
-            metrics={name: numbers[0] for name, numbers in outcome.facets.items()},
-            tags={"stemma.adapter_digest": checkpoint.adapter_digest},
-            parent_run_id=checkpoint.run_id,
-        )
+    registry.mirror(
+        registry.log_run,
+        settings,
+        run_id=outcome.run_id,
+        job="evaluate",
+        params={"split": split, "seed": seed},
+        metrics={name: numbers[0] for name, numbers in outcome.facets.items()},
+        tags={"stemma.adapter_digest": checkpoint.adapter_digest},
+        parent_run_id=checkpoint.run_id,
+        unless_finished=outcome.again,  # a process that died after the work may not have come to this
+    )
     return outcome
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,8 +19,9 @@ from expectations.gate import admit
 from infra.models import BaseModel as Base
 from infra.models import resolve as resolve_base
 from infra.runtime import Runtime, give_back_memory
+from infra.settings import Settings
 from lineage import curricula, models, registry, verdicts
-from lineage.consumption import Checkpoint, find_checkpoint, record_checkpoint, record_plan
+from lineage.consumption import Checkpoint, find_checkpoint, forget_checkpoint, record_checkpoint, record_plan
 from lineage.curricula import Curriculum, DataRecipe
 from lineage.runs import Outcome, Run, carry_out, find
 from lineage.schemas import EXAMPLE
@@ -57,8 +60,7 @@ def finetune(runtime: Runtime, config: FinetuneConfig, *, parent: Run | None = N
 
     inputs = [f"curriculum:{curriculum.root}", f"base:{base.digest}"]
     outcome = carry_out(runtime, "finetune", config=recorded, inputs=inputs, work=work, parent=parent)
-    if not outcome.again:
-        _mirror(runtime, outcome, recorded, curriculum, parent)
+    _mirror(runtime, outcome, recorded, curriculum, parent)
     return outcome
 
 
@@ -81,6 +83,7 @@ def _train(runtime: Runtime, curriculum: Curriculum, config: TrainingConfig, bas
     from training.plan import make_plan
 
     settings = runtime.settings
+    _clear(settings, run)
     rows = rows_of(runtime, curriculum)
     labels = sorted(set(rows["label"].to_pylist()))
     encoded = encode_rows(rows, labels, base=base, config=config)
@@ -135,6 +138,16 @@ def _train(runtime: Runtime, curriculum: Curriculum, config: TrainingConfig, bas
     return Outcome((f"checkpoint:{checkpoint.name}",), counts, facets)
 
 
+def _clear(settings: Settings, run: Run) -> None:
+    """Take away what killed goes at the same work have left: the checkpoint's row first, then its files."""
+    if run.attempt == 1:
+        return
+    forget_checkpoint(settings, run)
+    for pattern in (f"{run.identity}-*", f".{run.identity}-*"):
+        for left in Path(settings.path("checkpoints")).glob(pattern):
+            shutil.rmtree(left)
+
+
 def rows_of(runtime: Runtime, curriculum: Curriculum) -> pa.Table:
     """The curriculum's rows as training reads them: row_no, row_id, text, label, weight, sorted by row_id.
 
@@ -177,4 +190,5 @@ def _mirror(
         tags=tags,
         parent_run_id=parent.id if parent else None,
         series={"loss": facets["losses"]},
+        unless_finished=outcome.again,  # a process that died after the work may not have come to this
     )

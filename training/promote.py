@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.runtime import Runtime
-from lineage import bans, curricula, models, queries, registry, report
+from lineage import bans, curricula, models, queries, registry, report, runs
 from lineage.consumption import Checkpoint, eaten_by
 from lineage.models import ModelVersion
 from lineage.runs import Outcome, Run, carry_out
@@ -47,13 +47,20 @@ def promote(
     eaten = eaten_by(runtime.settings, checkpoint)["row_no"].unique().to_pylist()
     bans.require_clean(runtime.settings, eaten, what=reference)
     models.require_untouched(runtime.settings, name)
-    standing = models.aliases(runtime.settings).get(name, {})
-    champion = models.resolve(runtime.settings, f"{name}@champion")[0] if "champion" in standing else None
+    reigning = models.aliases(runtime.settings).get(name, {}).get("champion", 0)
+    # Every move of the champion asks the question anew, and so does an evaluation on other items.
+    reigns = sum(event.alias == "champion" for event in models.events(runtime.settings, name))
+    champion = _checkpoint_of(runtime, name, reigning)
     if champion == checkpoint:
-        log.info("promote: %s@%d is champion already", name, standing["champion"])
-        checks = _checks_of(runtime, name, standing["champion"])
-        facets = {"promoted": True, "version": standing["champion"], "checks": checks}
-        return Outcome(facets=facets, again=True)
+        cut_off = _cut_off(runtime, name)
+        if cut_off is None:
+            log.info("promote: %s@%d is champion already", name, reigning)
+            checks = _checks_of(runtime, name, reigning)
+            facets = {"promoted": True, "version": reigning, "checks": checks}
+            return Outcome(facets=facets, again=True)
+        # Its process died after the move: what is left of it, MLflow and its record, is done as it was begun.
+        (reigning, seed), reigns = cut_off, reigns - 1
+        champion = _checkpoint_of(runtime, name, reigning)
     evaluated = [evaluate(runtime, checkpoint.run_id, split="gate", seed=seed, parent=parent)]
     null = _null_of(runtime, champion, seed=seed, parent=parent) if champion else None
     if champion and null:
@@ -66,7 +73,7 @@ def promote(
         moves = {"candidate": version.version}
         if decision.promoted:
             moves |= {"champion": version.version}
-            moves |= {"previous": standing["champion"]} if champion else {}
+            moves |= {"previous": reigning} if champion else {}
         checks = [asdict(check) for check in decision.checks]
         reason = "passed every gate" if decision.promoted else "; ".join(decision.reasons)
         models.move_aliases(
@@ -77,12 +84,24 @@ def promote(
         facets = {"promoted": decision.promoted, "version": version.version, "null": null, "checks": checks}
         return Outcome((f"model:{version}",), {"items": _items(runtime, checkpoint).num_rows}, facets)
 
-    # Every move of the champion asks the question anew, and so does an evaluation on other items.
-    reigns = sum(event.alias == "champion" for event in models.events(runtime.settings, name))
     config = {"name": name, "seed": seed, "reigns": reigns, "candidate": checkpoint.run_id}
     inputs = [f"checkpoint:{c.name}" for c in (checkpoint, champion) if c]
     inputs += [f"evaluation:{each.run_id}" for each in evaluated]
     return carry_out(runtime, "promote", config=config, inputs=inputs, work=work, parent=parent)
+
+
+def _checkpoint_of(runtime: Runtime, name: str, version: int) -> Checkpoint | None:
+    return models.resolve(runtime.settings, f"{name}@{version}")[0] if version else None
+
+
+def _cut_off(runtime: Runtime, name: str) -> tuple[int, int] | None:
+    """The version before the champion, and the seed, of a promotion that moved it and came to no end."""
+    settings = runtime.settings
+    move = next(e for e in reversed(models.events(settings, name)) if e.alias == "champion")
+    history = runs.events(settings, move.run_id.rpartition("-")[0])
+    if move.kind != "promotion" or any(event["status"] == "COMPLETE" for event in history):
+        return None
+    return move.from_version, json.loads(history[0]["config"])["seed"]
 
 
 def _checks_of(runtime: Runtime, name: str, version: int) -> list[dict[str, Any]]:

@@ -92,6 +92,7 @@ def log_run(
     status: Ending = "COMPLETE",
     started: dt.datetime | None = None,
     ended: dt.datetime | None = None,
+    unless_finished: bool = False,
     experiment: str = EXPERIMENT,
 ) -> str:
     """Log one finished run, and return MLflow's run id.
@@ -100,8 +101,9 @@ def log_run(
     then the whole of `params` is attached as `params.json`. `series` has one value per step, from 0; a long
     one is thinned to 1,000 points, the last one kept. `texts` are artifacts by name.
 
-    Logged again: metrics, tags and texts are brought up to date. RegistryError if a param changed, since a
-    run id stands for one config, or if a name is both a metric and a series.
+    Logged again: metrics, tags and texts are brought up to date, but with `unless_finished` a run that ended
+    there is left alone: so whoever finds work done can see to it that it is shown. RegistryError if a param
+    changed, since a run id stands for one config, or if a name is both a metric and a series.
     """
     if both := sorted(metrics.keys() & series.keys()):
         raise RegistryError(
@@ -111,6 +113,10 @@ def log_run(
     flat, is_cut = _flat_params(params)
     files = {**texts, **({"params.json": _json(params)} if is_cut else {})}
     with connected(settings) as client:
+        if unless_finished:
+            shown = _search(client, experiment_of(client, settings, experiment), RUN_TAG, run_id)
+            if shown is not None and shown.info.status != "RUNNING":
+                return shown.info.run_id
         run, is_new = _find_or_create(client, settings, experiment, run_id, run_tags, parent_run_id, started)
         points = _points(metrics, series, run.info.start_time)
         if not is_new:

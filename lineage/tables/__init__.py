@@ -22,6 +22,7 @@ from lineage.tables.reads import (
     read_batch,
     read_ever,
     sql,
+    stored_by,
     taken_out,
     withdrawn,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "reserve",
     "resolve",
     "sql",
+    "stored_by",
     "take_out",
     "taken_out",
     "withdraw",

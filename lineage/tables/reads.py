@@ -116,6 +116,12 @@ def batch_with(settings: Settings, key: str, *, into: TableSpec) -> TableVersion
     return TableVersion(into.name, max(found)) if found else None
 
 
+def stored_by(settings: Settings, version: TableVersion) -> str:
+    """The run that stored a batch; empty where this version stored none."""
+    metadata = commit_metadata(settings, version)
+    return metadata["stemma.run_id"] if "stemma.keys" in metadata else ""
+
+
 def facts(settings: Settings, version: TableVersion) -> dict[str, Any]:
     """What the writer of a batch put into its commit beside the rows."""
     metadata = commit_metadata(settings, version)

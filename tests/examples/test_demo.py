@@ -3,64 +3,33 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
 
 from examples.story import NAME
-from infra.settings import Settings, settings_from_environment
 from lineage import models, tables
-from lineage.schemas import CHECKPOINT, CURRICULUM, EVENT, EXAMPLE, MODEL, PROVENANCE, TRACE
+from lineage.schemas import PROVENANCE, TRACE
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
-@dataclass(frozen=True)
-class Told:
-    """Two runs of the demo on one lake, and the lake's table versions after each."""
-
-    settings: Settings
-    runs: tuple[subprocess.CompletedProcess[str], ...]
-    seconds: tuple[float, ...]
-    versions: tuple[dict[str, str], ...]
-
-
 def stemma(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "infra.cli", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=400)
-
-
-def versions(settings: Settings) -> dict[str, str]:
-    specs = (TRACE, EXAMPLE, CURRICULUM, CHECKPOINT, MODEL, EVENT)
-    return {spec.name: str(tables.current(settings, spec)) for spec in specs}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=560)
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    lake = str(tmp_path_factory.mktemp("demo") / "lake")
-    settings = settings_from_environment(lake)
-    runs, seconds, after = [], [], []
-    for _ in range(2):
-        start = monotonic()
-        runs.append(stemma("demo", "--scale", "tiny", "--lake", lake))
-        seconds.append(monotonic() - start)
-        after.append(versions(settings))
-    return Told(settings, tuple(runs), tuple(seconds), tuple(after))
-
-
-@pytest.fixture(scope="module")
-def champion(told: Told) -> dict[str, Any]:
+def champion(told) -> dict[str, Any]:
     """`stemma lineage champion --json`."""
     done = stemma("lineage", "champion", "--json", "--lake", told.settings.lake)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_the_demo_ends_well_and_shows_what_became_of_rows_model_and_promises(told: Told):
+def test_the_demo_ends_well_and_shows_what_became_of_rows_model_and_promises(told):
     first = told.runs[0]
     assert first.returncode == 0, first.stderr[-3000:]
     assert "Traceback" not in first.stderr
@@ -71,7 +40,7 @@ def test_the_demo_ends_well_and_shows_what_became_of_rows_model_and_promises(tol
     assert "BROKEN" not in first.stdout
 
 
-def test_told_again_it_does_nothing_twice(told: Told):
+def test_told_again_it_does_nothing_twice(told):
     again = told.runs[1]
     assert again.returncode == 0, again.stderr[-3000:]
     assert told.versions[1] == told.versions[0]
@@ -89,7 +58,7 @@ def test_every_row_the_champion_ate_carries_its_whole_provenance(champion: dict[
     assert sum(champion["slices"].values()) == len(rows)
 
 
-def test_the_bytes_at_each_source_are_the_exchange_that_became_the_row(told: Told, champion: dict[str, Any]):
+def test_the_bytes_at_each_source_are_the_exchange_that_became_the_row(told, champion: dict[str, Any]):
     traces = {row["row_id"].hex(): row for row in tables.read(told.settings, TRACE).to_pylist()}
     sources = [(row, source) for row in champion["rows"] for source in row["sources"]]
     assert len(sources) >= len(champion["rows"])
@@ -105,7 +74,7 @@ def test_the_bytes_at_each_source_are_the_exchange_that_became_the_row(told: Tol
         assert {stored[name] for name in ("source_uri", "source_span")} <= set(source.values())
 
 
-def test_the_lake_it_leaves_is_sound(told: Told):
+def test_the_lake_it_leaves_is_sound(told):
     done = stemma("fsck", "--json", "--lake", told.settings.lake)
     assert done.returncode == 0, done.stdout
     checks = json.loads(done.stdout)
@@ -113,7 +82,7 @@ def test_the_lake_it_leaves_is_sound(told: Told):
     assert all(check["looked_at"] > 0 for check in checks)
 
 
-def test_the_broken_exporters_batch_is_shown_as_refused_and_stays_readable_by_time_travel(told: Told):
+def test_the_broken_exporters_batch_is_shown_as_refused_and_stays_readable_by_time_travel(told):
     done = stemma("status", "--json", "--lake", told.settings.lake)
     refused = [b for b in json.loads(done.stdout)["batches"] if b["verdict"] == "fail, withdrawn"]
     assert len(refused) == 1
@@ -124,7 +93,7 @@ def test_the_broken_exporters_batch_is_shown_as_refused_and_stays_readable_by_ti
     assert refused[0]["run"] not in now
 
 
-def test_it_ends_with_a_champion_that_no_recalled_row_reaches(told: Told, champion: dict[str, Any]):
+def test_it_ends_with_a_champion_that_no_recalled_row_reaches(told, champion: dict[str, Any]):
     assert champion["model"] == "helpdesk-router@3"
     prompts = {s["prompt_version"] for row in champion["rows"] for s in row["sources"]}
     assert prompts == {"1", "3"}
@@ -137,20 +106,20 @@ def test_it_ends_with_a_champion_that_no_recalled_row_reaches(told: Told, champi
     assert 0 < reached["checkpoints"][0]["share"] < 1
 
 
-def test_the_log_of_moves_tells_the_story(told: Told):
+def test_the_log_of_moves_tells_the_story(told):
     moves = [e for e in models.events(told.settings, NAME) if e.alias == "champion"]
     told_by = [(e.kind, e.from_version, e.to_version) for e in moves]
     assert told_by == [("promotion", 0, 1), ("promotion", 1, 2), ("recall", 2, 1), ("promotion", 1, 3)]
     assert all(e.actor and e.reason for e in moves)
 
 
-def test_the_recalled_model_is_still_on_record_and_says_what_was_called_back(told: Told):
+def test_the_recalled_model_is_still_on_record_and_says_what_was_called_back(told):
     done = stemma("lineage", f"{NAME}@2", "--lake", told.settings.lake)
     assert done.returncode == 0, done.stderr
     assert "of its rows were called back by" in done.stdout
 
 
-def test_a_recalled_model_cannot_be_promoted_again(told: Told):
+def test_a_recalled_model_cannot_be_promoted_again(told):
     done = stemma("promote", f"{NAME}@2", "--name", NAME, "--lake", told.settings.lake)
     assert done.returncode == 2
     assert "took back" in done.stderr

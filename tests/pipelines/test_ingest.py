@@ -4,13 +4,14 @@ import gzip
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow.dataset as pads
 import pytest
 
 from infra.runtime import Runtime
 from infra.storage import StorageError, read_span, records, survey
 from lineage import tables
 from lineage.queries import source_bytes
-from lineage.schemas import QUARANTINE, TRACE
+from lineage.schemas import QUARANTINE, RUN, TRACE
 from pipelines.ingest import IngestConfig, IngestError, ingest
 
 
@@ -187,3 +188,22 @@ def test_real_judged_solutions_come_in_through_a_field_map(runtime: Runtime, dat
         for m in {r["model_answered"] for r in rows}
     }
     assert sorted(right.values()) == [146, 225, 266, 371]
+
+
+def test_counts_of_what_a_killed_ingest_stored_are_found_by_the_next(
+    runtime: Runtime, tmp_path: Path, toys: SimpleNamespace
+):
+    source = toys.write_lines(tmp_path / "log.jsonl", [toys.exchange("a", "b"), b"[1"])
+    whole = ingest(runtime, config(source))
+    finished = pads.field("status") == "COMPLETE"
+    left = tables.read(runtime.settings, RUN, where=~finished)
+    # As a process leaves it that dies between the commit of its rows and the end of its run.
+    tables.replace(runtime.settings, left, into=RUN, run_id=whole.run_id)
+    again = ingest(runtime, config(source))
+    assert again.run_id == whole.run_id.removesuffix("1") + "2"
+    assert again.outputs == whole.outputs
+    assert {name: again.counts[name] for name in ("in", "out", "quarantined")} == {
+        "in": 2,
+        "out": 1,
+        "quarantined": 1,
+    }

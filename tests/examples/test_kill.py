@@ -44,7 +44,7 @@ from lineage.tables import TableVersion
 from search.space import SearchGraph, TrialEvent
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]  # 4 min on two free cores
 
 
 def stage(name: str) -> dict[str, Any]:
@@ -67,6 +67,7 @@ DEATHS: dict[str, dict[str, Any]] = {
     "clean pool: stored, its ingest not finished": after("lineage.tables:commit", "traces"),
     "stage M0": stage("M0, the first champion"),
     "M0: exclusions are there, the curriculum is not": before("lineage.tables:commit", "curricula"),
+    "M0: trained, its files still in a hidden folder": before("training.loop:_merge_consumption"),
     "M0: files are there, consumption is not": before("training.finetune:record_checkpoint"),
     "M0: consumption is there, the checkpoint is not": before("lineage.tables:replace", "checkpoints"),
     "M0: the checkpoint is there, its run not finished": after("lineage.tables:replace", "checkpoints"),

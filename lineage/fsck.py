@@ -245,7 +245,7 @@ def aliases(settings: Settings) -> Findings:
         except models.ModelError as error:
             found.append(f"{reference}: {error}")
     for name in models.aliases(settings):
-        registry.mirror(lambda name=name: found.extend(models.moved_by_hand(settings, name)))
+        registry.mirror(lambda name=name: found.extend(_astray(settings, name)))
     return len(standing), found
 
 
@@ -282,12 +282,11 @@ def recalls(settings: Settings) -> Findings:
 def repair(settings: Settings) -> list[str]:
     """Mend what can be mended without a choice; a sentence per repair.
 
-    Aliases that were moved by hand in MLflow are set back to where the lake's log says they stand.
+    Aliases in MLflow that were moved by hand, or not mirrored, are put where the lake's log says they stand.
     """
     done: list[str] = []
     for name in models.aliases(settings):
-        moved: list[str] = models.moved_by_hand(settings, name)
-        if moved:
+        if _astray(settings, name):
             models.set_back(settings, name)
             done.append(f"aliases of '{name}' in MLflow stand again where the lake's log says")
     return done
@@ -304,6 +303,11 @@ CHECKS: dict[str, Callable[[Settings], Findings]] = {
     "aliases": aliases,
     "recalls": recalls,
 }
+
+
+def _astray(settings: Settings, name: str) -> list[str]:
+    """What is wrong with a model's aliases in MLflow. Raises RegistryError when it cannot be asked."""
+    return models.moved_by_hand(settings, name) + models.behind(settings, name)
 
 
 def _adapter(checkpoint: Checkpoint) -> list[str]:

@@ -59,6 +59,7 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
         models.require_untouched(settings, name)
 
     def work(run: Run) -> Outcome:
+        runs.require_idle(settings, to="recall rows")  # two that began at once see each other here
         ordered = find(settings, radius.selector) or _order(runtime, radius, reason, run)
         new = _ban(settings, radius, run)
         versions = _quarantine(settings, radius, run)

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.runtime import Runtime
-from lineage import bans, curricula, models, queries, registry, report
+from lineage import bans, curricula, models, queries, registry, report, runs
 from lineage.consumption import Checkpoint, eaten_by
 from lineage.models import ModelVersion
 from lineage.runs import Outcome, Run, carry_out
@@ -61,6 +61,8 @@ def promote(
         evaluated += [evaluate(runtime, run, split="gate", seed=seed, parent=parent) for run in others]
 
     def work(run: Run) -> Outcome:
+        runs.require_idle(runtime.settings, to="promote", jobs=models.MOVERS)
+        bans.require_clean(runtime.settings, eaten, what=reference)  # what came during the evaluations
         decision = _decide(runtime, checkpoint, champion, null, seed=seed)
         version = models.register(runtime, checkpoint, name=name)
         moves = {"candidate": version.version}

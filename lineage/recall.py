@@ -73,7 +73,10 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
 
     config = {"selector": radius.selector.as_json()}
     reached = [f"rows:{rows_digest(radius.rows['row_id'].to_pylist())}"]
-    return carry_out(runtime, "recall", config=config, inputs=reached, work=work)
+    outcome = carry_out(runtime, "recall", config=config, inputs=reached, work=work)
+    if outcome.again and found is not None:
+        _mirror(settings, radius, found)  # MLflow may have been away when it was carried out
+    return outcome
 
 
 def find(settings: Settings, selector: Selector) -> Recall | None:

@@ -22,7 +22,7 @@ ONE = Selector(rows=("0001",))
 
 @pytest.fixture
 def lake(small):
-    """Traces 1 to 4, an example of each, and three reigns: 12 trained 1, 13 trained 2, 11 and 14 trained 3."""
+    """Four traces, an example of each, and three reigns: 12 trained 1, 13 trained 2, 11 and 14 trained 3."""
     small.traces([1, 2, 3, 4])
     small.examples({11: (1,), 12: (2,), 13: (3,), 14: (4,)})
     for eaten in ((12,), (13,), (11, 14)):

@@ -82,7 +82,7 @@ def files(settings: Settings) -> Findings:
     for spec in TABLES.values():
         count, damaged = tables.damage(settings, spec)
         looked_at += count
-        found += [f"{sentence}; restore it from a copy of the lake" for sentence in damaged]
+        found += damaged
         version = None if damaged else tables.current(settings, spec)
         newest |= {} if damaged else {spec.name: version.version if version else -1}
     if RUN.name not in newest:

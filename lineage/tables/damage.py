@@ -7,6 +7,7 @@ of them must be there, those of earlier versions, too.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +42,8 @@ def told(settings: Settings, spec: TableSpec) -> Iterator[None]:
         if not isinstance(error, DeltaError | OSError):
             raise
         raise TableError(
-            f"table '{spec.name}' in '{location(settings, spec)}' cannot be used: {_said(error)}"
+            f"table '{spec.name}' in '{location(settings, spec)}' cannot be used: {said(error)}; "
+            "look after the storage and this user's rights there"
         ) from error
 
 
@@ -51,25 +53,35 @@ def require_whole(settings: Settings, spec: TableSpec) -> None:
     if found:
         more = f" (and {len(found) - 1} more)" if found[1:] else ""
         raise Damaged(
-            f"table '{spec.name}' cannot be used: {found[0]}{more}; restore it from a copy of the lake "
-            "(stemma fsck names every damaged file)"
+            f"table '{spec.name}' cannot be used: {found[0]}{more} (stemma fsck names every damaged file)"
         )
 
 
 def damage(settings: Settings, spec: TableSpec) -> tuple[int, list[str]]:
-    """How many files of a table were looked at (all), and a sentence for each that is damaged."""
+    """How many files of a table were looked at (all), and a sentence for each that is damaged: what to do."""
+    count, found = _damage(settings, spec)
+    return count, [f"{sentence}; {_advice(sentence)}" for sentence in found]
+
+
+def _advice(sentence: str) -> str:
+    if "Permission denied" in sentence:
+        return "give this user the right to read it"
+    return "restore it from a copy of the lake"
+
+
+def _damage(settings: Settings, spec: TableSpec) -> tuple[int, list[str]]:
     filesystem, folder = open_filesystem(settings, location(settings, spec))
     try:
         entries = _entries(filesystem, f"{folder}/_delta_log")
     except OSError as error:
-        return 1, [f"the log of '{spec.name}' cannot be listed: {_said(error)}"]
+        return 1, [f"the log of '{spec.name}' cannot be listed: {said(error)}"]
     found: list[str] = []
     added: dict[str, tuple[str, int]] = {}
     for version, path in entries.items():
         try:
             actions = _actions(filesystem, path)
         except _UNREADABLE as error:
-            found.append(f"the log entry of {spec.name}@{version}, '{path}', {_said(error)}")
+            found.append(f"the log entry '{path}' of {spec.name}@{version} {said(error)}")
         else:
             added |= {f"{folder}/{a['path']}": (f"{spec.name}@{version}", a["size"]) for a in actions}
     for path, (version, size) in added.items():
@@ -90,8 +102,11 @@ def _actions(filesystem: FileSystem, path: str) -> list[dict[str, Any]]:
     """What a commit added. Raises ValueError where its entry says nothing that Delta could read."""
     if filesystem.get_file_info(path).type is not FileType.File:
         raise ValueError("is gone")
-    with filesystem.open_input_file(path) as source:
-        content = source.read()
+    try:
+        with filesystem.open_input_file(path) as source:
+            content = source.read()
+    except OSError as error:
+        raise ValueError(f"cannot be read: {said(error)}") from error
     if not content.strip():
         raise ValueError("is empty")
     try:
@@ -104,7 +119,7 @@ def _actions(filesystem: FileSystem, path: str) -> list[dict[str, Any]]:
             if "add" in action
         ]
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"is not what Delta writes: {_said(error)}") from error
+        raise ValueError(f"is not what Delta writes: {said(error)}") from error
 
 
 def _wrong_with(filesystem: FileSystem, path: str, size: int) -> str | None:
@@ -118,10 +133,14 @@ def _wrong_with(filesystem: FileSystem, path: str, size: int) -> str | None:
             for batch in pq.ParquetFile(source).iter_batches():
                 batch.validate(full=True)
     except _UNREADABLE as error:
-        return f"cannot be read: {_said(error)}"
+        return f"cannot be read: {said(error)}"
     return None
 
 
-def _said(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+def said(error: BaseException) -> str:
+    """An error's words on one line, without the colours and the stack that Delta adds."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    plain = re.sub(r"\x1b\[\d*m|↳", "", str(error))
+    lines = [line.strip() for line in plain.splitlines() if not re.match(r"\s*(\d+: |at )", line)]
+    return ": ".join(filter(None, lines))[:300] or type(error).__name__

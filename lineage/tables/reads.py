@@ -15,7 +15,7 @@ from deltalake import DeltaTable, QueryBuilder
 from infra.settings import Settings
 from lineage.schemas import TABLES, TableSpec
 from lineage.tables.commit import commit_metadata, log_entry
-from lineage.tables.damage import require_whole, told
+from lineage.tables.damage import require_whole, said, told
 from lineage.tables.files import SKIPPED_BY, read_file
 from lineage.tables.layout import TableVersion, open_table
 from lineage.tables.place import TableError, location, open_filesystem
@@ -156,18 +156,14 @@ def sql(settings: Settings, statement: str, *, tables: Iterable[str] | None = No
     try:
         planned = builder.execute(statement)
     except Exception as error:
-        raise StatementError(f"the statement failed: {_said(error)}") from error
+        raise StatementError(f"the statement failed: {said(error)}") from error
     try:
         return pa.table(planned.read_all())
     except Exception as error:
         for spec in registered:
             if re.search(rf"\b{spec.name}\b", statement):
                 require_whole(settings, spec)
-        raise TableError(f"the statement failed: {_said(error)}") from error
-
-
-def _said(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise TableError(f"the statement failed: {said(error)}") from error
 
 
 def _dataset(settings: Settings, spec: TableSpec, handle: DeltaTable) -> pads.Dataset:

@@ -296,18 +296,18 @@ def test_alias_moves_and_is_taken_away(settings, adapter):
     for version in (1, 2):
         log(settings, f"alias-{version}")
         enter(settings, adapter, "served", version, f"alias-{version}")
-    set_alias(settings, name="served", alias="champion", version=1)
-    set_alias(settings, name="served", alias="champion", version=2)
-    set_alias(settings, name="served", alias="previous", version=1)
+    set_alias(settings, name="served", alias="champion", version=1, mark="1")
+    set_alias(settings, name="served", alias="champion", version=2, mark="2")
+    set_alias(settings, name="served", alias="previous", version=1, mark="1")
     assert aliases(settings)["served"] == {"champion": 2, "previous": 1}
     for _ in range(2):
-        set_alias(settings, name="served", alias="champion", version=None)
+        set_alias(settings, name="served", alias="champion", version=0, mark="0")
     assert aliases(settings, name="served") == {"served": {"previous": 1}}
 
 
 def test_alias_on_a_version_that_does_not_exist_is_refused_in_one_sentence(settings):
     with pytest.raises(RegistryError) as caught:
-        set_alias(settings, name="nobody", alias="champion", version=1)
+        set_alias(settings, name="nobody", alias="champion", version=1, mark="1")
     assert "\n" not in str(caught.value)
 
 

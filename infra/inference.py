@@ -129,8 +129,14 @@ class Predictor:
         model, _ = load_classifier(
             base, record.labels, quantization=record.quantization, seed=0, device=device
         )
-        with without_rename_warning():
-            tuned = PeftModel.from_pretrained(model, str(adapter)).eval()
+        try:
+            with without_rename_warning():
+                tuned = PeftModel.from_pretrained(model, str(adapter)).eval()
+        except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
+            raise ModelError(
+                f"adapter '{adapter}' does not load ({str(error).strip().splitlines()[0][:200]}); "
+                "restore the folder from a copy, or train again"
+            ) from error
         return cls(tuned, load_tokenizer(base), record, batch_size=batch_size)
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:

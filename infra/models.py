@@ -225,7 +225,12 @@ def adapter_digest(folder: str | Path) -> str:
         raise ModelError(
             f"'{folder}' holds no adapter_model.safetensors; expected a folder that training saved"
         )
-    return tensors_digest(path.read_bytes())
+    try:
+        return tensors_digest(path.read_bytes())
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(
+            f"'{path}' is no whole safetensors file ({error}); restore it from a copy, or train again"
+        ) from error
 
 
 def tensors_digest(safetensors: bytes) -> str:

@@ -91,10 +91,7 @@ def query(
     signal.signal(
         signal.SIGINT, signal.SIG_DFL
     )  # the engine holds the interpreter, so Ctrl-C must not ask it
-    try:
-        rows = tables.sql(settings, statement)
-    except Exception as error:
-        raise TableError(f"the statement failed: {str(error).splitlines()[0]}") from error
+    rows = tables.sql(settings, statement)
     if out is not None:
         _write(rows, out)
         print(f"{rows.num_rows} rows in {out}")

@@ -2,6 +2,7 @@
 
 Each check is a function from the lake to the sentences it found wrong.
 
+files          every file of every version of a table is as it was written; no commit that a run made is lost
 balance        rows in (+ created) = rows out + merged + rejected + quarantined, for every finished run
 closure        every parent, consumed row and curriculum member is a row that is stored, or was recalled
 exactly_once   no row id, row number or source span is stored twice
@@ -24,14 +25,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from infra.models import adapter_digest
+from infra.models import ModelError, adapter_digest
 from infra.settings import Settings
 from lineage import bans, models, registry, tables, verdicts
-from lineage.consumption import checkpoints, consumption_root, eaten_by, plan_digest
+from lineage.consumption import Checkpoint, checkpoints, consumption_root, eaten_by, plan_digest
 from lineage.curricula import curriculum_root
 from lineage.impact import impact
 from lineage.recall import recalled_versions
-from lineage.schemas import CURRICULUM, EXAMPLE, PLAN, QUARANTINE, REJECTED, ROW_TABLES, RUN, TableSpec
+from lineage.schemas import (
+    CURRICULUM,
+    EXAMPLE,
+    PLAN,
+    QUARANTINE,
+    REJECTED,
+    ROW_TABLES,
+    RUN,
+    TABLES,
+    TableSpec,
+)
+from lineage.tables import TableError
 
 
 @dataclass(frozen=True)
@@ -51,16 +63,37 @@ def fsck(settings: Settings) -> list[Check]:
     for name, check in CHECKS.items():
         try:
             looked_at, found = check(settings)
+        except TableError as error:
+            looked_at, found = 0, [f"could not be checked: {error}"]
         except Exception as error:  # a lake that cannot be read is not sound
-            looked_at, found = (
-                0,
-                [f"could not be checked: {type(error).__name__}: {' '.join(str(error).split())[:300]}"],
-            )
+            sentence = " ".join(str(error).split())[:300]
+            looked_at, found = 0, [f"could not be checked: {type(error).__name__}: {sentence}"]
         done.append(Check(name, looked_at, tuple(found)))
     return done
 
 
 Findings = tuple[int, list[str]]
+
+
+def files(settings: Settings) -> Findings:
+    """Every table reads back whole, and no commit that a run made is lost."""
+    looked_at, found = 0, []
+    newest: dict[str, int] = {}
+    for spec in TABLES.values():
+        count, damaged = tables.damage(settings, spec)
+        looked_at += count
+        found += damaged
+        version = None if damaged else tables.current(settings, spec)
+        newest |= {} if damaged else {spec.name: version.version if version else -1}
+    if RUN.name not in newest:
+        return looked_at, found
+    for run in tables.read(settings, RUN, columns=["run_id", "outputs"]).to_pylist():
+        for output in json.loads(run["outputs"]):
+            table, _, number = output.partition("@")
+            if table in newest and int(number) > newest[table]:
+                state = f"the newest is {table}@{newest[table]}" if newest[table] >= 0 else "there is no log"
+                found.append(f"run {run['run_id']} wrote {output}, but {state}; restore the table's log")
+    return looked_at, found
 
 
 def balance(settings: Settings) -> Findings:
@@ -197,11 +230,8 @@ def roots(settings: Settings) -> Findings:
             )
         if consumption_root(eaten_by(settings, checkpoint), ids) != checkpoint.consumption_root:
             found.append(f"checkpoint {checkpoint.name}: its consumption no longer hashes to its root")
-        if settings.is_local and adapter_digest(checkpoint.uri) != checkpoint.adapter_digest:
-            found.append(
-                f"checkpoint {checkpoint.name}: the adapter at {checkpoint.uri} "
-                "is not the one that was committed"
-            )
+        if settings.is_local:
+            found += [f"checkpoint {checkpoint.name}: {wrong}" for wrong in _adapter(checkpoint)]
     return len(by_root) + len(made), found
 
 
@@ -215,7 +245,7 @@ def aliases(settings: Settings) -> Findings:
         except models.ModelError as error:
             found.append(f"{reference}: {error}")
     for name in models.aliases(settings):
-        registry.mirror(lambda name=name: found.extend(models.moved_by_hand(settings, name)))
+        registry.mirror(lambda name=name: found.extend(_astray(settings, name)))
     return len(standing), found
 
 
@@ -255,18 +285,18 @@ def recalls(settings: Settings) -> Findings:
 def repair(settings: Settings) -> list[str]:
     """Mend what can be mended without a choice; a sentence per repair.
 
-    Aliases that were moved by hand in MLflow are set back to where the lake's log says they stand.
+    Aliases in MLflow that were moved by hand, or not mirrored, are put where the lake's log says they stand.
     """
     done: list[str] = []
     for name in models.aliases(settings):
-        moved: list[str] = models.moved_by_hand(settings, name)
-        if moved:
+        if _astray(settings, name):
             models.set_back(settings, name)
             done.append(f"aliases of '{name}' in MLflow stand again where the lake's log says")
     return done
 
 
 CHECKS: dict[str, Callable[[Settings], Findings]] = {
+    "files": files,
     "balance": balance,
     "closure": closure,
     "exactly_once": exactly_once,
@@ -276,6 +306,21 @@ CHECKS: dict[str, Callable[[Settings], Findings]] = {
     "aliases": aliases,
     "recalls": recalls,
 }
+
+
+def _astray(settings: Settings, name: str) -> list[str]:
+    """What is wrong with a model's aliases in MLflow. Raises RegistryError when it cannot be asked."""
+    return models.moved_by_hand(settings, name) + models.behind(settings, name)
+
+
+def _adapter(checkpoint: Checkpoint) -> list[str]:
+    """What is wrong with the files of a checkpoint."""
+    try:
+        found = adapter_digest(checkpoint.uri)
+    except (ModelError, OSError) as error:
+        return [f"its adapter cannot be read: {error}"]
+    is_whole = found == checkpoint.adapter_digest
+    return [] if is_whole else [f"the adapter at {checkpoint.uri} is not the one that was committed"]
 
 
 def _complete_runs(settings: Settings) -> list[dict[str, Any]]:

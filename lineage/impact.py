@@ -189,6 +189,12 @@ def _fallen(settings: Settings, selector: Selector) -> tuple[pa.Table, dict[str,
     return rows.select(wanted).filter(pa.array(fallen)).sort_by("row_no"), stored
 
 
+def _meant(settings: Settings, selector: Selector) -> int:
+    """How many rows a selector means by itself."""
+    rows = ((spec, tables.read_ever(settings, spec, columns=_COLUMNS)) for spec in ROW_TABLES)
+    return sum(matching(settings, selector, spec, each).true_count for spec, each in rows)
+
+
 def _chunks(arrays: Iterable[pa.Array | pa.ChunkedArray]) -> list[pa.Array]:
     found: list[pa.Array] = []
     for array in arrays:
@@ -276,7 +282,11 @@ def _nothing(settings: Settings, selector: Selector) -> str:
     """What to say where nothing is meant: what could have been."""
     named = list(selector.as_json())
     sentence = f"no row is meant by {selector}"
-    if len(named) == 1 and named[0] not in ("rows", "where"):
+    if len(named) > 1:
+        parts = [Selector(**{name: getattr(selector, name)}) for name in named]
+        alone = ", ".join(f"{part} alone means {_meant(settings, part) or 'no'} rows" for part in parts)
+        return f"{sentence} together: {alone}"
+    if named[0] not in ("rows", "where"):
         known = known_values(settings, named[0])
         return f"{sentence}; known: {', '.join(known[:12]) or 'none'}{' ...' if len(known) > 12 else ''}"
     return sentence

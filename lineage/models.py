@@ -18,11 +18,14 @@ from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import registry, tables
 from lineage.consumption import Checkpoint, CheckpointError, checkpoints, find_checkpoint
+from lineage.registry import IndexedAlias
 from lineage.runs import Run, agent
 from lineage.schemas import EVENT, MODEL
 from lineage.tables import TableError
 
 EventKind = Literal["promotion", "rollback", "recall"]
+MOVERS = ("promote", "rollback", "recall")
+"""The jobs that move aliases: what one of them decides must not change under it."""
 
 
 class ModelError(TableError):
@@ -164,6 +167,28 @@ def moved_by_hand(settings: Settings, name: str) -> list[str]:
             found.append(
                 f"alias '{alias}' of '{name}' was moved by hand in MLflow: there it stands on {now}, "
                 f"by the lake's log on {was}; set it back with: stemma fsck --repair"
+            )
+    return found
+
+
+def behind(settings: Settings, name: str) -> list[str]:
+    """A sentence for each alias that MLflow shows where it stood before: it was away when we moved it.
+
+    Only where MLflow has the version, so that it can be mended. Raises RegistryError when it cannot be asked.
+    """
+    indexed = registry.indexed_aliases(settings, name)
+    if not indexed:
+        return []
+    there = {each.version for each in registry.model_versions(settings, name)} | {0}
+    found: list[str] = []
+    for alias, event in _last_moves(settings, name).items():
+        shown = indexed.get(alias, IndexedAlias(0, ""))
+        is_old = shown.mark != _mark(event) and shown.version != event.to_version
+        if is_old and event.to_version in there:
+            was, now = (f"version {n}" if n else "nothing" for n in (event.to_version, shown.version))
+            found.append(
+                f"alias '{alias}' of '{name}' was not mirrored to MLflow: there it stands on {now}, by the "
+                f"lake's log on {was}; mirror it with: stemma fsck --repair"
             )
     return found
 

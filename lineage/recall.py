@@ -59,6 +59,7 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
         models.require_untouched(settings, name)
 
     def work(run: Run) -> Outcome:
+        runs.require_idle(settings, to="recall rows")  # two that began at once see each other here
         ordered = find(settings, radius.selector) or _order(runtime, radius, reason, run)
         new = _ban(settings, radius, run)
         versions = _quarantine(settings, radius, run)
@@ -72,7 +73,10 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
 
     config = {"selector": radius.selector.as_json()}
     reached = [f"rows:{rows_digest(radius.rows['row_id'].to_pylist())}"]
-    return carry_out(runtime, "recall", config=config, inputs=reached, work=work)
+    outcome = carry_out(runtime, "recall", config=config, inputs=reached, work=work)
+    if outcome.again and found is not None:
+        _mirror(settings, radius, found)  # MLflow may have been away when it was carried out
+    return outcome
 
 
 def find(settings: Settings, selector: Selector) -> Recall | None:

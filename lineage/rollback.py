@@ -36,6 +36,7 @@ def roll_back(runtime: Runtime, name: str | None = None, *, reason: str, to: int
         inputs = [f"moves:{sum(event.alias == 'champion' for event in models.events(settings, name))}"]
 
     def work(run: Run) -> Outcome:
+        runs.require_idle(settings, to="roll back", jobs=models.MOVERS)
         clean = last_clean(settings, name)
         below = clean[: clean.index(config["to"])]
         moves = {"champion": config["to"], "previous": below[-1] if below else 0}
@@ -55,7 +56,8 @@ def _named(settings: Settings, name: str | None) -> str:
         return having[0]
     if name is not None or not having:
         known = ", ".join(having) or "none"
-        raise ModelError(f"{name or 'no model'} has a champion to roll back; models with one: {known}")
+        which = f"model '{name}'" if name is not None else "this lake"
+        raise ModelError(f"{which} has no champion to roll back; models with one: {known}")
     raise ModelError(f"several models have a champion; say which with --name: {', '.join(having)}")
 
 

@@ -16,7 +16,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.util import find_spec
@@ -126,9 +126,14 @@ def unfinished(settings: Settings, job: str) -> list[dict[str, Any]]:
     return [e for e in history if e["status"] == "START" and e["run_id"].rpartition("-")[0] not in ended]
 
 
-def require_idle(settings: Settings, *, to: str) -> None:
-    """Raise RunError while another process works on the lake; `to` says what has to wait for it."""
+def require_idle(settings: Settings, *, to: str, jobs: Collection[str] | None = None) -> None:
+    """Raise RunError while another process works on the lake; `to` says what has to wait for it.
+
+    `jobs`: only while it is at one of these.
+    """
     for event in in_progress(settings):
+        if jobs is not None and event["job"] not in jobs:
+            continue
         raise RunError(
             f"run {event['run_id']} ({event['job']}) is in progress in process {_process(event)}; "
             f"wait for it or stop it, to {to}"

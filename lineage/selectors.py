@@ -19,7 +19,7 @@ from infra.settings import Settings
 from lineage import tables
 from lineage.rows import canonical_json
 from lineage.schemas import NOT_APPLICABLE, ROW_TABLES, UNSTATED, TableSpec
-from lineage.tables import TableError
+from lineage.tables import StatementError, TableError
 
 _VERSIONED = {
     "prompt": ("prompt_name", "prompt_version"),
@@ -141,8 +141,8 @@ def check_sql(settings: Settings, where: str) -> None:
             continue
         try:
             _rows_by_sql(settings, where, spec)
-        except Exception as error:
-            failures.append(f"{spec.name}: {str(error).splitlines()[0]}")
+        except StatementError as error:
+            failures.append(f"{spec.name}: {str(error).removeprefix('the statement failed: ')}")
         else:
             return
     raise SelectorError(f"--where '{where}' fits no table; {'; '.join(failures) or 'the lake holds no rows'}")
@@ -165,13 +165,21 @@ def known_values(settings: Settings, part: str) -> list[str]:
 def _found_by_sql(settings: Settings, where: str, spec: TableSpec) -> pa.Array:
     try:
         found = _rows_by_sql(settings, where, spec)
-    except Exception:  # the condition names columns of another table; check_sql has seen that it fits one
+    except StatementError:  # it names columns of another table; check_sql has seen that it fits one
         return pa.array([], pa.int64())
     return found["row_no"].cast(pa.int64())
 
 
 def _rows_by_sql(settings: Settings, where: str, spec: TableSpec) -> pa.Table:
-    return tables.sql(settings, f"select row_no from {spec.name} where ({where})", tables=[spec.name])
+    """What the condition finds. Raises StatementError where it does not fit the table, or is no condition.
+
+    Planned as a condition, so that it is one, and carried out as a column: a filter is pushed down to where
+    an error in it, such as a division by zero, lets every row pass.
+    """
+    tables.sql(settings, f"select row_no from {spec.name} where ({where}\n) limit 0", tables=[spec.name])
+    statement = f"select row_no, ({where}\n) as meant from {spec.name}"
+    found = tables.sql(settings, statement, tables=[spec.name])
+    return found.filter(found["meant"].cast(pa.bool_())).select(["row_no"])
 
 
 def _only(settings: Settings, column: str, prefix: str) -> str:

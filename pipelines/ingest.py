@@ -12,6 +12,8 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.dataset as pads
 from pydantic import BaseModel, ConfigDict
 
 from infra.runtime import Runtime
@@ -19,6 +21,7 @@ from infra.storage import SourceFile, expand, open_source, survey
 from lineage import tables
 from lineage.rows import canonical_json
 from lineage.runs import Outcome, Run, carry_out
+from lineage.schemas import BAN, REJECTED, TRACE
 from lineage.tables import TableVersion
 from pipelines.readers import Reader
 from pipelines.readers.chat_completions import ChatCompletions
@@ -73,9 +76,7 @@ def ingest(runtime: Runtime, config: IngestConfig, *, parent: Run | None = None)
         if not fresh:
             counts |= _counted_before(runtime, versions, run)
         if not versions:
-            raise IngestError(
-                f"no record of {len(fresh)} sources could be read; see table 'quarantine' for the reasons"
-            )
+            raise IngestError(_why_nothing(runtime, run, len(fresh), counts))
         return Outcome(tuple(str(version) for version in sorted(versions)), counts)
 
     inputs = [f"{uri}#{source.revision}" for uri, source in found.items()]
@@ -83,7 +84,36 @@ def ingest(runtime: Runtime, config: IngestConfig, *, parent: Run | None = None)
         "format": config.format,
         "readers": {uri: _identity(reader) for uri, reader in readers.items()},
     }
-    return carry_out(runtime, "ingest", config=recorded, inputs=inputs, work=work, parent=parent)
+    outcome = carry_out(runtime, "ingest", config=recorded, inputs=inputs, work=work, parent=parent)
+    _require_rows_left(runtime, [source.revision for source in found.values()])
+    return outcome
+
+
+def _why_nothing(runtime: Runtime, run: Run, sources: int, counts: Mapping[str, int]) -> str:
+    mine = pads.field("run_id") == run.id
+    refused = tables.read(runtime.settings, REJECTED, columns=["reason"], where=mine)["reason"].to_pylist()
+    if not refused:
+        return f"no record of {sources} sources could be read; see table 'quarantine' for the reasons"
+    recalls = ", ".join(sorted({reason.removeprefix("recalled:") for reason in refused}))
+    lost = counts["quarantined"]
+    unread = f", and {lost} records could not be read (see table 'quarantine')" if lost else ""
+    return (
+        f"nothing was stored: all {len(refused)} rows of {sources} sources are banned by recall {recalls}"
+        f"{unread}; see: stemma status"
+    )
+
+
+def _require_rows_left(runtime: Runtime, revisions: Sequence[str]) -> None:
+    """Raise IngestError where the sources were stored, and recalls took every row of them out again."""
+    theirs = pads.field("source_revision").isin(pa.array(revisions, pa.string()))
+    of_traces = theirs & (pads.field("table") == TRACE.name)
+    bans = tables.read(runtime.settings, BAN, columns=["row_id", "recall"], where=of_traces).to_pylist()
+    gone = {ban["row_id"]: ban["recall"] for ban in bans}
+    if gone and not tables.read(runtime.settings, TRACE, columns=["row_no"], where=theirs).num_rows:
+        raise IngestError(
+            f"all {len(gone)} rows of these sources were stored before and are banned by recall "
+            f"{', '.join(sorted(set(gone.values())))}; see: stemma status"
+        )
 
 
 def source_key(source: SourceFile, reader: Reader) -> str:

@@ -68,6 +68,8 @@ def promote(
         evaluated += [evaluate(runtime, run, split="gate", seed=seed, parent=parent) for run in others]
 
     def work(run: Run) -> Outcome:
+        runs.require_idle(runtime.settings, to="promote", jobs=models.MOVERS)
+        bans.require_clean(runtime.settings, eaten, what=reference)  # what came during the evaluations
         decision = _decide(runtime, checkpoint, champion, null, seed=seed)
         version = models.register(runtime, checkpoint, name=name)
         moves = {"candidate": version.version}

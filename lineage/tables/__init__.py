@@ -1,19 +1,24 @@
 """The lake: the only package that imports deltalake.
 
-    layout    where a table lies, which version of it
+    place     where a table lies
+    damage    files that are gone or changed, named
+    layout    which version of a table
     files     write one Parquet file with the statistics that Delta skips by
     commit    make files visible exactly once; withdraw a commit; replace a run's rows; take out
     leases    reserve row numbers
     reads     read a version, whole or only what was admitted; read-only SQL
 
-One error family: TableError; AlreadyStored and UnknownTable are its members.
+One error family: TableError; AlreadyStored, Damaged and UnknownTable are its members.
 """
 
 from lineage.tables.commit import AlreadyStored, commit, is_stored, record, replace, take_out, withdraw
+from lineage.tables.damage import Damaged, damage
 from lineage.tables.files import WrittenFile, write_file
-from lineage.tables.layout import TableError, TableVersion, UnknownTable, current, resolve
+from lineage.tables.layout import TableVersion, UnknownTable, current, resolve
 from lineage.tables.leases import reserve
+from lineage.tables.place import TableError
 from lineage.tables.reads import (
+    StatementError,
     batch_with,
     batches,
     commits,
@@ -29,6 +34,8 @@ from lineage.tables.reads import (
 
 __all__ = [
     "AlreadyStored",
+    "Damaged",
+    "StatementError",
     "TableError",
     "TableVersion",
     "UnknownTable",
@@ -38,6 +45,7 @@ __all__ = [
     "commit",
     "commits",
     "current",
+    "damage",
     "facts",
     "is_stored",
     "read",

@@ -23,8 +23,10 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from infra.settings import Settings
 from lineage.schemas import TableSpec
+from lineage.tables.damage import told
 from lineage.tables.files import WrittenFile, check, read_file, write_file
-from lineage.tables.layout import TableError, TableVersion, create_table, location, open_table
+from lineage.tables.layout import TableVersion, create_table, open_table
+from lineage.tables.place import TableError, location, open_filesystem
 
 _ATTEMPTS = 50  # a commit is milliseconds; fifty lost races in a row are no race any more
 
@@ -59,21 +61,10 @@ def commit(
         if stored:
             raise AlreadyStored(f"'{into.name}' already holds {stored[0]}; nothing was written")
         metadata = {"stemma.run_id": run_id, "stemma.keys": json.dumps(sorted(keys)), **_text(facts)}
-        try:
-            table.create_write_transaction(
-                [_added(file) for file in files],
-                mode="append",
-                schema=table.schema(),
-                commit_properties=CommitProperties(
-                    custom_metadata=metadata,
-                    app_transactions=[Transaction(key, epoch + 1) for key, epoch in epochs.items()],
-                    max_commit_retries=0,  # a retry would not look at the keys again
-                ),
-            )
-        except CommitFailedError:
-            time.sleep(0.01 * attempt)
-            continue
-        return _written_after(settings, into, table.version(), metadata)
+        raised = {key: epoch + 1 for key, epoch in epochs.items()}
+        if _is_written(settings, into, table, [_added(file) for file in files], metadata, raised):
+            return _written_after(settings, into, table.version(), metadata)
+        time.sleep(0.01 * attempt)
     raise TableError(f"'{into.name}' could not be committed: {_ATTEMPTS} other writers came first; try again")
 
 
@@ -92,26 +83,18 @@ def withdraw(settings: Settings, batch: TableVersion, *, run_id: str, reason: st
         table = create_table(settings, spec)
         epochs = {key: _epoch(table, key) for key in keys}
         files = {entry["add"]["path"] for entry in log_entry(settings, batch) if "add" in entry}
-        present = [path for path in _active_files(table) if _original(path) in files]
+        present = [
+            each["path"] for each in _active(settings, spec, table) if _original(each["path"]) in files
+        ]
         if not present and all(epoch % 2 == 0 for epoch in epochs.values()):
             return TableVersion(spec.name, table.version())
         now = int(time.time() * 1000)
         metadata = {"stemma.run_id": run_id, "stemma.withdrawn": str(batch), "stemma.reason": reason}
-        try:
-            table.create_write_transaction(
-                [RemoveAction(path=path, data_change=True, deletion_timestamp=now) for path in present],
-                mode="append",
-                schema=table.schema(),
-                commit_properties=CommitProperties(
-                    custom_metadata=metadata,
-                    app_transactions=[Transaction(key, epoch + epoch % 2) for key, epoch in epochs.items()],
-                    max_commit_retries=0,
-                ),
-            )
-        except CommitFailedError:
-            time.sleep(0.01 * attempt)
-            continue
-        return _written_after(settings, spec, table.version(), metadata)
+        removed = [RemoveAction(path=path, data_change=True, deletion_timestamp=now) for path in present]
+        raised = {key: epoch + epoch % 2 for key, epoch in epochs.items()}
+        if _is_written(settings, spec, table, removed, metadata, raised):
+            return _written_after(settings, spec, table.version(), metadata)
+        time.sleep(0.01 * attempt)
     raise TableError(f"{batch} could not be withdrawn: {_ATTEMPTS} other writers came first; try again")
 
 
@@ -130,7 +113,7 @@ def take_out(
         added: list[AddAction] = []
         removed: list[RemoveAction] = []
         now = int(time.time() * 1000)
-        for path in _files_with(table, row_nos):
+        for path in _files_with(_active(settings, of, table), row_nos):
             rows = read_file(settings, path, of=of)
             left = rows.filter(pc.invert(pc.is_in(rows["row_no"], row_nos)))
             if left.num_rows == rows.num_rows:
@@ -142,17 +125,9 @@ def take_out(
         if not removed:
             return None
         metadata = {"stemma.run_id": run_id, "stemma.recall": recall}
-        try:
-            table.create_write_transaction(
-                [*added, *removed],
-                mode="append",
-                schema=table.schema(),
-                commit_properties=CommitProperties(custom_metadata=metadata, max_commit_retries=0),
-            )
-        except CommitFailedError:
-            time.sleep(0.01 * attempt)
-            continue
-        return _written_after(settings, of, table.version(), metadata)
+        if _is_written(settings, of, table, [*added, *removed], metadata):
+            return _written_after(settings, of, table.version(), metadata)
+        time.sleep(0.01 * attempt)
     raise TableError(f"'{of.name}' could not be rewritten: {_ATTEMPTS} other writers came first; try again")
 
 
@@ -161,7 +136,8 @@ def record(settings: Settings, rows: Sequence[Mapping[str, Any]], *, into: Table
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=into.schema)
     check(table, into)
     handle = create_table(settings, into)
-    write_deltalake(handle, table, mode="append")
+    with told(settings, into):
+        write_deltalake(handle, table, mode="append")
     return TableVersion(into.name, handle.version())
 
 
@@ -170,11 +146,12 @@ def replace(settings: Settings, rows: pa.Table, *, into: TableSpec, run_id: str)
     check(rows, into)
     handle = create_table(settings, into)
     properties = CommitProperties(custom_metadata={"stemma.run_id": run_id})
-    if handle.version() > 0:
-        identity = run_id.rpartition("-")[0]  # every attempt: '.' is the character after '-'
-        handle.delete(f"run_id >= '{identity}-' AND run_id < '{identity}.'", commit_properties=properties)
-    if rows.num_rows:
-        write_deltalake(handle, rows, mode="append", commit_properties=properties)
+    with told(settings, into):
+        if handle.version() > 0:
+            identity = run_id.rpartition("-")[0]  # every attempt: '.' is the character after '-'
+            handle.delete(f"run_id >= '{identity}-' AND run_id < '{identity}.'", commit_properties=properties)
+        if rows.num_rows:
+            write_deltalake(handle, rows, mode="append", commit_properties=properties)
     return TableVersion(into.name, handle.version())
 
 
@@ -184,8 +161,36 @@ def commit_metadata(settings: Settings, version: TableVersion) -> dict[str, Any]
     return next((entry["commitInfo"] for entry in log if "commitInfo" in entry), {})
 
 
-def _active_files(table: DeltaTable) -> list[str]:
-    return pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()
+def _is_written(
+    settings: Settings,
+    spec: TableSpec,
+    table: DeltaTable,
+    actions: Sequence[AddAction | RemoveAction],
+    metadata: Mapping[str, str],
+    epochs: Mapping[str, int] | None = None,
+) -> bool:
+    """Carry out one Delta transaction; False where another writer came first."""
+    properties = CommitProperties(
+        custom_metadata=dict(metadata),
+        app_transactions=[Transaction(key, epoch) for key, epoch in (epochs or {}).items()],
+        max_commit_retries=0,  # a retry would not look at the keys and the files again
+    )
+    with told(settings, spec):
+        try:
+            table.create_write_transaction(
+                list(actions), mode="append", schema=table.schema(), commit_properties=properties
+            )
+        except CommitFailedError:
+            return False
+    return True
+
+
+def _active(settings: Settings, spec: TableSpec, table: DeltaTable) -> list[dict[str, Any]]:
+    """The files of the newest version, with their least and greatest row numbers where they are known."""
+    with told(settings, spec):
+        actions = pa.table(table.get_add_actions(flatten=True))
+    known = [name for name in ("path", "min.row_no", "max.row_no") if name in actions.column_names]
+    return actions.select(known).to_pylist()
 
 
 def _original(path: str) -> str:
@@ -193,14 +198,12 @@ def _original(path: str) -> str:
     return re.sub(r"^([0-9a-f]{12}-)+", "", path)
 
 
-def _files_with(table: DeltaTable, row_nos: pa.Int64Array) -> list[str]:
-    """The active files whose range of row numbers holds one of these."""
+def _files_with(active: Sequence[Mapping[str, Any]], row_nos: pa.Int64Array) -> list[str]:
+    """The files whose range of row numbers holds one of these."""
     numbers = np.sort(row_nos.to_numpy())
-    wanted = ["path", "min.row_no", "max.row_no"]
-    actions = pa.table(table.get_add_actions(flatten=True)).select(wanted).to_pylist()
-    first = np.searchsorted(numbers, [action["min.row_no"] for action in actions])
-    after = np.searchsorted(numbers, [action["max.row_no"] for action in actions], side="right")
-    return [action["path"] for action, low, high in zip(actions, first, after, strict=True) if low < high]
+    first = np.searchsorted(numbers, [action["min.row_no"] for action in active])
+    after = np.searchsorted(numbers, [action["max.row_no"] for action in active], side="right")
+    return [action["path"] for action, low, high in zip(active, first, after, strict=True) if low < high]
 
 
 def _written_after(
@@ -216,10 +219,9 @@ def _written_after(
 
 def log_entry(settings: Settings, version: TableVersion) -> list[dict[str, Any]]:
     """The actions of exactly this commit."""
-    from lineage.tables.files import open_filesystem
-
     filesystem, folder = open_filesystem(settings, location(settings, version.spec))
-    with filesystem.open_input_file(f"{folder}/_delta_log/{version.version:020d}.json") as source:
+    entry = f"{folder}/_delta_log/{version.version:020d}.json"
+    with told(settings, version.spec), filesystem.open_input_file(entry) as source:
         return [json.loads(line) for line in source.read().decode().splitlines() if line]
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs
 import pyarrow.parquet as pq
 
 from infra.settings import Settings
 from lineage.schemas import TableSpec
-from lineage.tables.layout import TableError, location
+from lineage.tables.damage import told
+from lineage.tables.place import TableError, location, open_filesystem
 
 SKIPPED_BY = ("row_no", "run_id", "source_revision", "curriculum", "search_run", "split")
 """Columns whose statistics let a read pass whole files over."""
@@ -40,25 +40,19 @@ def write_file(settings: Settings, rows: pa.Table, *, into: TableSpec, name: str
     check(rows, into)
     path = f"{name}.parquet"
     filesystem, folder = open_filesystem(settings, location(settings, into))
-    filesystem.create_dir(folder, recursive=True)
-    with filesystem.open_output_stream(f"{folder}/{path}") as sink:
-        pq.write_table(rows, sink, compression="zstd", use_dictionary=_dictionary(into))  # type: ignore[arg-type]
-    size = filesystem.get_file_info(f"{folder}/{path}").size
+    with told(settings, into):
+        filesystem.create_dir(folder, recursive=True)
+        with filesystem.open_output_stream(f"{folder}/{path}") as sink:
+            pq.write_table(rows, sink, compression="zstd", use_dictionary=_dictionary(into))  # type: ignore[arg-type]
+        size = filesystem.get_file_info(f"{folder}/{path}").size
     return WrittenFile(path, rows.num_rows, size, json.dumps(_statistics(rows)))
 
 
 def read_file(settings: Settings, path: str, *, of: TableSpec) -> pa.Table:
     """All rows of one file, in the table's schema. `path` is relative to the table's folder."""
     filesystem, folder = open_filesystem(settings, location(settings, of))
-    with filesystem.open_input_file(f"{folder}/{path}") as source:
+    with told(settings, of), filesystem.open_input_file(f"{folder}/{path}") as source:
         return pq.read_table(source).select(of.schema.names).cast(of.schema)
-
-
-def open_filesystem(settings: Settings, uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """The filesystem behind a URI, and the path in it."""
-    if settings.is_local:
-        return pyarrow.fs.LocalFileSystem(), uri
-    return pyarrow.fs.FileSystem.from_uri(uri)
 
 
 def check(rows: pa.Table, spec: TableSpec) -> None:

@@ -12,10 +12,8 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from infra.settings import Settings
 from lineage.schemas import TABLES, TableSpec
-
-
-class TableError(Exception):
-    """Something about stored tables is not as it must be; the message says what, and what to do."""
+from lineage.tables.damage import told
+from lineage.tables.place import TableError, location
 
 
 class UnknownTable(TableError):
@@ -46,20 +44,16 @@ _CONFIGURATION = {
 }
 
 
-def location(settings: Settings, spec: TableSpec) -> str:
-    """The URI of a table."""
-    return settings.path("tables", spec.name)
-
-
 def open_table(settings: Settings, spec: TableSpec, version: int | None = None) -> DeltaTable | None:
     """The table at a version (None: the newest), or None where it was never written."""
     uri = location(settings, spec)
     if settings.is_local and not Path(uri, "_delta_log").is_dir():
         return None
-    try:
-        return DeltaTable(uri, version=version, storage_options=dict(settings.storage_options) or None)
-    except TableNotFoundError:
-        return None
+    with told(settings, spec):
+        try:
+            return DeltaTable(uri, version=version, storage_options=dict(settings.storage_options) or None)
+        except TableNotFoundError:
+            return None
 
 
 def create_table(settings: Settings, spec: TableSpec) -> DeltaTable:
@@ -67,21 +61,22 @@ def create_table(settings: Settings, spec: TableSpec) -> DeltaTable:
     existing = open_table(settings, spec)
     if existing is not None:
         return existing
-    if settings.is_local:
-        Path(location(settings, spec)).mkdir(parents=True, exist_ok=True)
-    try:
-        return DeltaTable.create(
-            location(settings, spec),
-            pa.schema(spec.schema),
-            mode="ignore",
-            configuration=_CONFIGURATION,
-            storage_options=dict(settings.storage_options) or None,
-        )
-    except CommitFailedError:  # somebody else has just made it
-        made = open_table(settings, spec)
-        if made is None:
-            raise
-        return made
+    with told(settings, spec):
+        if settings.is_local:
+            Path(location(settings, spec)).mkdir(parents=True, exist_ok=True)
+        try:
+            return DeltaTable.create(
+                location(settings, spec),
+                pa.schema(spec.schema),
+                mode="ignore",
+                configuration=_CONFIGURATION,
+                storage_options=dict(settings.storage_options) or None,
+            )
+        except CommitFailedError:  # somebody else has just made it
+            made = open_table(settings, spec)
+            if made is None:
+                raise
+            return made
 
 
 def current(settings: Settings, spec: TableSpec) -> TableVersion | None:

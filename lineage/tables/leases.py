@@ -13,7 +13,9 @@ from deltalake.exceptions import CommitFailedError
 
 from infra.settings import Settings
 from lineage.schemas import LEASE
-from lineage.tables.layout import TableError, create_table
+from lineage.tables.damage import told
+from lineage.tables.layout import create_table
+from lineage.tables.place import TableError
 
 _KEY = "row_no"  # one key for all leases: two at once conflict, so no number is given twice
 _ATTEMPTS = 200
@@ -30,19 +32,15 @@ def reserve(settings: Settings, count: int, *, run_id: str) -> int:
         # The high-water mark travels as the transaction's version: one look at the log, however many leases.
         first = table.transaction_version(_KEY) or 0
         row = pa.Table.from_pylist([{"first": first, "count": count, "run_id": run_id}], schema=LEASE.schema)
-        try:
-            write_deltalake(
-                table,
-                row,
-                mode="append",
-                commit_properties=CommitProperties(
-                    custom_metadata={"stemma.run_id": run_id},
-                    app_transactions=[Transaction(_KEY, first + count)],
-                    max_commit_retries=0,
-                ),
-            )
-        except CommitFailedError:
-            time.sleep(0.005 * (attempt + 1))
-            continue
-        return first
+        properties = CommitProperties(
+            custom_metadata={"stemma.run_id": run_id},
+            app_transactions=[Transaction(_KEY, first + count)],
+            max_commit_retries=0,
+        )
+        with told(settings, LEASE):
+            try:
+                write_deltalake(table, row, mode="append", commit_properties=properties)
+                return first
+            except CommitFailedError:
+                time.sleep(0.005 * (attempt + 1))
     raise TableError(f"row numbers could not be reserved: {_ATTEMPTS} other writers came first; try again")

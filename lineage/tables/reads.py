@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,8 +15,10 @@ from deltalake import DeltaTable, QueryBuilder
 from infra.settings import Settings
 from lineage.schemas import TABLES, TableSpec
 from lineage.tables.commit import commit_metadata, log_entry
-from lineage.tables.files import SKIPPED_BY, open_filesystem, read_file
-from lineage.tables.layout import TableError, TableVersion, location, open_table
+from lineage.tables.damage import require_whole, said, told
+from lineage.tables.files import SKIPPED_BY, read_file
+from lineage.tables.layout import TableVersion, open_table
+from lineage.tables.place import TableError, location, open_filesystem
 
 
 def read(
@@ -34,8 +37,10 @@ def read(
     wanted = pa.schema([spec.schema.field(name) for name in columns]) if columns else spec.schema
     if handle is None:
         return wanted.empty_table()
-    found = _dataset(settings, spec, handle).to_table(columns=wanted.names, filter=where)
-    return found.cast(wanted)
+    with told(settings, spec):
+        found = _dataset(settings, spec, handle).to_table(columns=wanted.names, filter=where)
+        found.validate(full=True)  # a changed byte may leave text that is none
+        return found.cast(wanted)
 
 
 def read_ever(
@@ -95,7 +100,8 @@ def read_batch(
 def commits(settings: Settings, spec: TableSpec) -> list[dict[str, Any]]:
     """The table's commits, oldest first: version, and what the commit says about itself."""
     handle = open_table(settings, spec)
-    return [] if handle is None else sorted(handle.history(), key=lambda entry: entry["version"])
+    with told(settings, spec):
+        return [] if handle is None else sorted(handle.history(), key=lambda entry: entry["version"])
 
 
 def batches(settings: Settings, spec: TableSpec) -> dict[str, TableVersion]:
@@ -138,14 +144,32 @@ def withdrawn(settings: Settings, spec: TableSpec) -> dict[str, str]:
     }
 
 
+class StatementError(TableError):
+    """A statement is no SQL, or names what is not there; nothing was read."""
+
+
 def sql(settings: Settings, statement: str, *, tables: Iterable[str] | None = None) -> pa.Table:
-    """Run one read-only SQL statement (DataFusion) over the lake's tables."""
+    """Run one read-only SQL statement (DataFusion) over the lake's tables.
+
+    Raises StatementError where it cannot be planned, TableError where it fails on what is stored.
+    """
     builder = QueryBuilder()
-    for name in tables or TABLES:
-        handle = open_table(settings, TABLES[name])
+    registered = [TABLES[name] for name in tables or TABLES]
+    for spec in registered:
+        handle = open_table(settings, spec)
         if handle is not None:
-            builder = builder.register(name, handle)
-    return pa.table(builder.execute(statement).read_all())
+            builder = builder.register(spec.name, handle)
+    try:
+        planned = builder.execute(statement)
+    except Exception as error:
+        raise StatementError(f"the statement failed: {said(error)}") from error
+    try:
+        return pa.table(planned.read_all())
+    except Exception as error:
+        for spec in registered:
+            if re.search(rf"\b{spec.name}\b", statement):
+                require_whole(settings, spec)
+        raise TableError(f"the statement failed: {said(error)}") from error
 
 
 def _dataset(settings: Settings, spec: TableSpec, handle: DeltaTable) -> pads.Dataset:
@@ -155,13 +179,22 @@ def _dataset(settings: Settings, spec: TableSpec, handle: DeltaTable) -> pads.Da
     takes for a column in which no comparison holds, so that a filter on it finds no row at all.
     """
     actions = pa.table(handle.get_add_actions(flatten=True))
-    wanted = {"path", *(f"{fact}.{name}" for fact in ("min", "max", "null_count") for name in SKIPPED_BY)}
+    wanted = {
+        "path",
+        "size_bytes",
+        *(f"{fact}.{name}" for fact in ("min", "max", "null_count") for name in SKIPPED_BY),
+    }
     filesystem, folder = open_filesystem(settings, location(settings, spec))
     format = pads.ParquetFileFormat(
         default_fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=True)
     )
     fragments = [
-        format.make_fragment(f"{folder}/{action['path']}", filesystem, partition_expression=_promise(action))
+        format.make_fragment(
+            f"{folder}/{action['path']}",
+            filesystem,
+            partition_expression=_promise(action),
+            file_size=action["size_bytes"],  # a file of another length does not open
+        )
         for action in actions.select([name for name in actions.column_names if name in wanted]).to_pylist()
     ]
     return pads.FileSystemDataset(fragments, spec.schema, format, filesystem)

@@ -1,8 +1,9 @@
 """What was called back, and may not come back: the standing recalls, their rows, and what they refuse.
 
-A ban holds more than the id. A second copy of a banned exchange has another id but says the same, another
+A ban holds more than the id. A second copy of a banned exchange has another id but teaches the same, another
 reader gives other ids at the same place of the same source, and a row that is new altogether may state the
-banned prompt version: each is refused.
+banned prompt version: each is refused. What SQL selected has no such value: new rows like it are not refused,
+and the recall must be given again after they came.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -22,6 +23,13 @@ from lineage.rows import canonical_payload
 from lineage.schemas import BAN, RECALL, TableSpec
 from lineage.selectors import Selector
 from lineage.tables import TableError
+
+TAUGHT: Mapping[str, tuple[str, ...]] = {
+    "traces": ("messages", "response", "response_tool_calls", "verdict", "correction"),
+    "documents": ("text",),
+    "examples": ("task", "messages", "answer"),
+}
+"""The columns that a model learns from: a row that says the same there is a copy, whatever its id or time."""
 
 
 class Recalled(TableError):
@@ -58,18 +66,16 @@ def recall_id(selector: Selector) -> str:
 
 def recalls(settings: Settings) -> list[Recall]:
     """All recalls, oldest first."""
-    return [
-        Recall(
-            row["recall"],
-            Selector.parse(row["selector"]),
-            row["reason"],
-            tuple(Order(**order) for order in json.loads(row["orders"])),
-            row["actor"],
-            row["run_id"],
-            row["at"],
-        )
-        for row in tables.read(settings, RECALL).sort_by("at").to_pylist()
-    ]
+    found: dict[str, Recall] = {}
+    for row in tables.read(settings, RECALL).sort_by("at").to_pylist():
+        orders = tuple(Order(**order) for order in json.loads(row["orders"]))
+        first = found.get(row["recall"])
+        if first is not None:
+            found[first.id] = replace(first, orders=first.orders + orders)
+            continue
+        selector, who = Selector.parse(row["selector"]), (row["actor"], row["run_id"], row["at"])
+        found[row["recall"]] = Recall(row["recall"], selector, row["reason"], orders, *who)
+    return list(found.values())
 
 
 def banned(settings: Settings) -> dict[int, str]:
@@ -83,10 +89,9 @@ def banned(settings: Settings) -> dict[int, str]:
 
 
 def payload_digest(row: Mapping[str, object], spec: TableSpec) -> bytes:
-    """16 bytes over what a row says, wherever it comes from."""
-    return hashlib.blake2b(
-        canonical_payload(row, spec.payload), digest_size=16, person=b"stemma.ban.v1"
-    ).digest()
+    """16 bytes over what a row teaches, wherever it comes from, and whatever else is said about it."""
+    taught = canonical_payload(row, pa.schema([spec.schema.field(name) for name in TAUGHT[spec.name]]))
+    return hashlib.blake2b(taught, digest_size=16, person=b"stemma.ban.v1").digest()
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class Bans:
 
     def refused(self, rows: pa.Table, spec: TableSpec) -> dict[int, str]:
         """Position -> recall, of the rows that may not be stored."""
-        if not (self.by_id or self.by_value) or not rows.num_rows:
+        if not (self.by_id or self.by_value or self.by_payload) or not rows.num_rows:
             return {}
         found: dict[int, str] = {}
         for recall, selector in self.by_value:
@@ -113,7 +118,7 @@ class Bans:
             if recall is not None:
                 found.setdefault(position, recall)
         if self.by_payload:
-            for position, row in enumerate(rows.select(spec.payload.names).to_pylist()):
+            for position, row in enumerate(rows.select(TAUGHT[spec.name]).to_pylist()):
                 recall = self.by_payload.get(payload_digest(row, spec))
                 if recall is not None:
                     found.setdefault(position, recall)
@@ -124,7 +129,7 @@ def standing(settings: Settings) -> Bans:
     """The bans of all recalls."""
     rows = tables.read(settings, BAN).to_pylist()
     return Bans(
-        by_id={row["row_id"]: row["recall"] for row in rows},
+        by_id={row["row_id"]: row["recall"] for row in rows if row["refused_by_id"]},
         by_payload={row["payload_digest"]: row["recall"] for row in rows if row["payload_digest"]},
         by_span={
             (row["source_revision"], row["source_span"]): row["recall"]

@@ -152,8 +152,11 @@ def _row(settings: Settings, prefix: str, as_json: bool) -> int:
     graph = queries.ancestors(settings, [row["row_id"]])
     origins = [ancestor for ancestor in graph.values() if not ancestor["parents"]]
     origins.sort(key=lambda origin: origin["row_no"])
+    called_back = {each.id: each for each in bans.recalls(settings)}
+    recall = called_back.get(bans.banned(settings).get(row["row_no"], ""))
     found = {
         "table": spec.name,
+        "recalled": {"recall": recall.id, "reason": recall.reason} if recall else None,
         "row": plain(row),
         "ancestors": plain([ancestor for i, ancestor in graph.items() if i != row["row_id"]]),
         "descendants": plain(queries.descendants(settings, row["row_id"])),
@@ -183,6 +186,8 @@ def _row(settings: Settings, prefix: str, as_json: bool) -> int:
         "run_id",
     ):
         print(f"  {name:<16} {row[name]}")
+    if recall:
+        print(f"  called back by recall {recall.id} ({recall.selector}): {recall.reason}")
     for ancestor in found["ancestors"]:
         made_by = f"{ancestor['step']} r{ancestor['step_revision']}"
         print(f"  from {ancestor['table']} {ancestor['row_id']} ({made_by})")

@@ -1,4 +1,7 @@
-"""The verbs around a recall: `stemma` suspects, impact, rollback; and the options of a selector."""
+"""The verbs around a recall: `stemma` suspects, impact, rollback; and the options of a selector.
+
+`stemma recall` itself is in search/commands.py, for it may train again.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from lineage.selectors import Selector
 Prompt = Annotated[str | None, typer.Option(help="Rows of this prompt: NAME@VERSION, or NAME for all.")]
 Scorer = Annotated[str | None, typer.Option(help="Rows that it judged: NAME@REVISION, or NAME.")]
 Generator = Annotated[str | None, typer.Option(help="Rows that it wrote: NAME@REVISION, or NAME.")]
+Reviewer = Annotated[str | None, typer.Option(help="Rows that this reviewer judged or corrected.")]
 SourceRevision = Annotated[str | None, typer.Option(help="Rows of this content of a source: its digest.")]
 Rows = Annotated[list[str] | None, typer.Option("--row", help="A row's id or its start; may be repeated.")]
 Where = Annotated[str | None, typer.Option(help="SQL condition over the columns of a row table.")]
@@ -55,6 +59,7 @@ def impact(
     source_revision: SourceRevision = None,
     scorer: Scorer = None,
     generator: Generator = None,
+    reviewer: Reviewer = None,
     row: Rows = None,
     where: Where = None,
     lake: Lake = None,
@@ -64,7 +69,7 @@ def impact(
 
     Example: stemma impact --prompt router@2
     """
-    selector = Selector(prompt, scorer, generator, source_revision, tuple(row or ()), where)
+    selector = Selector(prompt, scorer, generator, source_revision, reviewer, tuple(row or ()), where)
     found = radius_of(existing(lake), selector)
     if as_json:
         print(json.dumps(found.as_json()))

@@ -10,7 +10,7 @@ admitted       no curriculum or checkpoint was built from a batch without a pass
 ledger         what a checkpoint ate is what was planned, each slot once
 roots          every curriculum, plan and consumption digest, and every adapter, recomputes
 aliases        every alias names a registered version whose checkpoint is there, here and in MLflow
-recalls        nothing that was recalled is stored, nor derived from, and no alias stands on what ate it
+recalls        nothing that was recalled is stored, nor what fell with it; no alias stands on what ate it
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from lineage import bans, models, registry, tables, verdicts
 from lineage.consumption import Checkpoint, checkpoints, consumption_root, eaten_by, plan_digest
 from lineage.curricula import curriculum_root
 from lineage.impact import impact
-from lineage.recall import recalled_versions
 from lineage.schemas import (
     CURRICULUM,
     EXAMPLE,
@@ -258,25 +257,32 @@ def recalls(settings: Settings) -> Findings:
         rows = tables.read(settings, spec)
         numbers, times = rows["row_no"].to_pylist(), rows["extracted_at"].to_pylist()
         by_itself = replace(refused, by_payload={}).refused(rows, spec)
+        found += [
+            f"{spec.name}: row {row_no} is banned by recall {gone[row_no]} and still stored; "
+            "finish the recall: give its command again"
+            for row_no in numbers
+            if row_no in gone
+        ]
         for position, recall in refused.refused(rows, spec).items():
+            if numbers[position] in gone:
+                continue
             if position not in by_itself and times[position] < ordered_at[recall]:
                 continue  # an equal row from elsewhere that was stored before: a clean copy stays
             found.append(
                 f"{spec.name}: row {numbers[position]} is banned by recall {recall} and stored again"
-                if numbers[position] not in gone
-                else f"{spec.name}: row {numbers[position]} is banned by recall {recall} and still stored; "
-                "finish the recall: give its command again"
             )
     for name, standing in models.aliases(settings).items():
-        reached = recalled_versions(settings, name)
+        reached = models.recalled_versions(settings, name)
         found += [
             f"alias '{alias}' of '{name}' stands on version {version}, which ate rows that were recalled"
             for alias, version in standing.items()
             if version in reached
         ]
     for recall in bans.recalls(settings):
-        fallen = impact(settings, recall.selector).rows["row_no"].to_pylist()
-        missed = [row_no for row_no in fallen if row_no not in gone]
+        fallen = impact(settings, recall.selector).rows
+        if recall.selector.on_values() is None:  # what came later and is like it, nobody has recalled
+            fallen = fallen.filter(pc.less_equal(fallen["extracted_at"], pa.scalar(recall.at)))
+        missed = [row_no for row_no in fallen["row_no"].to_pylist() if row_no not in gone]
         if missed:
             found.append(f"recall {recall.id} reaches {len(missed)} rows that are not banned; give it again")
     return len(gone), found

@@ -23,7 +23,7 @@ from infra.settings import Settings
 from lineage import models, tables
 from lineage.bans import recall_id
 from lineage.consumption import Checkpoint, bitmaps, checkpoints
-from lineage.schemas import BAN, CONSUMPTION, CURRICULUM, PROVENANCE, ROW_TABLES, RUN
+from lineage.schemas import BAN, CONSUMPTION, CURRICULUM, PREDICTION, PROVENANCE, ROW_TABLES, RUN
 from lineage.selectors import Selector, SelectorError, check_sql, known_values, matching, resolved
 
 _COLUMNS = [column.name for column in PROVENANCE]
@@ -40,7 +40,7 @@ class ReachedCurriculum:
 
 @dataclass(frozen=True)
 class ReachedRun:
-    """A run that wrote, selected or ate reached rows."""
+    """A run that wrote, selected, ate or scored reached rows."""
 
     run_id: str
     job: str
@@ -90,10 +90,14 @@ class Impact:
     selector: Selector
     rows: pa.Table
     """table, row_id, row_no, derivation, prompt_name, prompt_version, source_revision, source_span, run_id,
-    and `meant`: by the selector itself, not only derived from such a row. Sorted by row_no."""
+    parent_nos, extracted_at; `meant`: by the selector itself, not only derived from such a row; `stored`: in
+    its table's newest version, not taken out by a recall. Sorted by row_no."""
 
     stored: dict[str, int]
     """Rows ever stored, per table: what the reached rows are a part of."""
+
+    standing: int
+    """Rows of all tables' newest versions."""
 
     curricula: tuple[ReachedCurriculum, ...]
     runs: tuple[ReachedRun, ...]
@@ -108,8 +112,8 @@ class Impact:
 
     @property
     def is_everything(self) -> bool:
-        """Did every row ever stored fall?"""
-        return self.rows.num_rows == sum(self.stored.values())
+        """Would no row be left?"""
+        return pc.sum(self.rows["stored"]).as_py() == self.standing
 
     def as_json(self) -> dict[str, Any]:
         """Stable keys: selector, rows, of, curricula, runs, checkpoints, models, aliases, row_ids."""
@@ -141,7 +145,7 @@ def impact(settings: Settings, selector: Selector) -> Impact:
     if selector.where is not None:
         check_sql(settings, selector.where)
     selector = resolved(settings, selector)
-    rows, stored = _fallen(settings, selector)
+    rows, stored, standing = _fallen(settings, selector)
     if not rows.num_rows:
         raise SelectorError(_nothing(settings, selector))
     numbers = rows["row_no"].combine_chunks()
@@ -149,7 +153,9 @@ def impact(settings: Settings, selector: Selector) -> Impact:
     eaten = _checkpoints(settings, numbers)
     wrote = Counter(rows["run_id"].to_pylist()) + curriculum_runs
     wrote += Counter({each.run_id: each.rows for each in eaten})
-    return Impact(selector, rows, stored, curricula, _runs(settings, wrote), eaten, _models(settings, eaten))
+    wrote += _scored_on(settings, numbers)
+    named = _models(settings, eaten)
+    return Impact(selector, rows, stored, standing, curricula, _runs(settings, wrote), eaten, named)
 
 
 def falls(seeds: np.ndarray, children: np.ndarray, parents: np.ndarray, joint: np.ndarray) -> np.ndarray:
@@ -170,23 +176,26 @@ def falls(seeds: np.ndarray, children: np.ndarray, parents: np.ndarray, joint: n
         fallen = after
 
 
-def _fallen(settings: Settings, selector: Selector) -> tuple[pa.Table, dict[str, int]]:
-    """The rows that fall, and how many rows were ever stored in each table."""
+def _fallen(settings: Settings, selector: Selector) -> tuple[pa.Table, dict[str, int], int]:
+    """The rows that fall, how many rows were ever stored in each table, and how many are now."""
     again = pads.field("recall") == recall_id(selector)
     before = tables.read(settings, BAN, columns=["row_no"], where=again)["row_no"].combine_chunks()
     parts, meant = [], []
     for spec in ROW_TABLES:
         rows = tables.read_ever(settings, spec, columns=_COLUMNS)
         meant.append(pc.or_(matching(settings, selector, spec, rows), pc.is_in(rows["row_no"], before)))
-        parts.append(rows.append_column("table", pa.array([spec.name] * rows.num_rows, pa.string())))
+        rows = rows.append_column("table", pa.array([spec.name] * rows.num_rows, pa.string()))
+        now = tables.read(settings, spec, columns=["row_no"])["row_no"].combine_chunks()
+        parts.append(rows.append_column("stored", pc.is_in(rows["row_no"], now)))
     rows = pa.concat_tables(parts).append_column("meant", pa.chunked_array(_chunks(meant), pa.bool_()))
     stored = {spec.name: part.num_rows for spec, part in zip(ROW_TABLES, parts, strict=True) if part.num_rows}
     seeds = rows["meant"].to_numpy()
     children, parents, joint = _edges(rows)
     fallen = falls(seeds, children, parents, joint)
     wanted = ["table", "row_id", "row_no", "derivation", "prompt_name", "prompt_version"]
-    wanted += ["source_revision", "source_span", "run_id", "parent_nos", "meant"]
-    return rows.select(wanted).filter(pa.array(fallen)).sort_by("row_no"), stored
+    wanted += ["source_revision", "source_span", "run_id", "parent_nos", "extracted_at", "meant", "stored"]
+    standing = pc.sum(rows["stored"]).as_py() or 0
+    return rows.select(wanted).filter(pa.array(fallen)).sort_by("row_no"), stored, standing
 
 
 def _meant(settings: Settings, selector: Selector) -> int:
@@ -228,6 +237,12 @@ def _curricula(
     return tuple(found), Counter(hit["run_id"].to_pylist())
 
 
+def _scored_on(settings: Settings, numbers: pa.Int64Array) -> Counter[str]:
+    """Evaluation run -> reached rows among the items that it scored."""
+    mine = pads.field("row_no").isin(numbers)
+    return Counter(tables.read(settings, PREDICTION, columns=["run_id"], where=mine)["run_id"].to_pylist())
+
+
 def _checkpoints(settings: Settings, numbers: pa.Int64Array) -> tuple[ReachedCheckpoint, ...]:
     reached = BitMap64(numbers.to_pylist())
     ate = bitmaps(settings)
@@ -238,14 +253,18 @@ def _checkpoints(settings: Settings, numbers: pa.Int64Array) -> tuple[ReachedChe
     names = pa.array(sorted({each.run_id for each in touched}), pa.string())
     columns = ["run_id", "step", "row_no"]
     eaten = tables.read(settings, CONSUMPTION, columns=columns, where=pads.field("run_id").isin(names))
+    eaten = eaten.append_column("bad", pc.cast(pc.is_in(eaten["row_no"], numbers), pa.int64()))
+    per_step: dict[str, list[tuple[int, int, int]]] = {}  # step, slots, slots with a reached row
+    counted = eaten.group_by(["run_id", "step"]).aggregate([("bad", "count"), ("bad", "sum")])
+    for row in counted.sort_by("step").to_pylist():
+        per_step.setdefault(row["run_id"], []).append((row["step"], row["bad_count"], row["bad_sum"]))
     found: list[ReachedCheckpoint] = []
     for each in touched:
-        mine = pc.and_(pc.equal(eaten["run_id"], each.run_id), pc.less(eaten["step"], each.step))
-        slots = eaten.filter(mine)
-        bad = slots.filter(pc.is_in(slots["row_no"], numbers))
+        steps = [step for step in per_step[each.run_id] if step[0] < each.step]
+        slots, bad = sum(step[1] for step in steps), sum(step[2] for step in steps)
+        first = next(step[0] for step in steps if step[2])
         rows, of = len(hit[each]), len(ate[each.run_id, each.step])
-        first = pc.min(bad["step"]).as_py()
-        found.append(ReachedCheckpoint(each.run_id, each.step, rows, of, bad.num_rows, slots.num_rows, first))
+        found.append(ReachedCheckpoint(each.run_id, each.step, rows, of, bad, slots, first))
     return tuple(found)
 
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
+from pyroaring import BitMap64
 
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import registry, tables
-from lineage.consumption import Checkpoint, CheckpointError, checkpoints, find_checkpoint
+from lineage.bans import banned
+from lineage.consumption import Checkpoint, bitmaps, checkpoints, find_checkpoint
 from lineage.registry import IndexedAlias
 from lineage.runs import Run, agent
 from lineage.schemas import EVENT, MODEL
@@ -143,6 +145,23 @@ def reigns(settings: Settings, name: str) -> list[int]:
             while stack and stack[-1] != event.to_version:
                 stack.pop()
     return stack
+
+
+def recalled_versions(settings: Settings, name: str) -> frozenset[int]:
+    """The versions of a model whose checkpoint ate a banned row."""
+    gone, ate = BitMap64(banned(settings)), bitmaps(settings)
+    known = [each for each in versions(settings, name) if (each.run_id, each.step) in ate]
+    return frozenset(each.version for each in known if ate[each.run_id, each.step] & gone)
+
+
+def last_clean(settings: Settings, name: str, *, but: Collection[int] = ()) -> list[int]:
+    """Versions that were champion and ate no banned row, each once, the last to reign last; none of `but`."""
+    reached = recalled_versions(settings, name) | set(but)
+    clean: list[int] = []
+    for version in reigns(settings, name):
+        if version not in reached:
+            clean = [other for other in clean if other != version] + [version]
+    return clean
 
 
 def mirror_aliases(settings: Settings, name: str) -> None:
@@ -274,17 +293,3 @@ def _registered(settings: Settings, name: str, number: int) -> ModelVersion:
         have = ", ".join(str(version) for version in versions(settings)) or "none"
         raise ModelError(f"model version '{name}@{number}' does not exist; registered: {have}")
     return found[0]
-
-
-__all__ = [
-    "CheckpointError",
-    "Event",
-    "ModelError",
-    "ModelVersion",
-    "aliases",
-    "events",
-    "move_aliases",
-    "register",
-    "resolve",
-    "versions",
-]

@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-from pyroaring import BitMap64
 
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import bans, models, registry, runs, tables
 from lineage.bans import Order, Recall, recall_id
-from lineage.consumption import bitmaps
 from lineage.impact import Impact, impact
 from lineage.rows import rows_digest
 from lineage.runs import Outcome, Run, carry_out
@@ -53,14 +51,14 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
     runs.require_idle(settings, to="recall rows")
     radius = impact(settings, selector)
     found = find(settings, radius.selector)
-    if found is None and not anyway:
+    if not anyway and (found is None or _not_banned(settings, radius).num_rows):
         _require_sense(radius)
     for name in sorted(models.aliases(settings)):
         models.require_untouched(settings, name)
 
     def work(run: Run) -> Outcome:
         runs.require_idle(settings, to="recall rows")  # two that began at once see each other here
-        ordered = find(settings, radius.selector) or _order(runtime, radius, reason, run)
+        ordered = _order(runtime, radius, reason, run)
         new = _ban(settings, radius, run)
         versions = _quarantine(settings, radius, run)
         moved = _move_aliases(runtime, ordered, run)
@@ -85,23 +83,6 @@ def find(settings: Settings, selector: Selector) -> Recall | None:
     return next((each for each in bans.recalls(settings) if each.id == wanted), None)
 
 
-def recalled_versions(settings: Settings, name: str) -> frozenset[int]:
-    """The versions of a model whose checkpoint ate a banned row."""
-    gone, ate = BitMap64(bans.banned(settings)), bitmaps(settings)
-    known = [each for each in models.versions(settings, name) if (each.run_id, each.step) in ate]
-    return frozenset(each.version for each in known if ate[each.run_id, each.step] & gone)
-
-
-def last_clean(settings: Settings, name: str) -> list[int]:
-    """Versions that were champion and ate no banned row, each once, the last to reign last."""
-    reached = recalled_versions(settings, name)
-    clean: list[int] = []
-    for version in models.reigns(settings, name):
-        if version not in reached:
-            clean = [other for other in clean if other != version] + [version]
-    return clean
-
-
 def _require_sense(radius: Impact) -> None:
     if radius.is_everything:
         raise RecallError(
@@ -117,50 +98,54 @@ def _require_sense(radius: Impact) -> None:
 
 
 def _order(runtime: Runtime, radius: Impact, reason: str, run: Run) -> Recall:
-    """Put the recall on record, with the champions that fall: what is to be trained again."""
+    """Put the recall on record, with the champions that fall now: what is to be trained again."""
+    settings = runtime.settings
+    known = find(settings, radius.selector)
     champions = [each for each in radius.models if "champion" in each.aliases]
-    orders = tuple(Order(each.name, each.version, each.run_id) for each in champions)
-    ordered = Recall(
-        recall_id(radius.selector),
-        radius.selector,
-        reason,
-        orders,
-        runs.agent().user,
-        run.id,
-        runtime.now(),
-    )
-    row = {
-        "recall": ordered.id,
-        "selector": radius.selector.encode(),
-        "reason": reason,
-        "orders": json.dumps([asdict(order) for order in orders]),
-        "actor": ordered.actor,
-        "run_id": run.id,
-        "at": ordered.at,
-    }
-    tables.record(runtime.settings, [row], into=RECALL)
+    orders = [Order(each.name, each.version, each.run_id) for each in champions]
+    new = [order for order in orders if known is None or order not in known.orders]
+    if known is None or new:
+        row = {
+            "recall": recall_id(radius.selector),
+            "selector": radius.selector.encode(),
+            "reason": reason,
+            "orders": json.dumps([asdict(order) for order in new]),
+            "actor": runs.agent().user,
+            "run_id": run.id,
+            "at": runtime.now(),
+        }
+        tables.record(settings, [row], into=RECALL)
+    ordered = find(settings, radius.selector)
+    assert ordered is not None  # recorded now, or before
     return ordered
+
+
+def _not_banned(settings: Settings, radius: Impact) -> pa.Table:
+    """The reached rows that this recall has not banned yet."""
+    mine = pads.field("recall") == recall_id(radius.selector)
+    known = tables.read(settings, BAN, columns=["row_no"], where=mine)["row_no"].combine_chunks()
+    return radius.rows.filter(pc.invert(pc.is_in(radius.rows["row_no"], known)))
 
 
 def _ban(settings: Settings, radius: Impact, run: Run) -> int:
     """Ban the reached rows that are not banned by this recall yet; how many."""
-    recall = recall_id(radius.selector)
-    known = tables.read(settings, BAN, columns=["row_no"], where=pads.field("recall") == recall)
-    rows = radius.rows.filter(pc.invert(pc.is_in(radius.rows["row_no"], known["row_no"].combine_chunks())))
     digests = _digests(settings, radius)
+    one_by_one = radius.selector.on_values() is None
     banned = [
         {
-            "recall": recall,
+            "recall": recall_id(radius.selector),
             "table": row["table"],
             "row_id": row["row_id"],
             "row_no": row["row_no"],
+            # Derived under a banned value, it cannot come back but under another value, judged anew.
+            "refused_by_id": one_by_one or not row["parent_nos"],
             "payload_digest": digests.get(row["row_no"]),
             # Of a derived row these would name its source's record, which is not what is wrong.
             "source_revision": "" if row["parent_nos"] else row["source_revision"],
             "source_span": "" if row["parent_nos"] else row["source_span"],
             "run_id": run.id,
         }
-        for row in rows.to_pylist()
+        for row in _not_banned(settings, radius).to_pylist()
     ]
     if banned:
         tables.record(settings, banned, into=BAN)
@@ -183,7 +168,7 @@ def _digests(settings: Settings, radius: Impact) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
     for spec in ROW_TABLES:
         mine = pads.field("row_no").isin(pa.array(wanted, pa.int64()))
-        columns = ["row_no", *spec.payload.names]
+        columns = ["row_no", *bans.TAUGHT[spec.name]]
         for row in tables.read_ever(settings, spec, columns=columns, where=mine).to_pylist():
             found[row["row_no"]] = bans.payload_digest(row, spec)
     return found
@@ -202,16 +187,10 @@ def _move_aliases(runtime: Runtime, ordered: Recall, run: Run) -> dict[str, dict
     """Move the aliases that stand on recalled versions; model -> alias -> version, of those that moved."""
     settings = runtime.settings
     moved: dict[str, dict[str, int]] = {}
-    for name, standing in sorted(models.aliases(settings).items()):
-        reached = recalled_versions(settings, name)
-        if not reached & set(standing.values()):
+    for name in sorted(models.aliases(settings)):
+        moves = _moves(settings, name, models.recalled_versions(settings, name))
+        if not moves:
             continue
-        clean = last_clean(settings, name)
-        moves = {alias: 0 for alias, version in standing.items() if version in reached}
-        if "champion" in moves:
-            moves |= {"champion": clean[-1] if clean else 0, "previous": clean[-2] if clean[1:] else 0}
-        elif "previous" in moves:
-            moves["previous"] = clean[-2] if clean[1:] else 0
         evidence = [{"recall": ordered.id, "selector": ordered.selector.as_json()}]
         reason = f"recall {ordered.id}: {ordered.reason}"
         models.move_aliases(
@@ -219,6 +198,28 @@ def _move_aliases(runtime: Runtime, ordered: Recall, run: Run) -> dict[str, dict
         )
         moved[name] = moves
     return moved
+
+
+def _moves(settings: Settings, name: str, reached: Collection[int]) -> dict[str, int]:
+    """Where a model's aliases must go when these versions are recalled; those that may stay are left out."""
+    standing = models.aliases(settings).get(name, {})
+    clean = models.last_clean(settings, name, but=reached)
+    moves = {alias: 0 for alias, version in standing.items() if version in reached}
+    if "champion" in moves:
+        moves |= {"champion": clean[-1] if clean else 0, "previous": clean[-2] if clean[1:] else 0}
+    elif "previous" in moves:
+        moves["previous"] = clean[-2] if clean[1:] else 0
+    return {alias: to for alias, to in moves.items() if standing.get(alias, 0) != to}
+
+
+def would_move(settings: Settings, radius: Impact) -> list[tuple[str, int, int]]:
+    """(name@alias, from, to) of each alias that a recall of this would move; 0: none. Changes nothing."""
+    found: list[tuple[str, int, int]] = []
+    for name, standing in sorted(models.aliases(settings).items()):
+        reached = {each.version for each in radius.models if each.name == name}
+        moves = _moves(settings, name, reached | models.recalled_versions(settings, name))
+        found += [(f"{name}@{alias}", standing.get(alias, 0), to) for alias, to in moves.items()]
+    return found
 
 
 def _mirror(settings: Settings, radius: Impact, ordered: Recall) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Any
 
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import models, registry, runs
 from lineage.models import ModelError
-from lineage.recall import last_clean, recalled_versions
 from lineage.runs import Outcome, Run, carry_out
 
 log = logging.getLogger("stemma.rollback")
@@ -27,25 +27,26 @@ def roll_back(runtime: Runtime, name: str | None = None, *, reason: str, to: int
         raise ModelError("a rollback needs a reason, which stands in its record; give --reason TEXT")
     name = _named(settings, name)
     models.require_untouched(settings, name)
-    cut_off = _cut_off(settings, name)
-    if cut_off is not None:
-        config, inputs = json.loads(cut_off["config"]), json.loads(cut_off["inputs"])
-    else:
+    config = _cut_off(settings, name, to)
+    if config is None:
         champion = models.aliases(settings)[name]["champion"]
-        config = {"name": name, "from": champion, "to": _target(settings, name, champion, to)}
-        inputs = [f"moves:{sum(event.alias == 'champion' for event in models.events(settings, name))}"]
+        moves = sum(event.alias == "champion" for event in models.events(settings, name))
+        config = {"name": name, "from": champion, "to": _target(settings, name, champion, to), "moves": moves}
 
     def work(run: Run) -> Outcome:
         runs.require_idle(settings, to="roll back", jobs=models.MOVERS)
-        clean = last_clean(settings, name)
+        clean = models.last_clean(settings, name)
+        if config["to"] not in clean:
+            raise ModelError(f"{name}@{config['to']} was recalled meanwhile; give the rollback again")
         below = clean[: clean.index(config["to"])]
         moves = {"champion": config["to"], "previous": below[-1] if below else 0}
         models.move_aliases(runtime, moves, name=name, kind="rollback", reason=reason, evidence=[], run=run)
         registry.mirror(models.mirror_aliases, settings, name)
         log.info("rollback: %s@champion is version %d again", name, config["to"])
-        return Outcome((f"model:{name}@{config['to']}",), {}, config)
+        facets = {part: config[part] for part in ("name", "from", "to")}
+        return Outcome((f"model:{name}@{config['to']}",), {}, facets)
 
-    return carry_out(runtime, "rollback", config=config, inputs=inputs, work=work)
+    return carry_out(runtime, "rollback", config=config, inputs=[], work=work)
 
 
 def _named(settings: Settings, name: str | None) -> str:
@@ -62,8 +63,8 @@ def _named(settings: Settings, name: str | None) -> str:
 
 
 def _target(settings: Settings, name: str, champion: int, to: int | None) -> int:
-    reached = recalled_versions(settings, name)
-    clean = [version for version in last_clean(settings, name) if version != champion]
+    reached = models.recalled_versions(settings, name)
+    clean = [version for version in models.last_clean(settings, name) if version != champion]
     if to is None:
         if not clean:
             raise ModelError(f"{name}@{champion} has no clean champion before it, so nothing was moved")
@@ -78,9 +79,14 @@ def _target(settings: Settings, name: str, champion: int, to: int | None) -> int
     return to
 
 
-def _cut_off(settings: Settings, name: str) -> dict | None:
-    """The START of a rollback of this model whose process died before its end."""
-    for event in reversed(runs.unfinished(settings, "rollback")):
-        if json.loads(event["config"])["name"] == name:
-            return event
-    return None
+def _cut_off(settings: Settings, name: str, to: int | None) -> dict[str, Any] | None:
+    """The config of a rollback that made the last move of the champion and died before its end.
+
+    Finished now, it is not made twice. None where another version is asked for: that is another rollback.
+    """
+    move = next(e for e in reversed(models.events(settings, name)) if e.alias == "champion")
+    if move.kind != "rollback" or to not in (None, move.to_version):
+        return None
+    config = json.loads(runs.events(settings, move.run_id.rpartition("-")[0])[0]["config"])
+    is_complete = any(done == config for done, _ in runs.completed(settings, "rollback"))
+    return None if is_complete else config

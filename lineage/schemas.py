@@ -395,9 +395,10 @@ EVENT = TableSpec(
 
 RECALL = TableSpec(
     "recalls",
-    "What was called back, and why: a standing ban on whatever the selector names.",
+    "What was called back, and why: a standing ban on whatever the selector names. Given again, a recall "
+    "that fells another champion has a further row.",
     writer="lineage.recall",
-    keys=("recall",),
+    keys=("recall", "at"),
     own=(
         Column("recall", pa.string(), "digest of the selector: 12 hex digits"),
         Column("selector", pa.string(), "what was named: prompt, scorer, rows, ...; JSON"),
@@ -420,9 +421,15 @@ BAN = TableSpec(
         Column("row_id", pa.binary(), "the row"),
         Column("row_no", pa.int64(), "and its number"),
         Column(
+            "refused_by_id",
+            pa.bool_(),
+            "no row of this id may be stored; not so for rows derived under a banned value, which under "
+            "another value are other judgements",
+        ),
+        Column(
             "payload_digest",
             pa.binary(),
-            "digest of what the row says, for rows that no other banned row explains: a copy is refused, "
+            "digest of what the row teaches, for rows that no other banned row explains: a copy is refused, "
             "too; else empty",
             nullable=True,
         ),

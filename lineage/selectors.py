@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -49,6 +49,9 @@ class Selector:
     source_revision: str | None = None
     """Digest of a source's content, or its start."""
 
+    reviewer: str | None = None
+    """Who reviewed or corrected the row."""
+
     rows: tuple[str, ...] = ()
     """Ids of rows in hex, or their starts; any of them."""
 
@@ -60,7 +63,7 @@ class Selector:
         if not any(self.as_json().values()):
             raise SelectorError(
                 "nothing is named; give one or more of: --prompt NAME@V, --scorer NAME@V, "
-                "--generator NAME@V, --source-revision R, --row ID, --where SQL"
+                "--generator NAME@V, --source-revision R, --reviewer NAME, --row ID, --where SQL"
             )
 
     @classmethod
@@ -104,6 +107,8 @@ class Selector:
         if self.source_revision is not None:
             start = pa.compute.starts_with(pads.field("source_revision"), self.source_revision)
             condition = _and(condition, start)
+        if self.reviewer is not None:
+            condition = _and(condition, pads.field("reviewer") == self.reviewer)
         return condition
 
 
@@ -116,7 +121,7 @@ def resolved(settings: Settings, selector: Selector) -> Selector:
     revision = selector.source_revision
     if revision is not None:
         revision = _only(settings, "source_revision", revision)
-    return Selector(selector.prompt, selector.scorer, selector.generator, revision, rows, selector.where)
+    return replace(selector, source_revision=revision, rows=rows)
 
 
 def matching(settings: Settings, selector: Selector, spec: TableSpec, rows: pa.Table) -> pa.BooleanArray:
@@ -151,7 +156,7 @@ def check_sql(settings: Settings, where: str) -> None:
 def known_values(settings: Settings, part: str) -> list[str]:
     """What a part of a selector could name in this lake, most rows first."""
     found: Counter[str] = Counter()
-    columns = _VERSIONED.get(part, ("source_revision",))
+    columns = _VERSIONED.get(part, (part,))
     for spec in ROW_TABLES:
         rows = tables.read_ever(settings, spec, columns=columns)
         grouped = rows.group_by(list(columns)).aggregate([([], "count_all")]).to_pylist()
@@ -178,8 +183,11 @@ def _rows_by_sql(settings: Settings, where: str, spec: TableSpec) -> pa.Table:
     """
     tables.sql(settings, f"select row_no from {spec.name} where ({where}\n) limit 0", tables=[spec.name])
     statement = f"select row_no, ({where}\n) as meant from {spec.name}"
-    found = tables.sql(settings, statement, tables=[spec.name])
-    return found.filter(found["meant"].cast(pa.bool_())).select(["row_no"])
+    parts: list[pa.Table] = []
+    for version in (None, *tables.before_recalls(settings, spec)):  # what was taken out stands in the latter
+        found = tables.sql(settings, statement, tables=[spec.name], version=version)
+        parts.append(found.filter(found["meant"].cast(pa.bool_())).select(["row_no"]))
+    return pa.concat_tables(parts)
 
 
 def _only(settings: Settings, column: str, prefix: str) -> str:

@@ -189,11 +189,6 @@ def _suspect(test: _Test, *, p: float, same: tuple[str, ...]) -> Suspect:
 def _selector(column: str, value: str) -> str:
     if column == "source":
         return f"--source-revision {shlex.quote(value.rpartition('#')[2])}"
-    if column == "reviewer":
-        literal = value.replace("'", "''")
-        where = f"reviewer = '{literal}'"
-        is_safe = not set(where) & set('"$`\\!')  # within double quotes, which read better round a literal
-        return f'--where "{where}"' if is_safe else f"--where {shlex.quote(where)}"
     return f"--{column} {shlex.quote(value)}"
 
 

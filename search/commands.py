@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import typer
@@ -10,13 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from infra.cli import Json, Lake, Set, existing, open_runtime
 from infra.config import read_config
-from lineage import curricula
-from lineage.bans import recalls
-from lineage.commands_recall import Generator, Prompt, Rows, Scorer, SourceRevision, Where, told
-from lineage.impact import impact
+from infra.runtime import Runtime
+from lineage import curricula, models
+from lineage.bans import Recall, recalls
+from lineage.commands_recall import Generator, Prompt, Reviewer, Rows, Scorer, SourceRevision, Where, told
+from lineage.curricula import CurriculumError
+from lineage.impact import Impact, impact
 from lineage.recall import recall as call_back
+from lineage.recall import would_move
 from lineage.recipe import Recipe
-from lineage.runs import Outcome
+from lineage.runs import Outcome, completed
 from lineage.selectors import Selector
 from search.edits import Categorical, Dimension, Integer, LogUniform, Uniform
 from search.explore import SearchConfig, explore
@@ -24,6 +29,7 @@ from search.retrain import retrain as train_again
 from search.space import SearchError
 from search.trial import try_recipe
 from training.finetune import FinetuneConfig, with_parent_resolved
+from training.recipe import TrainingError
 
 
 class Range(BaseModel):
@@ -108,6 +114,7 @@ def recall(
     source_revision: SourceRevision = None,
     scorer: Scorer = None,
     generator: Generator = None,
+    reviewer: Reviewer = None,
     row: Rows = None,
     where: Where = None,
     reason: Annotated[str, typer.Option(help="Why; it stands in the record.")] = "",
@@ -131,42 +138,76 @@ def recall(
 
     Example: stemma recall --prompt router@2 --reason "its list of intents was wrong" --retrain
     """
-    selector = Selector(prompt, scorer, generator, source_revision, tuple(row or ()), where)
-    radius = impact(existing(lake), selector)
+    selector = Selector(prompt, scorer, generator, source_revision, reviewer, tuple(row or ()), where)
+    settings = existing(lake)
+    radius = impact(settings, selector)
     if not as_json:
         print("\n".join(told(radius)))
     if dry_run:
-        print(json.dumps(radius.as_json()) if as_json else "nothing was changed (--dry-run)")
+        _preview(radius, would_move(settings, radius), as_json)
         return 0
     with open_runtime(lake) as runtime:
         outcome = call_back(runtime, selector, reason=reason, anyway=yes)
-        again = None
-        if retrain:
-            ordered = next(each for each in recalls(runtime.settings) if each.id == outcome.facets["recall"])
-            again = train_again(runtime, ordered)
-    made = again.facets["models"] if again else []
+        if not as_json:
+            _tell(outcome, radius)
+        ordered = next(each for each in recalls(settings) if each.id == outcome.facets["recall"])
+        made, failure = [], None
+        try:
+            made = _trained_again(runtime, ordered, anew=retrain)
+        except (CurriculumError, TrainingError) as error:
+            failure = f"recall {ordered.id} stands, but could not train again: {error}"
     if as_json:
         found = {"run_id": outcome.run_id, "counts": dict(outcome.counts), **outcome.facets}
-        print(json.dumps(found | {"impact": radius.as_json(), "retrained": made}))
+        print(json.dumps(found | {"impact": radius.as_json(), "retrained": made, "failure": failure}))
     else:
-        _tell(outcome, made, retrain)
-    left = {name for name, _, to in outcome.facets["moved"] if name.endswith("@champion") and not to}
-    replaced = {f"{each['name']}@champion" for each in made if each["promoted"]}
-    return 1 if left - replaced or any(not each["promoted"] for each in made) else 0
+        _tell_made(made)
+        if ordered.orders and not made and not failure:
+            print("train again without the rows: the same command with --retrain")
+    if failure:
+        print(f"stemma: {failure}", file=sys.stderr)
+    served = models.aliases(settings)
+    left = [order.name for order in ordered.orders if "champion" not in served.get(order.name, {})]
+    return 1 if left or failure or any(not each["promoted"] for each in made) else 0
 
 
-def _tell(outcome: Outcome, made: list[dict[str, Any]], retrained: bool) -> None:
+def _preview(radius: Impact, moves: Sequence[tuple[str, int, int]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(radius.as_json() | {"would_move": moves}))
+        return
+    for alias, was, to in moves:
+        print(f"  would move {alias}: version {was or 'none'} -> {to or 'none'}")
+    if radius.is_everything:
+        print("no row would be left: --yes is needed")
+    elif not any(alias.endswith("@champion") for alias, _, _ in moves):
+        print("no champion ate any of it: --yes is needed")
+    print("nothing was changed (--dry-run)")
+
+
+def _trained_again(runtime: Runtime, ordered: Recall, *, anew: bool) -> list[dict[str, Any]]:
+    """What was trained again after this recall, now if `anew`, or before."""
+    if anew:
+        return train_again(runtime, ordered).facets["models"]
+    before = [
+        done for config, done in completed(runtime.settings, "retrain") if config["recall"] == ordered.id
+    ]
+    return before[-1].facets["models"] if before else []
+
+
+def _tell(outcome: Outcome, radius: Impact) -> None:
     facets = outcome.facets
     done = "was carried out before; nothing was changed" if outcome.again else "stands"
-    print(
-        f"recall {facets['recall']} {done}: {outcome.counts['rows']} rows are banned and out of their tables"
-    )
+    rows = outcome.counts["rows"]
+    print(f"recall {facets['recall']} {done}: {rows} rows are banned and out of their tables")
     for alias, was, to in facets["moved"]:
-        print(f"  {alias}: version {was} -> {to or 'removed, for no clean version was left'}")
+        why = "nothing clean is left" if alias.endswith("@champion") else "removed"
+        print(f"  {alias}: version {was} -> {to or why}")
+    if radius.selector.on_values() is None:
+        print("  new rows like these are not refused, for no value names them: recall again after an ingest")
+
+
+def _tell_made(made: list[dict[str, Any]]) -> None:
     for each in made:
         for check in each["checks"]:
             print(f"  {'pass' if check['passed'] else 'FAIL'}  {check['text']}")
         state = "is champion" if each["promoted"] else "was refused"
         print(f"{each['name']}@{each['version']}, trained again on {each['rows']} rows, {state}")
-    if facets["orders"] and not retrained:
-        print("train again without the rows: the same command with --retrain")

@@ -66,6 +66,11 @@ def taken_out(settings: Settings, spec: TableSpec) -> dict[int, str]:
     return {n: recall for recall, rows in _taken_out(settings, spec) for n in rows["row_no"].to_pylist()}
 
 
+def before_recalls(settings: Settings, spec: TableSpec) -> list[int]:
+    """The versions of a row table that recalls took rows out of: the last ones to hold those rows."""
+    return [entry["version"] - 1 for entry in commits(settings, spec) if "stemma.recall" in entry]
+
+
 def _taken_out(settings: Settings, spec: TableSpec) -> list[tuple[str, pa.Table]]:
     """Recall and rows, per commit that took some out: what its removed files hold and its new ones do not."""
     found: list[tuple[str, pa.Table]] = []
@@ -148,15 +153,21 @@ class StatementError(TableError):
     """A statement is no SQL, or names what is not there; nothing was read."""
 
 
-def sql(settings: Settings, statement: str, *, tables: Iterable[str] | None = None) -> pa.Table:
-    """Run one read-only SQL statement (DataFusion) over the lake's tables.
+def sql(
+    settings: Settings,
+    statement: str,
+    *,
+    tables: Iterable[str] | None = None,
+    version: int | None = None,
+) -> pa.Table:
+    """Run one read-only SQL statement (DataFusion) over the lake's tables, at a version or the newest.
 
     Raises StatementError where it cannot be planned, TableError where it fails on what is stored.
     """
     builder = QueryBuilder()
     registered = [TABLES[name] for name in tables or TABLES]
     for spec in registered:
-        handle = open_table(settings, spec)
+        handle = open_table(settings, spec, version)
         if handle is not None:
             builder = builder.register(spec.name, handle)
     try:

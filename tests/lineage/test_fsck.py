@@ -167,7 +167,7 @@ def order_a_recall_without_carrying_it_out(settings: Settings) -> None:
         "reason": "wrong",
         "orders": "[]",
     }
-    ordered |= {"actor": "ann", "run_id": "00-1", "at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)}
+    ordered |= {"actor": "ann", "run_id": "00-1", "at": dt.datetime.now(dt.UTC)}
     tables.record(settings, [ordered], into=RECALL)
 
 

@@ -11,7 +11,8 @@ from deltalake import DeltaTable
 from infra.runtime import Runtime
 from lineage import bans, fsck, models, tables
 from lineage.bans import Recalled
-from lineage.recall import RecallError, last_clean, recall, recalled_versions
+from lineage.models import last_clean, recalled_versions
+from lineage.recall import RecallError, recall
 from lineage.runs import RunError, carry_out
 from lineage.schemas import BAN, EXAMPLE, RECALL, RUN, TRACE
 from lineage.selectors import Selector

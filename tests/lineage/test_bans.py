@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -111,3 +112,30 @@ def test_a_row_that_only_shares_the_words_of_a_derived_one_is_not_banned(small):
         taken.column_names.index("scorer_revision"), "scorer_revision", [["2", "2"]]
     ).set_column(taken.column_names.index("row_id"), taken.schema.field("row_id"), [[b"a" * 16, b"b" * 16]])
     assert standing.refused(anew, EXAMPLE) == {}
+
+
+def test_a_copy_that_was_exported_anew_teaches_the_same_and_is_refused(lake, tmp_path: Path):
+    call_back(lake, prompt="router@2")
+    copy = json.loads(json.dumps(lake.lines[1]))
+    copy["id"] = "another"
+    copy["response"]["created"] += 1
+    copy["exported_by"] = "somebody"
+    del copy["request"]["metadata"]
+    with pytest.raises(IngestError, match="banned by recall"):
+        lake.store(lake.write(tmp_path / "exported.jsonl", [copy]))
+
+
+def test_what_a_banned_reviewer_says_next_is_refused(lake, toys: SimpleNamespace, tmp_path: Path):
+    said = [toys.exchange(f"reviewed {n}", "room", verdict="fail", correction="outage") for n in range(2)]
+    lake.store(lake.write(tmp_path / "reviewed.jsonl", said[:1]))
+    call_back(lake, reviewer="ann")
+    with pytest.raises(IngestError, match="banned by recall"):
+        lake.store(lake.write(tmp_path / "next.jsonl", said[1:]))
+
+
+def test_rows_like_those_that_sql_meant_may_come(lake, toys: SimpleNamespace, tmp_path: Path):
+    call_back(lake, where="prompt_version = '2'")
+    like = toys.exchange("another question", "room")
+    like["request"]["metadata"]["prompt_version"] = "2"
+    assert lake.store(lake.write(tmp_path / "like.jsonl", [like])).counts["out"] == 1
+    assert fsck.recalls(lake.settings)[1] == []

@@ -162,3 +162,18 @@ def test_a_condition_may_hold_strings_comments_and_columns_of_one_table_alone(sm
         small.settings, Selector(where="answer = 'it''s (a) trap; --' and row_no = 12 -- that one")
     )
     assert found.rows["row_no"].to_pylist() == [12]
+
+
+def test_sql_means_recalled_rows_as_well_as_stored_ones(small):
+    small.traces([1, 2, 3])
+    recall(small.runtime, Selector(where="row_no = 1"), reason="wrong", anyway=True)
+    assert impact(small.settings, Selector(where="row_no < 3")).rows["row_no"].to_pylist() == [1, 2]
+    again = impact(small.settings, Selector(where="row_no = 1"))
+    assert again.rows["stored"].to_pylist() == [False]
+
+
+def test_evaluations_on_reached_rows_are_reached(small):
+    small.traces([1, 2])
+    evaluation = small.evaluate(1, 2)
+    found = impact(small.settings, Selector(where="row_no = 1"))
+    assert [(each.run_id, each.job, each.rows) for each in found.runs] == [(evaluation, "evaluate", 1)]

@@ -169,3 +169,34 @@ def test_a_job_of_our_own_process_does_not_stand_in_the_way(lake):
 
     carry_out(lake.runtime, "search", config={}, inputs=[], work=work)
     assert lake.standing["champion"] == 2
+
+
+def test_sql_for_everything_needs_a_yes_after_another_recall_too(lake):
+    recall(lake.runtime, Selector(rows=("0002",)), reason="wrong", anyway=True)
+    with pytest.raises(RecallError, match="reaches every row"):
+        recall(lake.runtime, Selector(where="1 = 1"), reason="all")
+
+
+def test_what_a_banned_scorer_passed_may_be_passed_by_another(small):
+    small.traces([1])
+    small.examples({11: (1,)}, scorer="judge", scorer_revision="1")
+    row = tables.read(small.settings, EXAMPLE)
+    recall(small.runtime, Selector(scorer="judge@1"), reason="lenient", anyway=True)
+    assert small.numbers(EXAMPLE) == []
+    banned = bans.standing(small.settings)
+    place = row.column_names.index("scorer_revision")
+    other = row.set_column(place, row.schema.field(place), pa.array(["2"]))
+    assert banned.refused(other, EXAMPLE) == {}
+    assert list(banned.refused(row, EXAMPLE)) == [0]
+
+
+def test_given_again_after_like_rows_came_it_takes_them_too_and_orders_what_fell_then(lake):
+    what = Selector(where="row_no = 12 or row_no = 15")
+    assert recall(lake.runtime, what, reason="wrong", anyway=True).facets["orders"] == []
+    lake.examples({15: (2,)})
+    fallen = lake.train(15)
+    lake.promote(fallen)
+    again = recall(lake.runtime, what, reason="again")
+    assert again.facets["orders"] == [{"name": "router", "version": 4, "run_id": fallen}]
+    assert lake.standing["champion"] == 3
+    assert [each.reason for each in bans.recalls(lake.settings)] == ["wrong"]

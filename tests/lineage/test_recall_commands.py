@@ -312,3 +312,22 @@ def test_an_unknown_or_empty_selector_changes_nothing(settings: Settings, stemma
         assert (code, sentence in said) == (2, True), said
     assert versions(settings) == before
     assert not Path("stolen.parquet").exists()
+
+
+def test_where_too_few_rows_are_left_to_train_on_the_recall_is_told_and_stands(settings: Settings, stemma):
+    code, out, err = stemma("recall", "--prompt", "router@1", "--reason", "all of it", "--yes", "--retrain")
+    assert code == 1
+    assert "stands: " in out
+    assert "nothing clean is left" in out
+    assert "could not train again" in err
+    assert "Traceback" not in err
+    assert models.aliases(settings)["router"] == {}
+
+
+def test_a_dry_run_says_what_would_move_and_whether_a_yes_is_needed(settings: Settings, stemma):
+    before = versions(settings)
+    code, out, _ = stemma("recall", "--prompt", "router@1", "--dry-run")
+    assert code == 0
+    assert "would move router@champion: version 1 -> none" in out
+    assert "--yes is needed" in out
+    assert versions(settings) == before

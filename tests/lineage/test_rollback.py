@@ -125,3 +125,44 @@ def test_every_move_is_on_record_with_its_reason(lake):
         ("previous", 2, 1),
     }
     assert {event.reason for event in last} == {"complaints about rooms"}
+
+
+def cut_off(monkeypatch: pytest.MonkeyPatch, lake: Any, **wanted: Any) -> None:
+    """A rollback that dies when the alias has moved, before MLflow and its own record know."""
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(models, "mirror_aliases", dies)
+        with pytest.raises(KeyboardInterrupt):
+            roll_back(lake.runtime, reason="complaints", **wanted)
+
+
+def test_one_that_was_cut_off_is_finished_once_and_the_next_goes_by_what_stands_then(lake, monkeypatch):
+    cut_off(monkeypatch, lake)
+    assert lake.standing["champion"] == 2
+    assert roll_back(lake.runtime, reason="complaints").facets["to"] == 2
+    lake.move({"champion": 3}, kind="promotion")
+    assert roll_back(lake.runtime, reason="worse").facets == {"name": "router", "from": 3, "to": 2}
+    assert lake.standing["champion"] == 2
+    assert roll_back(lake.runtime, reason="worse").facets["to"] == 1
+    assert lake.standing["champion"] == 1
+
+
+def test_after_one_that_was_cut_off_another_version_may_be_asked_for(lake, monkeypatch):
+    cut_off(monkeypatch, lake)
+    assert roll_back(lake.runtime, reason="no, further", to=1).facets == {
+        "name": "router",
+        "from": 2,
+        "to": 1,
+    }
+    assert lake.standing["champion"] == 1
+
+
+def test_finished_under_other_code_it_is_not_finished_again_and_again(lake, monkeypatch):
+    cut_off(monkeypatch, lake)
+    monkeypatch.setattr("lineage.runs.code_revision", lambda: "sha256:newer")
+    assert roll_back(lake.runtime, reason="complaints").facets["to"] == 2
+    assert roll_back(lake.runtime, reason="complaints").facets["to"] == 1
+    assert lake.standing["champion"] == 1

@@ -56,12 +56,13 @@ def refuse_return(runtime: Runtime, story: Story, folder: Path) -> None:
     again = [line for line in lines if _prompt_of(line) == CULPRIT.prompt]
     copy = folder / "once-more.jsonl"
     copy.write_bytes(joined(again))
+    refused = ""
     try:
-        stored = ingest(runtime, IngestConfig(sources=(str(copy),)))
-        came_back = stored.counts["out"]
-    except IngestError:
-        came_back = 0
-    story.promises["recalled lines are refused from another file"] = came_back == 0
+        ingest(runtime, IngestConfig(sources=(str(copy),)))
+    except IngestError as error:
+        refused = str(error)
+    wanted = f"all {len(again)} rows of 1 sources are banned by recall {story.facts['recall']['recall']}"
+    story.promises["recalled lines are refused from another file"] = wanted in refused
 
 
 def train_again(runtime: Runtime, story: Story) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from bisect import bisect_left
 from collections import Counter
@@ -90,11 +91,9 @@ class _Held:
     """What the books hold, each as what a run would name it by."""
 
     def __init__(self, settings: Settings):
-        self.moves = {(e.name, e.alias, e.to_version) for e in models.events(settings)}
+        self.events = models.events(settings)
         self.recall_moves = {
-            (f"{e.name}@{e.alias}", e.from_version, e.to_version)
-            for e in models.events(settings)
-            if e.kind == "recall"
+            (f"{e.name}@{e.alias}", e.from_version, e.to_version) for e in self.events if e.kind == "recall"
         }
         self.outputs = {
             f"model:{v['name']}@{v['version']}"
@@ -112,6 +111,11 @@ class _Held:
         verdicts = tables.read(settings, VERDICT, columns=["table", "version"]).to_pylist()
         self.judged = {f"{verdict['table']}@{verdict['version']}" for verdict in verdicts}
         self.withdrawn = set(tables.withdrawn(settings, CURRICULUM))
+
+    def stood(self, name: str, alias: str, at: dt.datetime) -> int:
+        """The version on which an alias stood at a time; 0: on none."""
+        mine = [e for e in self.events if (e.name, e.alias) == (name, alias) and e.at <= at]
+        return mine[-1].to_version if mine else 0
 
 
 def _missing(run: dict[str, Any], held: _Held) -> Iterator[str]:
@@ -133,8 +137,8 @@ def _missing(run: dict[str, Any], held: _Held) -> Iterator[str]:
         name, _, version = run["outputs"][0].removeprefix("model:").rpartition("@")
         moved = ["champion"] if job == "rollback" else ["candidate"] + ["champion"] * facets["promoted"]
         for alias in moved:
-            if (name, alias, int(version)) not in held.moves:
-                yield f"moved '{alias}' of '{name}' to version {version}, of which 'events' says nothing"
+            if held.stood(name, alias, run["at"]) != int(version):
+                yield f"left '{alias}' of '{name}' on version {version}, of which 'events' says nothing"
     if job == "recall":
         if facets["recall"] not in held.recalls:
             yield f"carried out recall {facets['recall']}, which 'recalls' does not hold"

@@ -22,8 +22,9 @@ from infra.settings import Settings
 from lineage import models, tables, verdicts
 from lineage.bans import recall_id
 from lineage.consumption import checkpoints
-from lineage.fsck import CHECKS, commits, fsck, sources
+from lineage.fsck import CHECKS, books, commits, fsck, reports, sources
 from lineage.recall import recall
+from lineage.rollback import roll_back
 from lineage.runs import Run
 from lineage.schemas import (
     CHECKPOINT,
@@ -33,6 +34,7 @@ from lineage.schemas import (
     EXAMPLE,
     PREDICTION,
     RECALL,
+    REPORT,
     RUN,
     TRACE,
     TableSpec,
@@ -331,6 +333,10 @@ MUTATIONS: dict[str, tuple[Callable[[Settings], None], set[str]]] = {
     "predictions are gone": (lose("predictions"), {"books", "reports"}),
     "reports are gone": (lose("reports"), {"books"}),
     "the table of reports is gone": (remove("reports"), {"books", "files"}),
+    "reports are of another condition": (
+        lambda settings: rewrite(settings, REPORT, lambda row: {"condition": "noisy"}),
+        {"reports"},
+    ),
     "events are gone": (lose("events"), {"books"}),
     "the table of events is gone": (remove("events"), {"books"}),
     "an event is gone": (lose_events("alias = 'candidate'"), {"books"}),
@@ -390,6 +396,26 @@ def test_a_commit_by_hand_is_named_with_its_version_and_operation(trained_lake, 
     delta(settings, "traces").update({"reviewer": "'bob'"})
     _, (sentence,) = commits(settings)
     assert sentence.startswith(f"traces@{version + 1} (UPDATE) was made by no run")
+
+
+def test_a_rollback_whose_move_is_lost_is_named(small):
+    small.traces([1, 2])
+    small.examples({11: (1,), 12: (2,)})
+    for number in (11, 12):
+        small.promote(small.train(number))
+    run_id = roll_back(small.runtime, reason="complaints").run_id
+    before = books(small.settings)[1]
+    assert run_id not in " ".join(before)
+    lose_events("kind = 'rollback'")(small.settings)
+    (sentence,) = set(books(small.settings)[1]) - set(before)
+    assert sentence.startswith(f"run {run_id} (rollback) left 'champion' of 'router' on version 1")
+
+
+def test_an_evaluation_that_was_cut_off_breaks_nothing(trained_lake, tmp_path: Path):
+    settings = trained_lake.copied(tmp_path / "lake")
+    delta(settings, "runs").delete("job = 'evaluate' AND status = 'COMPLETE'")
+    lose("predictions")(settings)
+    assert reports(settings) == (0, [])
 
 
 def test_a_lake_that_cannot_be_read_is_not_sound(trained_lake, tmp_path: Path):

@@ -6,23 +6,39 @@ import dataclasses
 import datetime as dt
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
+from pyroaring import BitMap64
 
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import models, tables, verdicts
 from lineage.bans import recall_id
 from lineage.consumption import checkpoints
-from lineage.fsck import CHECKS, fsck
+from lineage.fsck import CHECKS, books, commits, fsck, reports, sources
 from lineage.recall import recall
+from lineage.rollback import roll_back
 from lineage.runs import Run
-from lineage.schemas import CONSUMPTION, CURRICULUM, EVENT, EXAMPLE, RECALL, RUN, TRACE, TableSpec
+from lineage.schemas import (
+    CHECKPOINT,
+    CONSUMPTION,
+    CURRICULUM,
+    EVENT,
+    EXAMPLE,
+    PREDICTION,
+    RECALL,
+    REPORT,
+    RUN,
+    TRACE,
+    TableSpec,
+)
 from lineage.selectors import Selector
 
 
@@ -74,7 +90,8 @@ def weigh_a_member_otherwise(settings: Settings) -> None:
 def store_a_batch_twice(settings: Settings) -> None:
     batch = next(iter(tables.batches(settings, TRACE).values()))
     file = tables.write_file(settings, tables.read_batch(settings, batch), into=TRACE, name="again")
-    tables.commit(settings, [file], into=TRACE, run_id="again-1", keys=["another key"])
+    run_id = tables.stored_by(settings, batch)
+    tables.commit(settings, [file], into=TRACE, run_id=run_id, keys=["another key"])
 
 
 def change_the_adapter(settings: Settings) -> None:
@@ -110,7 +127,9 @@ def refuse(spec: TableSpec) -> Callable[[Settings], None]:
 
 def move_an_alias_to_nowhere(settings: Settings) -> None:
     last = models.events(settings, "router")[-1]
-    moved = dataclasses.replace(last, alias="champion", to_version=7, at=last.at + dt.timedelta(seconds=1))
+    moved = dataclasses.replace(
+        last, alias="champion", from_version=1, to_version=7, at=last.at + dt.timedelta(seconds=1)
+    )
     tables.record(settings, [vars(moved)], into=EVENT)
 
 
@@ -171,8 +190,16 @@ def order_a_recall_without_carrying_it_out(settings: Settings) -> None:
     tables.record(settings, [ordered], into=RECALL)
 
 
-def spoil(book: str, spoiler: Callable[[Path], object]) -> Callable[[Settings], None]:
-    return lambda settings: spoiler(next(Path(settings.path("tables", book)).glob("*.parquet"))) and None
+def spoil_an_old_file(spoiler: Callable[[Path], object]) -> Callable[[Settings], None]:
+    """One that only an earlier version of its table names."""
+
+    def mutate(settings: Settings) -> None:
+        stored = {path.name: path for path in Path(settings.path("tables", "checkpoints")).glob("*.parquet")}
+        now = pa.table(delta(settings, "checkpoints").get_add_actions())["path"].to_pylist()
+        (old,) = stored.keys() - set(now)
+        spoiler(stored[old])
+
+    return mutate
 
 
 def forget(book: str) -> Callable[[Settings], None]:
@@ -180,32 +207,155 @@ def forget(book: str) -> Callable[[Settings], None]:
     return lambda settings: max(Path(settings.path("tables", book, "_delta_log")).glob("*.json")).unlink()
 
 
+def remove(book: str) -> Callable[[Settings], None]:
+    return lambda settings: shutil.rmtree(settings.path("tables", book))
+
+
+def after_a_recall(mutate: Callable[[Settings], None]) -> Callable[[Settings], None]:
+    def both(settings: Settings) -> None:
+        called_back(settings)
+        mutate(settings)
+
+    return both
+
+
+def write(book: str, column: str, value: str, where: str | None = None) -> Callable[[Settings], None]:
+    """By hand, in SQL."""
+    return lambda settings: delta(settings, book).update({column: value}, predicate=where) and None
+
+
+def rewrite(settings: Settings, spec: TableSpec, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """By hand, the whole table, row by row."""
+    rows = [row | change(row) for row in tables.read(settings, spec).to_pylist()]
+    write_deltalake(
+        delta(settings, spec.name), pa.Table.from_pylist(rows, schema=spec.schema), mode="overwrite"
+    )
+
+
+def update_and_restore_curricula(settings: Settings) -> None:
+    write("curricula", "answer", "'nonsense'")(settings)
+    delta(settings, "curricula").restore(1)
+
+
+def lose_events(where: str) -> Callable[[Settings], None]:
+    return lambda settings: delta(settings, "events").delete(where) and None
+
+
+def mistake_a_prediction(settings: Settings) -> None:
+    rows = tables.read(settings, PREDICTION).to_pylist()
+    right = next(row["row_no"] for row in rows if row["answer"] == row["prediction"])
+    write("predictions", "prediction", "'nonsense'", f"row_no = {right}")(settings)
+
+
+def forget_a_row_in_the_bitmap(settings: Settings) -> None:
+    gone = eaten(settings)
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        return {"row_bitmap": (BitMap64.deserialize(row["row_bitmap"]) - BitMap64([gone])).serialize()}
+
+    rewrite(settings, CHECKPOINT, change)
+
+
+def name_another_parent(settings: Settings) -> None:
+    rewrite(settings, EXAMPLE, lambda row: {"parent_nos": [number + 1 for number in row["parent_nos"]]})
+
+
+def turn_the_parents_round(settings: Settings) -> None:
+    several = [len(parents) for parents in tables.read(settings, EXAMPLE)["parents"].to_pylist()]
+    assert max(several) > 1
+    rewrite(settings, EXAMPLE, lambda row: {"parent_nos": row["parent_nos"][::-1]})
+
+
+def name_a_parent_too_many(settings: Settings) -> None:
+    rewrite(settings, EXAMPLE, lambda row: {"parent_nos": row["parent_nos"] * 2})
+
+
+def swap_two_spans(settings: Settings) -> None:
+    one, other = tables.read(settings, TRACE).slice(0, 2).to_pylist()
+    spans = {one["row_no"]: other["source_span"], other["row_no"]: one["source_span"]}
+    rewrite(settings, TRACE, lambda row: {"source_span": spans.get(row["row_no"], row["source_span"])})
+
+
 MUTATIONS: dict[str, tuple[Callable[[Settings], None], set[str]]] = {
-    "an example is gone": (lose_an_example, {"closure", "roots"}),
-    "a trace is gone": (lose_a_trace, {"closure"}),
-    "a member weighs otherwise": (weigh_a_member_otherwise, {"roots"}),
+    "an example is gone": (lose_an_example, {"closure", "roots", "commits"}),
+    "a trace is gone": (lose_a_trace, {"closure", "commits"}),
+    "a member weighs otherwise": (weigh_a_member_otherwise, {"roots", "commits"}),
     "a batch is stored twice": (store_a_batch_twice, {"exactly_once"}),
     "the adapter is another": (change_the_adapter, {"roots"}),
-    "a slot was not eaten": (lose_a_slot, {"ledger", "roots"}),
+    "a slot was not eaten": (lose_a_slot, {"ledger", "roots", "books"}),
     "a slot was eaten twice": (eat_a_slot_twice, {"ledger", "roots"}),
     "the plan is another": (plan_otherwise, {"roots"}),
     "examples were refused": (refuse(EXAMPLE), {"admitted"}),
     "the curriculum was refused": (refuse(CURRICULUM), {"admitted"}),
     "an alias stands on nothing": (move_an_alias_to_nowhere, {"aliases"}),
-    "the checkpoint is gone": (lose_the_checkpoint, {"aliases"}),
+    "the checkpoint is gone": (lose_the_checkpoint, {"aliases", "books"}),
     "ingest counted otherwise": (count_otherwise("ingest"), {"balance"}),
     "curate counted otherwise": (count_otherwise("curate"), {"balance"}),
     "rejected rows are gone": (lose("rejected"), {"balance"}),
     "quarantined lines are gone": (lose("quarantine"), {"balance"}),
-    "a file that no check reads is gone": (spoil("reports", Path.unlink), {"files"}),
-    "a file that no check reads is cut": (spoil("reports", lambda path: os.truncate(path, 100)), {"files"}),
+    "a file that no check reads is gone": (spoil_an_old_file(Path.unlink), {"files"}),
+    "a file that no check reads is cut": (
+        spoil_an_old_file(lambda path: os.truncate(path, 100)),
+        {"files"},
+    ),
     "a banned row is back": (put_a_banned_row_back, {"recalls"}),
     "a recalled model is champion": (crown_a_recalled_model, {"recalls"}),
     "a recall was cut off": (order_a_recall_without_carrying_it_out, {"recalls"}),
-    "a commit is forgotten": (forget("reports"), {"files"}),
+    "a commit is forgotten": (forget("reports"), {"files", "books"}),
     "a commit is empty": (
-        lambda settings: os.truncate(max(Path(settings.path("tables/reports/_delta_log")).glob("*.json")), 0),
+        lambda settings: os.truncate(
+            max(Path(settings.path("tables/exclusions/_delta_log")).glob("*.json")), 0
+        ),
         {"files"},
+    ),
+    "the bitmap lacks a row": (forget_a_row_in_the_bitmap, {"ledger"}),
+    "parents have other numbers": (name_another_parent, {"closure", "commits"}),
+    "parents stand in another order": (turn_the_parents_round, {"closure", "commits"}),
+    "parents have too many numbers": (name_a_parent_too_many, {"closure", "commits"}),
+    "a member has another number": (
+        lambda settings: rewrite(settings, CURRICULUM, lambda row: {"row_no": row["row_no"] + 1}),
+        {"closure", "commits"},
+    ),
+    "a member has another answer": (write("curricula", "answer", "'nonsense'"), {"closure", "commits"}),
+    "a member has another text": (write("curricula", "text", "'nonsense'"), {"closure", "commits"}),
+    "traces were updated by hand": (write("traces", "reviewer", "'bob'"), {"commits"}),
+    "examples were updated by hand": (write("examples", "reviewer", "'bob'"), {"commits"}),
+    "examples were compacted": (
+        lambda settings: delta(settings, "examples").optimize.compact() and None,
+        {"commits"},
+    ),
+    "curricula were updated and restored": (update_and_restore_curricula, {"commits"}),
+    "the bytes at a span are another row's": (swap_two_spans, {"sources", "commits"}),
+    "an accuracy is another": (write("reports", "value", "0.99", "metric = 'accuracy'"), {"reports"}),
+    "an F1 is another": (write("reports", "value", "0.99", "metric = 'macro_f1'"), {"reports"}),
+    "an interval is another": (write("reports", "low", "0.01", "metric = 'ece'"), {"reports"}),
+    "a prediction is another": (mistake_a_prediction, {"reports"}),
+    "predictions are gone": (lose("predictions"), {"books", "reports"}),
+    "reports are gone": (lose("reports"), {"books"}),
+    "the table of reports is gone": (remove("reports"), {"books", "files"}),
+    "reports are of another condition": (
+        lambda settings: rewrite(settings, REPORT, lambda row: {"condition": "noisy"}),
+        {"reports"},
+    ),
+    "events are gone": (lose("events"), {"books"}),
+    "the table of events is gone": (remove("events"), {"books"}),
+    "an event is gone": (lose_events("alias = 'candidate'"), {"books"}),
+    "models are gone": (lose("models"), {"aliases", "books"}),
+    "the table of checkpoints is gone": (remove("checkpoints"), {"aliases", "books"}),
+    "verdicts are gone": (lose("verdicts"), {"admitted", "books"}),
+    "curricula are gone": (lose("curricula"), {"admitted", "books", "commits"}),
+    "leases are gone": (lose("leases"), {"books"}),
+    "runs are gone": (lose("runs"), {"books"}),
+    "recalls are gone": (after_a_recall(lose("recalls")), {"books"}),
+    "the table of recalls is gone": (after_a_recall(remove("recalls")), {"books"}),
+    "bans are gone": (after_a_recall(lose("bans")), {"books", "recalls"}),
+    "recalls and bans are gone": (
+        after_a_recall(lambda settings: [remove(book)(settings) for book in ("recalls", "bans")] and None),
+        {"books"},
+    ),
+    "the events of a recall are gone": (
+        after_a_recall(lose_events("kind = 'recall'")),
+        {"aliases", "books", "recalls"},
     ),
 }
 
@@ -220,6 +370,52 @@ def test_a_broken_invariant_is_named_and_no_other(name: str, trained_lake, tmp_p
     mutate, expected = MUTATIONS[name]
     mutate(settings)
     assert broken(settings) == expected
+
+
+@pytest.mark.parametrize(("now", "is_looked_at"), [("gone", False), ("rewritten", False), ("longer", True)])
+def test_a_source_that_is_gone_or_changed_says_nothing_about_its_rows(
+    now: str, is_looked_at: bool, trained_lake, tmp_path: Path
+):
+    settings = trained_lake.copied(tmp_path / "lake")
+    content = {"rewritten": b"{}\n" * 99, "longer": trained_lake.log.read_bytes() + b"{}\n"}
+    moved = tmp_path / "log.jsonl"
+    if now in content:
+        moved.write_bytes(content[now])
+    before = sources(settings)[0]
+    log = trained_lake.log.as_uri()
+    write("traces", "source_uri", f"'{moved.as_uri()}'", f"source_uri = '{log}'")(settings)
+    looked_at, found = sources(settings)
+    assert found == []
+    assert (looked_at == before) == is_looked_at
+    assert looked_at > 0
+
+
+def test_a_commit_by_hand_is_named_with_its_version_and_operation(trained_lake, tmp_path: Path):
+    settings = trained_lake.copied(tmp_path / "lake")
+    version = delta(settings, "traces").version()
+    delta(settings, "traces").update({"reviewer": "'bob'"})
+    _, (sentence,) = commits(settings)
+    assert sentence.startswith(f"traces@{version + 1} (UPDATE) was made by no run")
+
+
+def test_a_rollback_whose_move_is_lost_is_named(small):
+    small.traces([1, 2])
+    small.examples({11: (1,), 12: (2,)})
+    for number in (11, 12):
+        small.promote(small.train(number))
+    run_id = roll_back(small.runtime, reason="complaints").run_id
+    before = books(small.settings)[1]
+    assert run_id not in " ".join(before)
+    lose_events("kind = 'rollback'")(small.settings)
+    (sentence,) = set(books(small.settings)[1]) - set(before)
+    assert sentence.startswith(f"run {run_id} (rollback) left 'champion' of 'router' on version 1")
+
+
+def test_an_evaluation_that_was_cut_off_breaks_nothing(trained_lake, tmp_path: Path):
+    settings = trained_lake.copied(tmp_path / "lake")
+    delta(settings, "runs").delete("job = 'evaluate' AND status = 'COMPLETE'")
+    lose("predictions")(settings)
+    assert reports(settings) == (0, [])
 
 
 def test_a_lake_that_cannot_be_read_is_not_sound(trained_lake, tmp_path: Path):

@@ -1,0 +1,251 @@
+"""Do the books hold what was done, and does what stands follow from them?"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pyarrow.dataset as pads
+
+from infra.settings import Settings
+from lineage import bans, models, registry, tables
+from lineage.fsck.stored import Findings
+from lineage.impact import impact
+from lineage.schemas import (
+    BAN,
+    CHECKPOINT,
+    CONSUMPTION,
+    CURRICULUM,
+    LEASE,
+    MODEL,
+    PREDICTION,
+    QUARANTINE,
+    RECALL,
+    REJECTED,
+    REPORT,
+    ROW_TABLES,
+    RUN,
+    VERDICT,
+    TableSpec,
+)
+
+
+def balance(settings: Settings) -> Findings:
+    """Counts of every finished run balance, and its losses lie in their books."""
+    found: list[str] = []
+    rejected = _rows_per_work(settings, REJECTED)
+    quarantined = _rows_per_work(settings, QUARANTINE)
+    runs = [run for run in _complete_runs(settings) if "created" in run["counts"]]
+    for run in runs:
+        counts, work = run["counts"], run["run_id"].rpartition("-")[0]
+        left = counts["in"] + counts["created"]
+        right = counts["out"] + counts["merged"] + counts["rejected"] + counts.get("quarantined", 0)
+        if left != right:
+            found.append(f"run {run['run_id']}: {left} rows in and created, {right} accounted for")
+        lost = (counts["rejected"], counts.get("quarantined", 0))
+        if lost != (rejected[work], quarantined[work]):
+            found.append(
+                f"run {run['run_id']}: counted {lost} rejected and quarantined rows, the books hold others"
+            )
+    return len(runs), found
+
+
+def books(settings: Settings) -> Findings:
+    """What finished runs, commits and row numbers speak of is on record."""
+    done = _complete_runs(settings)
+    held = _Held(settings)
+    found = [
+        f"run {run['run_id']} ({run['job']}) {missing}; restore that book from a copy of the lake"
+        for run in done
+        for missing in _missing(run, held)
+    ]
+    known = set(tables.read(settings, RUN, columns=["run_id"])["run_id"].to_pylist())
+    standing = {each.id for each in bans.recalls(settings)}
+    numbers: list[int] = []
+    for spec in (*ROW_TABLES, CURRICULUM):
+        for entry in tables.commits(settings, spec):
+            version = f"{spec.name}@{entry['version']}"
+            if "stemma.run_id" in entry and entry["stemma.run_id"] not in known:
+                found.append(
+                    f"{version} was made by run {entry['stemma.run_id']}, which 'runs' does not hold"
+                )
+            if entry.get("stemma.recall", "") not in standing | {""}:
+                found.append(f"{version} carries out recall {entry['stemma.recall']}, which is not on record")
+    for spec in ROW_TABLES:
+        numbers += tables.read_ever(settings, spec, columns=["row_no"])["row_no"].to_pylist()
+    free = _unleased(settings, sorted(numbers))
+    if free:
+        found.append(f"{len(free)} row numbers, as {free[0]}, are in no lease: they would be given again")
+    for name in models.aliases(settings):
+        found += _gaps(settings, name)
+    return len(done) + len(numbers), found
+
+
+class _Held:
+    """What the books hold, each as what a run would name it by."""
+
+    def __init__(self, settings: Settings):
+        self.events = models.events(settings)
+        self.recall_moves = {
+            (f"{e.name}@{e.alias}", e.from_version, e.to_version) for e in self.events if e.kind == "recall"
+        }
+        self.outputs = {
+            f"model:{v['name']}@{v['version']}"
+            for v in tables.read(settings, MODEL, columns=["name", "version"]).to_pylist()
+        } | {
+            f"checkpoint:{c['run_id']}/{c['step']}"
+            for c in tables.read(settings, CHECKPOINT, columns=["run_id", "step"]).to_pylist()
+        }
+        self.recalls = set(_column(settings, RECALL, "recall"))
+        self.banned = Counter(_column(settings, BAN, "recall"))
+        self.members = Counter(_column(settings, CURRICULUM, "curriculum"))
+        self.eaten = Counter(_column(settings, CONSUMPTION, "run_id"))
+        self.predictions = Counter(_column(settings, PREDICTION, "run_id"))
+        self.reports = Counter(_column(settings, REPORT, "run_id"))
+        verdicts = tables.read(settings, VERDICT, columns=["table", "version"]).to_pylist()
+        self.judged = {f"{verdict['table']}@{verdict['version']}" for verdict in verdicts}
+        self.withdrawn = set(tables.withdrawn(settings, CURRICULUM))
+
+    def stood(self, name: str, alias: str, at: dt.datetime) -> int:
+        """The version on which an alias stood at a time; 0: on none."""
+        mine = [e for e in self.events if (e.name, e.alias) == (name, alias) and e.at <= at]
+        return mine[-1].to_version if mine else 0
+
+
+def _missing(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    """What a finished run wrote, and no book holds."""
+    job, run_id, counts, facets = run["job"], run["run_id"], run["counts"], run["facets"]
+    for output in run["outputs"]:
+        if output.startswith(("model:", "checkpoint:")) and output not in held.outputs:
+            yield f"made {output}, which '{output.partition(':')[0]}s' does not hold"
+    if job == "gate" and run["inputs"][0] not in held.judged:
+        yield f"judged {run['inputs'][0]}, but 'verdicts' holds no verdict on it"
+    if job == "curriculum" and not held.withdrawn & set(run["outputs"]):
+        yield from _short("curricula", held.members[facets["curriculum"]], counts["out"])
+    if job == "finetune":
+        yield from _short("consumption", held.eaten[run_id], counts["eaten"])
+    if job == "evaluate":
+        yield from _short("predictions", held.predictions[run_id], counts["rows"])
+        yield from _short("reports", held.reports[run_id], len(facets))
+    if job in ("promote", "rollback"):
+        name, _, version = run["outputs"][0].removeprefix("model:").rpartition("@")
+        moved = ["champion"] if job == "rollback" else ["candidate"] + ["champion"] * facets["promoted"]
+        for alias in moved:
+            if held.stood(name, alias, run["at"]) != int(version):
+                yield f"left '{alias}' of '{name}' on version {version}, of which 'events' says nothing"
+    if job == "recall":
+        if facets["recall"] not in held.recalls:
+            yield f"carried out recall {facets['recall']}, which 'recalls' does not hold"
+        yield from _short("bans", held.banned[facets["recall"]], counts["rows"])
+        for alias, was, now in facets["moved"]:
+            if (alias, was, now) not in held.recall_moves:
+                yield f"moved {alias} from version {was} to {now}, of which 'events' says nothing"
+
+
+def _short(book: str, stored: int, written: int) -> Iterator[str]:
+    if stored < written:
+        yield f"wrote {written} rows of '{book}', which holds {stored} of them"
+
+
+def _unleased(settings: Settings, numbers: list[int]) -> list[int]:
+    """The row numbers that nobody reserved; leases do not overlap. `numbers` are sorted."""
+    leases = tables.read(settings, LEASE, columns=["first", "count"]).sort_by("first").to_pylist()
+    free: list[int] = []
+    at = 0
+    for lease in leases:
+        first = bisect_left(numbers, lease["first"], lo=at)
+        free += numbers[at:first]
+        at = bisect_left(numbers, lease["first"] + lease["count"], lo=first)
+    return free + numbers[at:]
+
+
+def _gaps(settings: Settings, name: str) -> Iterator[str]:
+    """Moves of a model's aliases that do not begin where the move before them ended."""
+    stood: dict[str, int] = {}
+    for event in models.events(settings, name):
+        if event.from_version != stood.get(event.alias, 0):
+            yield (
+                f"'{name}@{event.alias}' moved from version {event.from_version} in run {event.run_id}, but "
+                f"stood on {stood.get(event.alias, 0)}: a move between is not on record"
+            )
+        stood[event.alias] = event.to_version
+
+
+def _column(settings: Settings, book: TableSpec, name: str) -> list[Any]:
+    return tables.read(settings, book, columns=[name])[name].to_pylist()
+
+
+def aliases(settings: Settings) -> Findings:
+    """Every alias resolves down to a checkpoint, and stands in MLflow where we set it."""
+    found: list[str] = []
+    standing = [f"{name}@{alias}" for name, moved in models.aliases(settings).items() for alias in moved]
+    for reference in standing:
+        try:
+            models.resolve(settings, reference)
+        except models.ModelError as error:
+            found.append(f"{reference}: {error}")
+    for name in models.aliases(settings):
+        registry.mirror(lambda name=name: found.extend(astray(settings, name)))
+    return len(standing), found
+
+
+def recalls(settings: Settings) -> Findings:
+    """What was called back is out of reach, and every recall was carried out to its end."""
+    found: list[str] = []
+    gone = bans.banned(settings)
+    refused, ordered_at = bans.standing(settings), {each.id: each.at for each in bans.recalls(settings)}
+    for spec in ROW_TABLES:
+        rows = tables.read(settings, spec)
+        numbers, times = rows["row_no"].to_pylist(), rows["extracted_at"].to_pylist()
+        by_itself = replace(refused, by_payload={}).refused(rows, spec)
+        found += [
+            f"{spec.name}: row {row_no} is banned by recall {gone[row_no]} and still stored; "
+            "finish the recall: give its command again"
+            for row_no in numbers
+            if row_no in gone
+        ]
+        for position, recall in refused.refused(rows, spec).items():
+            if numbers[position] in gone:
+                continue
+            if position not in by_itself and times[position] < ordered_at[recall]:
+                continue  # an equal row from elsewhere that was stored before: a clean copy stays
+            found.append(
+                f"{spec.name}: row {numbers[position]} is banned by recall {recall} and stored again"
+            )
+    for name, standing in models.aliases(settings).items():
+        reached = models.recalled_versions(settings, name)
+        found += [
+            f"alias '{alias}' of '{name}' stands on version {version}, which ate rows that were recalled"
+            for alias, version in standing.items()
+            if version in reached
+        ]
+    for recall in bans.recalls(settings):
+        fallen = impact(settings, recall.selector).rows
+        if recall.selector.on_values() is None:  # what came later and is like it, nobody has recalled
+            fallen = fallen.filter(pc.less_equal(fallen["extracted_at"], pa.scalar(recall.at)))
+        missed = [row_no for row_no in fallen["row_no"].to_pylist() if row_no not in gone]
+        if missed:
+            found.append(f"recall {recall.id} reaches {len(missed)} rows that are not banned; give it again")
+    return len(gone), found
+
+
+def astray(settings: Settings, name: str) -> list[str]:
+    """What is wrong with a model's aliases in MLflow. Raises RegistryError when it cannot be asked."""
+    return models.moved_by_hand(settings, name) + models.behind(settings, name)
+
+
+def _complete_runs(settings: Settings) -> list[dict[str, Any]]:
+    rows = tables.read(settings, RUN, where=pads.field("status") == "COMPLETE").to_pylist()
+    told = ("inputs", "outputs", "counts", "facets")
+    return [row | {name: json.loads(row[name]) for name in told} for row in rows]
+
+
+def _rows_per_work(settings: Settings, book: TableSpec) -> Counter[str]:
+    """Rows of a book per run identity, whatever the attempt."""
+    ids = tables.read(settings, book, columns=["run_id"])["run_id"].to_pylist()
+    return Counter(run_id.rpartition("-")[0] for run_id in ids)

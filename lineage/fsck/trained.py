@@ -1,0 +1,150 @@
+"""Is every checkpoint made of what it says, and worth what is reported?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+
+from infra.models import ModelError, adapter_digest
+from infra.settings import Settings
+from lineage import runs, tables, verdicts
+from lineage.consumption import Checkpoint, bitmaps, checkpoints, consumption_root, eaten_by, plan_digest
+from lineage.curricula import curriculum_root
+from lineage.fsck.stored import Findings
+from lineage.schemas import CURRICULUM, EXAMPLE, PLAN, PREDICTION, REPORT
+
+_ROUNDING = 1e-9  # a mean may be summed in another order
+
+
+def admitted(settings: Settings) -> Findings:
+    """Curricula hold rows of admitted batches only, and are admitted wherever a checkpoint used them."""
+    examples = tables.read(settings, EXAMPLE, columns=["row_id", "run_id"])
+    batch_of = dict(zip(examples["row_id"].to_pylist(), examples["run_id"].to_pylist(), strict=True))
+    allowed = verdicts.admitted(settings, EXAMPLE)
+    members = tables.read(settings, CURRICULUM, columns=["curriculum", "row_id"]).to_pylist()
+    found = [
+        f"curriculum {row['curriculum'][:12]} holds {row['row_id'].hex()} of a batch that was not admitted"
+        for row in members
+        if row["row_id"] in batch_of and batch_of[row["row_id"]] not in allowed
+    ]
+    roots = _roots_of(settings, verdicts.admitted(settings, CURRICULUM))
+    made = checkpoints(settings)
+    found += [
+        f"checkpoint {checkpoint.name} was made from curriculum {checkpoint.curriculum[:12]}, not admitted"
+        for checkpoint in made
+        if checkpoint.curriculum not in roots
+    ]
+    return len(members) + len(made), found
+
+
+def ledger(settings: Settings) -> Findings:
+    """Each planned slot was eaten exactly once, by every checkpoint; its bitmap holds the rows it ate."""
+    found: list[str] = []
+    held = bitmaps(settings)
+    looked_at = 0
+    for checkpoint in checkpoints(settings):
+        plan = tables.read(settings, PLAN, where=pads.field("run_id") == checkpoint.run_id)
+        planned = Counter(_slots(plan.filter(pc.less(plan["step"], checkpoint.step))))
+        eaten = Counter(_slots(eaten_by(settings, checkpoint)))
+        looked_at += sum(planned.values())
+        if planned != eaten:
+            missing, extra = sum((planned - eaten).values()), sum((eaten - planned).values())
+            found.append(
+                f"checkpoint {checkpoint.name}: {missing} planned slots were not eaten, "
+                f"{extra} were not planned"
+            )
+        times = Counter((step, slot) for step, slot, _ in eaten.elements())
+        found += [
+            f"checkpoint {checkpoint.name}: step {step} slot {slot} was eaten {n} times"
+            for (step, slot), n in times.items()
+            if n > 1
+        ][:5]
+        ate = {row_no for _, _, row_no in eaten}
+        strangers = ate ^ set(held[checkpoint.run_id, checkpoint.step])
+        if strangers:
+            found.append(
+                f"checkpoint {checkpoint.name}: its bitmap and its consumption differ in {len(strangers)} "
+                f"rows, as {min(strangers)}"
+            )
+    return looked_at, found
+
+
+def roots(settings: Settings) -> Findings:
+    """Every digest recomputes from what is stored."""
+    found: list[str] = []
+    members = tables.read(
+        settings, CURRICULUM, columns=["curriculum", "row_id", "slice", "weight"]
+    ).to_pylist()
+    by_root: dict[str, list[tuple[bytes, str, float]]] = {}
+    for row in members:
+        by_root.setdefault(row["curriculum"], []).append((row["row_id"], row["slice"], row["weight"]))
+    for root, rows in by_root.items():
+        if curriculum_root(rows) != root:
+            found.append(f"curriculum {root[:12]} no longer hashes to its root")
+    made = checkpoints(settings)
+    examples = tables.read_ever(settings, EXAMPLE, columns=["row_id", "row_no"])
+    ids = dict(zip(examples["row_no"].to_pylist(), examples["row_id"].to_pylist(), strict=True))
+    for checkpoint in made:
+        plan = tables.read(settings, PLAN, where=pads.field("run_id") == checkpoint.run_id)
+        if plan_digest(plan) != checkpoint.plan_digest:
+            found.append(
+                f"checkpoint {checkpoint.name}: its plan no longer hashes to {checkpoint.plan_digest[:12]}"
+            )
+        if consumption_root(eaten_by(settings, checkpoint), ids) != checkpoint.consumption_root:
+            found.append(f"checkpoint {checkpoint.name}: its consumption no longer hashes to its root")
+        if settings.is_local:
+            found += [f"checkpoint {checkpoint.name}: {wrong}" for wrong in _adapter(checkpoint)]
+    return len(by_root) + len(made), found
+
+
+def reports(settings: Settings) -> Findings:
+    """An accuracy is the share of right predictions; every number is what the evaluation found.
+
+    What an evaluation left that did not come to its end is passed over: the next attempt replaces it.
+    """
+    found: list[str] = []
+    names = ["run_id", "split", "condition", "answer", "prediction"]
+    said: dict[tuple[str, str, str], list[bool]] = {}
+    columns = (tables.read(settings, PREDICTION, columns=names)[name].to_pylist() for name in names)
+    for run_id, split, condition, answer, prediction in zip(*columns, strict=True):
+        said.setdefault((run_id, split, condition), []).append(answer == prediction)
+    measured = {outcome.run_id: outcome.facets for _, outcome in runs.completed(settings, "evaluate")}
+    cut_off = {event["run_id"] for event in runs.unfinished(settings, "evaluate")}
+    rows = [row for row in tables.read(settings, REPORT).to_pylist() if row["run_id"] not in cut_off]
+    for row in rows:
+        right = said.get((row["run_id"], row["split"], row["condition"]), [])
+        which = f"report of run {row['run_id']}: {row['metric']} on {row['split']}, {row['condition']}"
+        if len(right) != row["n"]:
+            found.append(f"{which} is of {row['n']} rows, of which {len(right)} predictions are stored")
+        elif row["metric"] == "accuracy" and abs(sum(right) / len(right) - row["value"]) > _ROUNDING:
+            found.append(f"{which} is {row['value']}, but {sum(right) / len(right)} by its predictions")
+        numbers = [row["value"], row["low"], row["high"], row["n"]]
+        facets = measured.get(row["run_id"])
+        if facets is not None and facets.get(f"{row['metric']}.{row['condition']}") != numbers:
+            found.append(f"{which} is not what the run measured")
+    return len(rows), found
+
+
+def _adapter(checkpoint: Checkpoint) -> list[str]:
+    """What is wrong with the files of a checkpoint."""
+    try:
+        found = adapter_digest(checkpoint.uri)
+    except (ModelError, OSError) as error:
+        return [f"its adapter cannot be read: {error}"]
+    is_whole = found == checkpoint.adapter_digest
+    return [] if is_whole else [f"the adapter at {checkpoint.uri} is not the one that was committed"]
+
+
+def _roots_of(settings: Settings, batches: Iterable[str]) -> set[str]:
+    rows = tables.read(settings, CURRICULUM, columns=["curriculum", "run_id"])
+    return set(
+        rows.filter(pc.is_in(rows["run_id"], pa.array(list(batches), pa.string())))["curriculum"].to_pylist()
+    )
+
+
+def _slots(rows: pa.Table) -> list[tuple[int, int, int]]:
+    return list(zip(*(rows[name].to_pylist() for name in ("step", "slot", "row_no")), strict=True))

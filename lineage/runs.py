@@ -119,6 +119,13 @@ def in_progress(settings: Settings) -> list[dict[str, Any]]:
     return _going_on(tables.read(settings, RUN).sort_by("at").to_pylist())
 
 
+def unfinished(settings: Settings, job: str) -> list[dict[str, Any]]:
+    """The START events of a job's runs that no attempt brought to an end, oldest first."""
+    history = tables.read(settings, RUN, where=pads.field("job") == job).sort_by("at").to_pylist()
+    ended = {e["run_id"].rpartition("-")[0] for e in history if e["status"] in ("COMPLETE", "FAIL")}
+    return [e for e in history if e["status"] == "START" and e["run_id"].rpartition("-")[0] not in ended]
+
+
 def require_idle(settings: Settings, *, to: str, jobs: Collection[str] | None = None) -> None:
     """Raise RunError while another process works on the lake; `to` says what has to wait for it.
 

@@ -18,7 +18,7 @@ recorded.py
     balance       rows in (+ created) = rows out + merged + rejected + quarantined, for every finished run
     books         what finished runs, commits and row numbers speak of is on record
     aliases       every alias names a registered version whose checkpoint is there, here and in MLflow
-    recalls       nothing that was recalled is stored, nor derived from, and no alias stands on what ate it
+    recalls       nothing that was recalled is stored, nor what fell with it; no alias stands on what ate it
 """
 
 from __future__ import annotations

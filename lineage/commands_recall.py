@@ -17,6 +17,7 @@ from infra.screen import SHOWN, print_table
 from lineage import suspects as suspicion
 from lineage.impact import Impact
 from lineage.impact import impact as radius_of
+from lineage.recall import find
 from lineage.rollback import roll_back
 from lineage.selectors import Selector
 
@@ -70,12 +71,17 @@ def impact(
     Example: stemma impact --prompt router@2
     """
     selector = Selector(prompt, scorer, generator, source_revision, reviewer, tuple(row or ()), where)
-    found = radius_of(existing(lake), selector)
+    settings = existing(lake)
+    found = radius_of(settings, selector)
     if as_json:
         print(json.dumps(found.as_json()))
         return 0
     print("\n".join(told(found)))
-    print(f"call it back: stemma recall {found.selector} --reason TEXT --dry-run")
+    standing = find(settings, found.selector)
+    if standing:
+        print(f"called back by recall {standing.id}: {standing.reason}")
+    else:
+        print(f"call it back: stemma recall {found.selector} --reason TEXT --dry-run")
     return 0
 
 

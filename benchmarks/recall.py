@@ -15,17 +15,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as pads
-
-from infra.models import resolve as resolve_base
+from examples.undoing import probe_on_report, right_on_report
 from infra.runtime import Runtime
 from infra.settings import settings_from_environment
-from lineage import models, queries, report, runs, verdicts
+from lineage import models, runs
 from lineage.bans import recalls
-from lineage.schemas import EXAMPLE
-from training.baselines import linear_probe
 from training.metrics import paired_difference
 
 ROOT = Path(__file__).parents[1]
@@ -56,9 +50,10 @@ def told(seed: int, scale: str) -> float | None:
             print(f"{seed:<6}no champion was recalled and trained again")
             return None
         trained = [recalled[0].orders[0].run_id, again[-1][1].facets["models"][0]["run_id"]]
-        right = [correct(runtime, run_id) for run_id in trained]
+        right = [right_on_report(runtime, run_id) for run_id in trained]
         gain = paired_difference(right[1], right[0], seed=0)
-        probes = [probe(runtime, run_id) for run_id in trained]
+        made = [models.resolve(runtime.settings, run_id)[0] for run_id in trained]
+        probes = [statistics.mean(hit for _, hit in probe_on_report(runtime, each)) for each in made]
     shares = [sum(each) / len(each) for each in right]
     promoted = again[-1][1].facets["models"][0]["promoted"]
     print(
@@ -67,28 +62,6 @@ def told(seed: int, scale: str) -> float | None:
         + ("" if promoted else "  (was not promoted)")
     )
     return round(100 * gain.diff, 2)
-
-
-def correct(runtime: Runtime, run_id: str) -> list[bool]:
-    """Whether a model was right on each item of `report`."""
-    found = report.predictions_of(runtime.settings, run_id, split="report")
-    return pc.equal(found["answer"], found["prediction"]).to_pylist()
-
-
-def probe(runtime: Runtime, run_id: str) -> float:
-    """Accuracy on `report` of a linear probe on the rows that a model ate."""
-    checkpoint, _ = models.resolve(runtime.settings, run_id)
-    learnt: pa.Table = queries.lineage(runtime.settings, checkpoint).rows
-    asked = verdicts.read_admitted(
-        runtime.settings, EXAMPLE, columns=["text", "answer"], where=pads.field("split") == "report"
-    )
-    said = linear_probe(
-        resolve_base(checkpoint.base_model),
-        learnt["text"].to_pylist(),
-        learnt["answer"].to_pylist(),
-        asked["text"].to_pylist(),
-    )
-    return statistics.mean(a == b for a, b in zip(said, asked["answer"].to_pylist(), strict=True))
 
 
 if __name__ == "__main__":

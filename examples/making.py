@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow.dataset as pads
-
 from examples.helpdesk.files import damage, joined, planted_batch, render_log, traffic, write_files
 from examples.story import NAME, Sizes, Story, once
 from expectations.gate import admit
@@ -96,8 +94,7 @@ def curate_log(runtime: Runtime, story: Story) -> None:
     settings, config = runtime.settings, CurateConfig(sources=(LOG,))
     made = once(settings, "curate", lambda: _curated(runtime, config), sources=[LOG])
     story.facts["curate"] = made.counts
-    work = made.run_id.rpartition("-")[0]  # whichever go at it: a killed one may have stored them
-    where = (pads.field("run_id") >= f"{work}-") & (pads.field("run_id") < f"{work}.")
+    where = runs.of_any_attempt(runs.identity_of(made.run_id))  # a killed go at it may have stored them
     reasons = tables.read(settings, tables.resolve(settings, "rejected"), columns=["reason"], where=where)
     story.facts["reasons"] = {r["values"]: r["counts"] for r in reasons["reason"].value_counts().to_pylist()}
 

@@ -11,10 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 
 
 class Stages:
-    """Shows and times one stage after the other; `seconds` holds what each took."""
+    """Shows and times one stage after the other."""
 
     def __init__(self, total: int):
-        self.seconds: dict[str, float] = {}
         columns = (
             "[progress.description]{task.description}",
             BarColumn(),
@@ -31,9 +30,8 @@ class Stages:
         self._progress.update(self._task, description=name)
         start = monotonic()
         yield
-        self.seconds[name] = monotonic() - start
         self._progress.advance(self._task)
-        self._console.print(f"  {name:<32} {self.seconds[name]:6.1f} s", markup=False)
+        self._console.print(f"  {name:<32} {monotonic() - start:6.1f} s", markup=False)
 
     def __enter__(self) -> Stages:
         """Begin to show."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, TypeGuard
+from statistics import mean
+from typing import TypeGuard
 
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
@@ -15,6 +16,7 @@ from expectations.reports import data_docs
 from infra.models import resolve as resolve_base
 from infra.runtime import Runtime
 from lineage import fsck, models, queries, report, verdicts
+from lineage.consumption import Checkpoint
 from lineage.impact import impact
 from lineage.recall import find, recall
 from lineage.schemas import EXAMPLE
@@ -90,11 +92,16 @@ def compare(runtime: Runtime, story: Story) -> None:
         }
         facts["versions"][who] = models.resolve(settings, run_id)[1]
     if facts["retrained"]:
-        gain = _gain(runtime, told["contaminated"], told["retrained"])
+        before, after = (right_on_report(runtime, told[who]) for who in ("contaminated", "retrained"))
+        gain = paired_difference(after, before, seed=0)
         facts["gain"] = gain
         if story.is_known:
             story.promises["without the bad corrections it is better on `report`"] = gain.low > 0
-    facts["probe"] = _probe(runtime, models.resolve(settings, f"{NAME}@champion")[0])
+    probed = probe_on_report(runtime, models.resolve(settings, f"{NAME}@champion")[0])
+    facts["probe"] = {
+        name: mean(right for condition, right in probed if condition == name)
+        for name in sorted({condition for condition, _ in probed})
+    }
 
 
 def prove(runtime: Runtime, story: Story) -> None:
@@ -136,29 +143,22 @@ def _prompt_of(line: bytes) -> str | None:
         return None
 
 
-def _gain(runtime: Runtime, before: str, after: str) -> Any:
-    """How much more often `after` is right on the report items, with its paired interval."""
-    right = []
-    for run_id in (after, before):
-        found = report.predictions_of(runtime.settings, run_id, split="report")
-        right.append(pc.equal(found["answer"], found["prediction"]).to_pylist())
-    return paired_difference(*right, seed=0)
+def right_on_report(runtime: Runtime, run_id: str) -> list[bool]:
+    """Whether the model of a training run is right on each item of `report`, in the order of their ids."""
+    found = report.predictions_of(runtime.settings, run_id, split="report")
+    return pc.equal(found["answer"], found["prediction"]).to_pylist()
 
 
-def _probe(runtime: Runtime, champion: Any) -> dict[str, float]:
-    """Accuracy per condition of a linear probe that learns from the champion's rows."""
+def probe_on_report(runtime: Runtime, checkpoint: Checkpoint) -> list[tuple[str, bool]]:
+    """Condition, and whether a linear probe that learns from the checkpoint's rows is right, per item."""
     columns = ["text", "answer", "condition"]
     asked = verdicts.read_admitted(
         runtime.settings, EXAMPLE, columns=columns, where=pads.field("split") == "report"
     )
-    learnt = queries.lineage(runtime.settings, champion).rows
-    base = resolve_base(champion.base_model)
+    learnt = queries.lineage(runtime.settings, checkpoint).rows
+    base = resolve_base(checkpoint.base_model)
     said = linear_probe(
         base, learnt["text"].to_pylist(), learnt["answer"].to_pylist(), asked["text"].to_pylist()
     )
     right = [a == b for a, b in zip(said, asked["answer"].to_pylist(), strict=True)]
-    conditions = asked["condition"].to_pylist()
-    return {
-        name: sum(r for r, c in zip(right, conditions, strict=True) if c == name) / conditions.count(name)
-        for name in sorted(set(conditions))
-    }
+    return list(zip(asked["condition"].to_pylist(), right, strict=True))

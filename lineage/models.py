@@ -164,9 +164,12 @@ def last_clean(settings: Settings, name: str, *, but: Collection[int] = ()) -> l
     return clean
 
 
-def mirror_aliases(settings: Settings, name: str) -> None:
-    """Show in MLflow where the log left each alias of a model. What shows it already is left alone."""
-    indexed = registry.indexed_aliases(settings, name)
+def mirror_aliases(settings: Settings, name: str, *, anew: bool = False) -> None:
+    """Show in MLflow where the log left each alias of a model.
+
+    What was shown before is left alone, unless `anew`: then it is set back where somebody moved it.
+    """
+    indexed = {} if anew else registry.indexed_aliases(settings, name)
     for alias, event in _last_moves(settings, name).items():
         if alias not in indexed or indexed[alias].mark != _mark(event):
             registry.set_alias(settings, name=name, alias=alias, version=event.to_version, mark=_mark(event))
@@ -218,12 +221,6 @@ def require_untouched(settings: Settings, name: str) -> None:
     registry.mirror(lambda: sentences.extend(moved_by_hand(settings, name)))
     if sentences:
         raise ModelError("; ".join(sentences))
-
-
-def set_back(settings: Settings, name: str) -> None:
-    """Put the aliases of a model in MLflow where the lake's log says they stand."""
-    for alias, event in _last_moves(settings, name).items():
-        registry.set_alias(settings, name=name, alias=alias, version=event.to_version, mark=_mark(event))
 
 
 def _last_moves(settings: Settings, name: str) -> dict[str, Event]:

@@ -61,12 +61,14 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
         ordered = _order(runtime, radius, reason, run)
         new = _ban(settings, radius, run)
         versions = _quarantine(settings, radius, run)
-        moved = _move_aliases(runtime, ordered, run)
+        _move_aliases(runtime, ordered, run)
         _mirror(settings, radius, ordered)
-        log.info("recall %s: %d rows; %s", ordered.id, radius.rows.num_rows, _told(moved))
+        moved = _moves_of(settings, ordered)
+        told = ", ".join(f"{alias} -> {to or 'nothing'}" for alias, _, to in moved) or "no alias moved"
+        log.info("recall %s: %d rows; %s", ordered.id, radius.rows.num_rows, told)
         counts = {"rows": radius.rows.num_rows, "banned_now": new, **radius.by_table}
         orders = [asdict(order) for order in ordered.orders]
-        facets = {"recall": ordered.id, "moved": _moves_of(settings, ordered), "orders": orders}
+        facets = {"recall": ordered.id, "moved": moved, "orders": orders}
         return Outcome(versions, counts, facets)
 
     config = {"selector": radius.selector.as_json()}
@@ -183,21 +185,16 @@ def _quarantine(settings: Settings, radius: Impact, run: Run) -> tuple[str, ...]
     return tuple(str(tables.current(settings, TABLES[name])) for name in radius.by_table)
 
 
-def _move_aliases(runtime: Runtime, ordered: Recall, run: Run) -> dict[str, dict[str, int]]:
-    """Move the aliases that stand on recalled versions; model -> alias -> version, of those that moved."""
+def _move_aliases(runtime: Runtime, ordered: Recall, run: Run) -> None:
+    """Move the aliases that stand on recalled versions."""
     settings = runtime.settings
-    moved: dict[str, dict[str, int]] = {}
     for name in sorted(models.aliases(settings)):
         moves = _moves(settings, name, models.recalled_versions(settings, name))
-        if not moves:
-            continue
         evidence = [{"recall": ordered.id, "selector": ordered.selector.as_json()}]
         reason = f"recall {ordered.id}: {ordered.reason}"
         models.move_aliases(
             runtime, moves, name=name, kind="recall", reason=reason, evidence=evidence, run=run
         )
-        moved[name] = moves
-    return moved
 
 
 def _moves(settings: Settings, name: str, reached: Collection[int]) -> dict[str, int]:
@@ -238,10 +235,3 @@ def _moves_of(settings: Settings, ordered: Recall) -> list[list[Any]]:
         if event.kind == "recall" and json.loads(event.evidence)[0]["recall"] == ordered.id
     ]
     return [[f"{event.name}@{event.alias}", event.from_version, event.to_version] for event in mine]
-
-
-def _told(moved: dict[str, dict[str, int]]) -> str:
-    told = [
-        f"{name}@{alias} -> {to or 'nothing'}" for name, moves in moved.items() for alias, to in moves.items()
-    ]
-    return ", ".join(told) or "no alias moved"

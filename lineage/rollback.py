@@ -87,6 +87,6 @@ def _cut_off(settings: Settings, name: str, to: int | None) -> dict[str, Any] | 
     move = next(e for e in reversed(models.events(settings, name)) if e.alias == "champion")
     if move.kind != "rollback" or to not in (None, move.to_version):
         return None
-    config = json.loads(runs.events(settings, move.run_id.rpartition("-")[0])[0]["config"])
+    config = json.loads(runs.events(settings, runs.identity_of(move.run_id))[0]["config"])
     is_complete = any(done == config for done, _ in runs.completed(settings, "rollback"))
     return None if is_complete else config

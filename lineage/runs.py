@@ -122,8 +122,8 @@ def in_progress(settings: Settings) -> list[dict[str, Any]]:
 def unfinished(settings: Settings, job: str) -> list[dict[str, Any]]:
     """The START events of a job's runs that no attempt brought to an end, oldest first."""
     history = tables.read(settings, RUN, where=pads.field("job") == job).sort_by("at").to_pylist()
-    ended = {e["run_id"].rpartition("-")[0] for e in history if e["status"] in ("COMPLETE", "FAIL")}
-    return [e for e in history if e["status"] == "START" and e["run_id"].rpartition("-")[0] not in ended]
+    ended = {identity_of(e["run_id"]) for e in history if e["status"] in ("COMPLETE", "FAIL")}
+    return [e for e in history if e["status"] == "START" and identity_of(e["run_id"]) not in ended]
 
 
 def require_idle(settings: Settings, *, to: str, jobs: Collection[str] | None = None) -> None:
@@ -159,7 +159,7 @@ def _once_others_are_done(settings: Settings, run_identity: str, parent: Run | N
 
 def _is_orphan(settings: Settings, event: Mapping[str, Any]) -> bool:
     """Is it part of a run whose process, on this machine, is dead?"""
-    for other in events(settings, event["parent_run"].rpartition("-")[0]):
+    for other in events(settings, identity_of(event["parent_run"])):
         if other["run_id"] == event["parent_run"]:
             who = json.loads(other["agent"])
             return who["host"] == socket.gethostname() and not _lives(who)
@@ -215,6 +215,17 @@ def identity(job: str, config: Mapping[str, Any], inputs: Sequence[str]) -> str:
     ]
 
 
+def identity_of(run_id: str) -> str:
+    """What all attempts at one piece of work share."""
+    return run_id.rpartition("-")[0]
+
+
+def of_any_attempt(run_identity: str) -> pads.Expression:
+    """The condition on rows that carry a `run_id`: written by whichever go at this work."""
+    run_id = pads.field("run_id")
+    return (run_id >= f"{run_identity}-") & (run_id < f"{run_identity}.")  # '.' is the character after '-'
+
+
 @cache
 def code_revision() -> str:
     """Digest over our packages' source files as they are on this machine, uncommitted changes included."""
@@ -233,11 +244,8 @@ def code_revision() -> str:
 
 def events(settings: Settings, run_identity: str) -> list[dict[str, Any]]:
     """What was recorded of all attempts of one identity, oldest first."""
-    # every attempt: '.' is the character after '-'
-    mine = (pads.field("run_id") >= f"{run_identity}-") & (pads.field("run_id") < f"{run_identity}.")
-    return sorted(
-        tables.read(settings, RUN, where=mine).to_pylist(), key=lambda event: (event["attempt"], event["at"])
-    )
+    found = tables.read(settings, RUN, where=of_any_attempt(run_identity)).to_pylist()
+    return sorted(found, key=lambda event: (event["attempt"], event["at"]))
 
 
 def find(settings: Settings, prefix: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from infra.runtime import Runtime
 from infra.storage import SourceFile, expand, open_source, survey
 from lineage import tables
 from lineage.rows import canonical_json
-from lineage.runs import Outcome, Run, carry_out
+from lineage.runs import Outcome, Run, carry_out, identity_of
 from lineage.schemas import BAN, REJECTED, TRACE
 from lineage.tables import TableVersion
 from pipelines.readers import Reader
@@ -156,7 +156,7 @@ def _version_of(runtime: Runtime, key: str, reader: Reader) -> TableVersion | No
 def _counted_before(runtime: Runtime, versions: Iterable[TableVersion], run: Run) -> Mapping[str, int]:
     """The counts of the batch that an earlier, killed go of the same run committed; none where none did."""
     for version in versions:
-        if tables.stored_by(runtime.settings, version).rpartition("-")[0] == run.identity:
+        if identity_of(tables.stored_by(runtime.settings, version)) == run.identity:
             return tables.facts(runtime.settings, version)["counts"]
     return {}
 

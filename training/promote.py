@@ -100,7 +100,7 @@ def _cut_off(runtime: Runtime, name: str) -> tuple[int, int] | None:
     """The version before the champion, and the seed, of a promotion that moved it and came to no end."""
     settings = runtime.settings
     move = next(e for e in reversed(models.events(settings, name)) if e.alias == "champion")
-    history = runs.events(settings, move.run_id.rpartition("-")[0])
+    history = runs.events(settings, runs.identity_of(move.run_id))
     if move.kind != "promotion" or any(event["status"] == "COMPLETE" for event in history):
         return None
     return move.from_version, json.loads(history[0]["config"])["seed"]

@@ -85,7 +85,7 @@ def repair(settings: Settings) -> list[str]:
     done: list[str] = []
     for name in models.aliases(settings):
         if astray(settings, name):
-            models.set_back(settings, name)
+            models.mirror_aliases(settings, name, anew=True)
             done.append(f"aliases of '{name}' in MLflow stand again where the lake's log says")
     return done
 

@@ -16,8 +16,10 @@ import pyarrow.dataset as pads
 
 from infra.settings import Settings
 from lineage import bans, models, registry, tables
+from lineage.bans import Bans
 from lineage.fsck.stored import Findings
 from lineage.impact import impact
+from lineage.runs import identity_of
 from lineage.schemas import (
     BAN,
     CHECKPOINT,
@@ -44,7 +46,7 @@ def balance(settings: Settings) -> Findings:
     quarantined = _rows_per_work(settings, QUARANTINE)
     runs = [run for run in _complete_runs(settings) if "created" in run["counts"]]
     for run in runs:
-        counts, work = run["counts"], run["run_id"].rpartition("-")[0]
+        counts, work = run["counts"], identity_of(run["run_id"])
         left = counts["in"] + counts["created"]
         right = counts["out"] + counts["merged"] + counts["rejected"] + counts.get("quarantined", 0)
         if left != right:
@@ -200,25 +202,26 @@ def recalls(settings: Settings) -> Findings:
     """What was called back is out of reach, and every recall was carried out to its end."""
     found: list[str] = []
     gone = bans.banned(settings)
-    refused, ordered_at = bans.standing(settings), {each.id: each.at for each in bans.recalls(settings)}
+    refused, ordered = bans.standing(settings), bans.recalls(settings)
+    ordered_at = {each.id: each.at for each in ordered}
     for spec in ROW_TABLES:
         rows = tables.read(settings, spec)
         numbers, times = rows["row_no"].to_pylist(), rows["extracted_at"].to_pylist()
-        by_itself = replace(refused, by_payload={}).refused(rows, spec)
+        # Equal rows from elsewhere that were stored before are no copies: a clean one stays.
+        copies = Bans(by_payload=refused.by_payload).refused(rows, spec)
+        back = {place: recall for place, recall in copies.items() if times[place] >= ordered_at[recall]}
+        back |= replace(refused, by_payload={}).refused(rows, spec)
         found += [
             f"{spec.name}: row {row_no} is banned by recall {gone[row_no]} and still stored; "
             "finish the recall: give its command again"
             for row_no in numbers
             if row_no in gone
         ]
-        for position, recall in refused.refused(rows, spec).items():
-            if numbers[position] in gone:
-                continue
-            if position not in by_itself and times[position] < ordered_at[recall]:
-                continue  # an equal row from elsewhere that was stored before: a clean copy stays
-            found.append(
-                f"{spec.name}: row {numbers[position]} is banned by recall {recall} and stored again"
-            )
+        found += [
+            f"{spec.name}: row {numbers[place]} is banned by recall {recall} and stored again"
+            for place, recall in sorted(back.items())
+            if numbers[place] not in gone
+        ]
     for name, standing in models.aliases(settings).items():
         reached = models.recalled_versions(settings, name)
         found += [
@@ -226,7 +229,7 @@ def recalls(settings: Settings) -> Findings:
             for alias, version in standing.items()
             if version in reached
         ]
-    for recall in bans.recalls(settings):
+    for recall in ordered:
         fallen = impact(settings, recall.selector).rows
         if recall.selector.on_values() is None:  # what came later and is like it, nobody has recalled
             fallen = fallen.filter(pc.less_equal(fallen["extracted_at"], pa.scalar(recall.at)))
@@ -250,4 +253,4 @@ def _complete_runs(settings: Settings) -> list[dict[str, Any]]:
 def _rows_per_work(settings: Settings, book: TableSpec) -> Counter[str]:
     """Rows of a book per run identity, whatever the attempt."""
     ids = tables.read(settings, book, columns=["run_id"])["run_id"].to_pylist()
-    return Counter(run_id.rpartition("-")[0] for run_id in ids)
+    return Counter(identity_of(run_id) for run_id in ids)

@@ -6,6 +6,7 @@
     files     write one Parquet file with the statistics that Delta skips by
     commit    make files visible exactly once; withdraw a commit; replace a run's rows; take out
     leases    reserve row numbers
+    snapshots what the newest version of a table holds, remembered
     reads     read a version, whole or only what was admitted; read-only SQL
 
 One error family: TableError; AlreadyStored, Damaged and UnknownTable are its members.
@@ -23,19 +24,22 @@ from lineage.tables.reads import (
     batches,
     before_recalls,
     commits,
+    dataset,
     facts,
     read,
     read_batch,
     read_ever,
+    rewrites,
     sql,
     stored_by,
-    taken_out,
     withdrawn,
 )
+from lineage.tables.snapshots import Snapshot, forget, snapshot
 
 __all__ = [
     "AlreadyStored",
     "Damaged",
+    "Snapshot",
     "StatementError",
     "TableError",
     "TableVersion",
@@ -48,7 +52,9 @@ __all__ = [
     "commits",
     "current",
     "damage",
+    "dataset",
     "facts",
+    "forget",
     "is_stored",
     "read",
     "read_batch",
@@ -57,10 +63,11 @@ __all__ = [
     "replace",
     "reserve",
     "resolve",
+    "rewrites",
+    "snapshot",
     "sql",
     "stored_by",
     "take_out",
-    "taken_out",
     "withdraw",
     "withdrawn",
     "write_file",

@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 import re
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -134,25 +135,46 @@ def take_out(
 def record(settings: Settings, rows: Sequence[Mapping[str, Any]], *, into: TableSpec) -> TableVersion:
     """Append a few rows to a book."""
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=into.schema)
-    check(table, into)
     handle = create_table(settings, into)
-    with told(settings, into):
-        write_deltalake(handle, table, mode="append")
+    file = write_file(settings, table, into=into, name=uuid.uuid4().hex)
+    with told(settings, into):  # appends never conflict: Delta puts them one after the other
+        handle.create_write_transaction([_added(file)], mode="append", schema=handle.schema())
+        handle.update_incremental()
     return TableVersion(into.name, handle.version())
 
 
 def replace(settings: Settings, rows: pa.Table, *, into: TableSpec, run_id: str) -> TableVersion:
     """Store a run's rows of a book in place of those that an earlier go at the same work may have left."""
     check(rows, into)
-    handle = create_table(settings, into)
-    properties = CommitProperties(custom_metadata={"stemma.run_id": run_id})
-    with told(settings, into):
-        if handle.version() > 0:
-            identity = run_id.rpartition("-")[0]  # every attempt: '.' is the character after '-'
-            handle.delete(f"run_id >= '{identity}-' AND run_id < '{identity}.'", commit_properties=properties)
+    identity = run_id.rpartition("-")[0]
+    first, after = f"{identity}-", f"{identity}."  # every attempt: '.' is the character after '-'
+    for attempt in range(_ATTEMPTS):
+        table = create_table(settings, into)
+        actions: list[AddAction | RemoveAction] = []
+        now = int(time.time() * 1000)
+        for each in _active(settings, into, table):
+            low, high = each.get("min.run_id") or "", each.get("max.run_id") or "~"
+            if high < first or low >= after:
+                continue
+            held = read_file(settings, each["path"], of=into)
+            mine = pc.and_(pc.greater_equal(held["run_id"], first), pc.less(held["run_id"], after))
+            left = held.filter(pc.invert(mine))
+            if left.num_rows == held.num_rows:
+                continue
+            actions.append(RemoveAction(path=each["path"], data_change=True, deletion_timestamp=now))
+            if left.num_rows:
+                file = write_file(settings, left, into=into, name=f"left-{uuid.uuid4().hex}")
+                actions.append(_added(file))
         if rows.num_rows:
-            write_deltalake(handle, rows, mode="append", commit_properties=properties)
-    return TableVersion(into.name, handle.version())
+            name = f"{run_id}-{table.version() + 1}"  # a name is never used twice: earlier versions stay
+            actions.append(_added(write_file(settings, rows, into=into, name=name)))
+        if not actions:
+            return TableVersion(into.name, table.version())
+        metadata = {"stemma.run_id": run_id}
+        if _is_written(settings, into, table, actions, metadata):
+            return _written_after(settings, into, table.version(), metadata)
+        time.sleep(0.01 * attempt)
+    raise TableError(f"'{into.name}' could not be replaced: {_ATTEMPTS} other writers came first; try again")
 
 
 def commit_metadata(settings: Settings, version: TableVersion) -> dict[str, Any]:
@@ -186,10 +208,11 @@ def _is_written(
 
 
 def _active(settings: Settings, spec: TableSpec, table: DeltaTable) -> list[dict[str, Any]]:
-    """The files of the newest version, with their least and greatest row numbers where they are known."""
+    """The files of the newest version, with their least and greatest row numbers and run ids where known."""
     with told(settings, spec):
         actions = pa.table(table.get_add_actions(flatten=True))
-    known = [name for name in ("path", "min.row_no", "max.row_no") if name in actions.column_names]
+    wanted = ("path", "min.row_no", "max.row_no", "min.run_id", "max.run_id")
+    known = [name for name in wanted if name in actions.column_names]
     return actions.select(known).to_pylist()
 
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-from deltalake import DeltaTable, QueryBuilder
+from deltalake import QueryBuilder
 
 from infra.settings import Settings
 from lineage.schemas import TABLES, TableSpec
-from lineage.tables.commit import commit_metadata, log_entry
+from lineage.tables.commit import commit_metadata
 from lineage.tables.damage import require_whole, said, told
-from lineage.tables.files import SKIPPED_BY, read_file
+from lineage.tables.files import SKIPPED_BY
 from lineage.tables.layout import TableVersion, open_table
 from lineage.tables.place import TableError, location, open_filesystem
+from lineage.tables.snapshots import Snapshot, file_list, snapshot
 
 
 def read(
@@ -33,14 +36,21 @@ def read(
     The newest version is read unless a TableVersion is given.
     """
     spec = table if isinstance(table, TableSpec) else table.spec
-    handle = open_table(settings, spec, None if isinstance(table, TableSpec) else table.version)
     wanted = pa.schema([spec.schema.field(name) for name in columns]) if columns else spec.schema
-    if handle is None:
+    newest = snapshot(settings, spec)
+    if newest is None:
         return wanted.empty_table()
+    if isinstance(table, TableVersion) and table.version != newest.version:
+        handle = open_table(settings, spec, table.version)
+        return _scan(settings, spec, file_list(settings, spec, handle) if handle else (), wanted, where)
+    small = {each["path"] for each in newest.small}
+    held = newest.held()
     with told(settings, spec):
-        found = _dataset(settings, spec, handle).to_table(columns=wanted.names, filter=where)
-        found.validate(full=True)  # a changed byte may leave text that is none
-        return found.cast(wanted)
+        parts = [(held if where is None else held.filter(where)).select(wanted.names)]
+    if len(small) < len(newest.files):
+        large = [each for each in newest.files if each["path"] not in small]
+        parts.append(_scan(settings, spec, large, wanted, where))
+    return pa.concat_tables(parts)
 
 
 def read_ever(
@@ -52,43 +62,53 @@ def read_ever(
 ) -> pa.Table:
     """Rows of a row table's newest version, and after them those that recalls took out of it."""
     wanted = pa.schema([spec.schema.field(name) for name in columns]) if columns else spec.schema
-    now = read(settings, spec, columns=sorted({*wanted.names, "row_no"}), where=where)
-    gone = [rows if where is None else rows.filter(where) for _, rows in _taken_out(settings, spec)]
-    if not gone:
-        return now.select(wanted.names)
-    rows = pa.concat_tables(gone).select(now.column_names)
-    rows = rows.filter(pc.invert(pc.is_in(rows["row_no"], now["row_no"].combine_chunks())))
-    return pa.concat_tables([now, rows]).select(wanted.names)
+    found = [read(settings, spec, columns=wanted.names, where=where)]
+    numbered = pa.schema([spec.schema.field(name) for name in dict.fromkeys([*wanted.names, "row_no"])])
+    number = pa.schema([spec.schema.field("row_no")])
+    seen = pa.array([], pa.int64())
+    for rewrite in rewrites(settings, spec):
+        then = _scan(settings, spec, rewrite.removed, numbered, where)
+        among = pads.field("row_no").isin(then["row_no"].unique())
+        kept = _scan(settings, spec, rewrite.added, number, among)["row_no"].combine_chunks()
+        still = read(settings, spec, columns=["row_no"], where=among)["row_no"].combine_chunks()
+        known = pa.concat_arrays([kept, still, seen])  # seen: taken out twice, and put back between
+        gone = then.filter(pc.invert(pc.is_in(then["row_no"], known)))
+        seen = pa.concat_arrays([seen, gone["row_no"].combine_chunks()])
+        found.append(gone.select(wanted.names))
+    return pa.concat_tables(found)
 
 
-def taken_out(settings: Settings, spec: TableSpec) -> dict[int, str]:
-    """Row number -> recall, of the rows of a table that recalls took out of it."""
-    return {n: recall for recall, rows in _taken_out(settings, spec) for n in rows["row_no"].to_pylist()}
+@dataclass(frozen=True)
+class Rewrite:
+    """What a recall did to a table's files: rows of `removed` that are not in `added` were taken out."""
+
+    removed: tuple[Mapping[str, Any], ...]
+    added: tuple[Mapping[str, Any], ...]
+
+
+def rewrites(settings: Settings, spec: TableSpec) -> tuple[Rewrite, ...]:
+    """The commits that took rows out of a row table, oldest first; files as `Snapshot.files` has them."""
+    newest = snapshot(settings, spec)
+    return () if newest is None else _rewrites(newest)
+
+
+@lru_cache(maxsize=64)
+def _rewrites(newest: Snapshot) -> tuple[Rewrite, ...]:
+    found: list[Rewrite] = []
+    for version in before_recalls(newest.settings, newest.spec):
+        handles = (open_table(newest.settings, newest.spec, each) for each in (version, version + 1))
+        before, after = (
+            {each["path"]: each for each in file_list(newest.settings, newest.spec, handle)} if handle else {}
+            for handle in handles
+        )
+        removed = tuple(each for path, each in before.items() if path not in after)
+        found.append(Rewrite(removed, tuple(each for path, each in after.items() if path not in before)))
+    return tuple(found)
 
 
 def before_recalls(settings: Settings, spec: TableSpec) -> list[int]:
     """The versions of a row table that recalls took rows out of: the last ones to hold those rows."""
     return [entry["version"] - 1 for entry in commits(settings, spec) if "stemma.recall" in entry]
-
-
-def _taken_out(settings: Settings, spec: TableSpec) -> list[tuple[str, pa.Table]]:
-    """Recall and rows, per commit that took some out: what its removed files hold and its new ones do not."""
-    found: list[tuple[str, pa.Table]] = []
-    for entry in commits(settings, spec):
-        if "stemma.recall" in entry:
-            log = log_entry(settings, TableVersion(spec.name, entry["version"]))
-            before, after = (
-                pa.concat_tables(
-                    [
-                        spec.schema.empty_table(),
-                        *(read_file(settings, each[act]["path"], of=spec) for each in log if act in each),
-                    ]
-                )
-                for act in ("remove", "add")
-            )
-            gone = before.filter(pc.invert(pc.is_in(before["row_no"], after["row_no"].combine_chunks())))
-            found.append((entry["stemma.recall"], gone))
-    return found
 
 
 def read_batch(
@@ -183,35 +203,47 @@ def sql(
         raise TableError(f"the statement failed: {said(error)}") from error
 
 
-def _dataset(settings: Settings, spec: TableSpec, handle: DeltaTable) -> pads.Dataset:
-    """The table's files, each with what its statistics promise.
+def _scan(
+    settings: Settings,
+    spec: TableSpec,
+    files: Iterable[Mapping[str, Any]],
+    wanted: pa.Schema,
+    where: pads.Expression | None,
+) -> pa.Table:
+    with told(settings, spec):
+        found = dataset(settings, spec, files).to_table(columns=wanted.names, filter=where)
+        found.validate(full=True)  # a changed byte may leave text that is none
+        return found.cast(wanted)
+
+
+def dataset(
+    settings: Settings, spec: TableSpec, files: Iterable[Mapping[str, Any]], *, as_codes: Sequence[str] = ()
+) -> pads.Dataset:
+    """Files of a table, each with what its statistics promise; text columns `as_codes` come as dictionaries.
 
     Not deltalake's own dataset: of a column without statistics that promises `column >= null`, which Arrow
     takes for a column in which no comparison holds, so that a filter on it finds no row at all.
     """
-    actions = pa.table(handle.get_add_actions(flatten=True))
-    wanted = {
-        "path",
-        "size_bytes",
-        *(f"{fact}.{name}" for fact in ("min", "max", "null_count") for name in SKIPPED_BY),
-    }
     filesystem, folder = open_filesystem(settings, location(settings, spec))
     format = pads.ParquetFileFormat(
-        default_fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=True)
+        read_options=pads.ParquetReadOptions(dictionary_columns=as_codes),
+        default_fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=True),
     )
     fragments = [
         format.make_fragment(
-            f"{folder}/{action['path']}",
+            f"{folder}/{each['path']}",
             filesystem,
-            partition_expression=_promise(action),
-            file_size=action["size_bytes"],  # a file of another length does not open
+            partition_expression=_promise(each),
+            file_size=each["size_bytes"],  # a file of another length does not open
         )
-        for action in actions.select([name for name in actions.column_names if name in wanted]).to_pylist()
+        for each in files
     ]
-    return pads.FileSystemDataset(fragments, spec.schema, format, filesystem)
+    codes = pa.dictionary(pa.int32(), pa.string())
+    schema = pa.schema([pa.field(f.name, codes if f.name in as_codes else f.type) for f in spec.schema])
+    return pads.FileSystemDataset(fragments, schema, format, filesystem)
 
 
-def _promise(action: dict[str, Any]) -> pads.Expression:
+def _promise(action: Mapping[str, Any]) -> pads.Expression:
     promise = pads.scalar(True)
     for name in SKIPPED_BY:
         low, high = action.get(f"min.{name}"), action.get(f"max.{name}")

@@ -137,10 +137,10 @@ def _checkpoint(found: queries.Lineage, version: models.ModelVersion | None, by:
     print(f"adapter {checkpoint.adapter_digest[:23]}, curriculum {checkpoint.curriculum[:16]}")
     print(f"base {checkpoint.base_model} ({checkpoint.base_digest[:23]})")
     slices = ", ".join(f"{name} {count}" for name, count in found.slices.items())
-    print(f"{found.rows.num_rows} rows, {checkpoint.step} steps; {slices}")
-    recalled = [recall for recall in found.rows["recalled"].to_pylist() if recall]
-    if recalled:
-        print(f"{len(recalled)} of its rows were called back by {', '.join(sorted(set(recalled)))}")
+    print(f"{found.count} rows, {checkpoint.step} steps; {slices}")
+    if found.recalled:
+        count = sum(found.recalled.values())
+        print(f"{count} of its rows were called back by {', '.join(sorted(found.recalled))}")
     shown = found.grouped(by).to_pylist()
     print_table("", [{name: _short(name, value) for name, value in row.items()} for row in shown[:SHOWN]])
     row_id = found.rows["row_id"][0].as_py().hex()

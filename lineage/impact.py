@@ -9,7 +9,7 @@ suffices.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,11 +22,12 @@ from pyroaring import BitMap64
 from infra.settings import Settings
 from lineage import models, tables
 from lineage.bans import recall_id
-from lineage.consumption import Checkpoint, bitmaps, checkpoints
-from lineage.schemas import BAN, CONSUMPTION, CURRICULUM, PREDICTION, PROVENANCE, ROW_TABLES, RUN
+from lineage.consumption import bitmaps, checkpoints, ledger
+from lineage.graph import Edges, RowGraph, graph
+from lineage.membership import members
+from lineage.rows import ID_BYTES
+from lineage.schemas import BAN, CURRICULUM, PREDICTION, ROW_TABLES, RUN
 from lineage.selectors import Selector, SelectorError, check_sql, known_values, matching, resolved
-
-_COLUMNS = [column.name for column in PROVENANCE]
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,25 @@ class ReachedCheckpoint:
     """How often it ate one of them; `of_slots` counts all it ate."""
 
     of_slots: int
+    loss_tokens: int
+    """Tokens of those slots that counted in the loss; `of_loss_tokens` counts all."""
+
+    of_loss_tokens: int
     first_contact: int
     """The first step, from 0, that ate one; the state before that step is clean."""
+
+    clean_before: int
+    """The last checkpoint of the same run at or before the first contact, by its step; 0: the base model."""
 
     @property
     def share(self) -> float:
         """Reached rows among the rows it ate."""
         return self.rows / self.of
+
+    @property
+    def steps_after(self) -> int:
+        """Steps it took from the first contact on."""
+        return self.step - self.first_contact
 
 
 @dataclass(frozen=True)
@@ -89,8 +102,7 @@ class Impact:
 
     selector: Selector
     rows: pa.Table
-    """table, row_id, row_no, derivation, prompt_name, prompt_version, source_revision, source_span, run_id,
-    parent_nos, extracted_at; `meant`: by the selector itself, not only derived from such a row; `stored`: in
+    """table, row_id, row_no; `meant`: by the selector itself, not only derived from such a row; `stored`: in
     its table's newest version, not taken out by a recall. Sorted by row_no."""
 
     stored: dict[str, int]
@@ -145,126 +157,138 @@ def impact(settings: Settings, selector: Selector) -> Impact:
     if selector.where is not None:
         check_sql(settings, selector.where)
     selector = resolved(settings, selector)
-    rows, stored, standing = _fallen(settings, selector)
-    if not rows.num_rows:
+    rows = graph(settings)
+    seeds = matching(settings, selector, rows) | _banned_by(settings, selector, rows)
+    fallen = np.flatnonzero(falls(seeds, rows.edges))
+    if not len(fallen):
         raise SelectorError(_nothing(settings, selector))
-    numbers = rows["row_no"].combine_chunks()
-    curricula, curriculum_runs = _curricula(settings, numbers)
+    numbers = BitMap64(rows.numbers[fallen].astype(np.uint64))
+    curricula, wrote = _curricula(settings, numbers)
     eaten = _checkpoints(settings, numbers)
-    wrote = Counter(rows["run_id"].to_pylist()) + curriculum_runs
+    wrote += _writers(rows, fallen) + _scored_on(settings, numbers)
     wrote += Counter({each.run_id: each.rows for each in eaten})
-    wrote += _scored_on(settings, numbers)
-    named = _models(settings, eaten)
-    return Impact(selector, rows, stored, standing, curricula, _runs(settings, wrote), eaten, named)
+    ever = np.bincount(rows.tables, minlength=len(ROW_TABLES)).tolist()
+    return Impact(
+        selector,
+        _listed(rows, fallen, seeds),
+        {spec.name: count for spec, count in zip(ROW_TABLES, ever, strict=True) if count},
+        int(rows.standing.sum()),
+        curricula,
+        _runs(settings, wrote),
+        eaten,
+        _models(settings, eaten),
+    )
 
 
-def falls(seeds: np.ndarray, children: np.ndarray, parents: np.ndarray, joint: np.ndarray) -> np.ndarray:
-    """Which rows fall with the seeds: bool (rows). Pure.
+def falls(seeds: np.ndarray, edges: Edges) -> np.ndarray:
+    """Which rows fall with the seeds: bool (rows). Pure; `seeds` is bool (rows).
 
-    `seeds` is bool (rows); an edge goes from row parents[i] to row children[i]; joint[i] says that the child
-    needs this parent, else any of its parents suffices. Cycles cannot be stored, and would do no harm.
+    Cycles cannot be stored, and would do no harm.
     """
     fallen = seeds.copy()
-    needed = np.bincount(children, minlength=len(seeds))
-    while True:
-        down = fallen[parents]
-        one_joint = np.bincount(children[down & joint], minlength=len(seeds)) > 0
-        all_gone = (np.bincount(children[down], minlength=len(seeds)) == needed) & (needed > 0)
-        after = fallen | one_joint | all_gone
-        if (after == fallen).all():
-            return fallen
-        fallen = after
+    joint_children, joint_parents = edges.children[edges.joint], edges.parents[edges.joint]
+    merged, member_of = np.unique(edges.children[~edges.joint], return_inverse=True)
+    any_of = edges.parents[~edges.joint]
+    needed = np.bincount(member_of, minlength=len(merged))
+    before, now = -1, int(np.count_nonzero(fallen))
+    while now != before:
+        fallen[joint_children[fallen[joint_parents]]] = True
+        gone = np.bincount(member_of[fallen[any_of]], minlength=len(merged))
+        fallen[merged[gone == needed]] = True
+        before, now = now, int(np.count_nonzero(fallen))
+    return fallen
 
 
-def _fallen(settings: Settings, selector: Selector) -> tuple[pa.Table, dict[str, int], int]:
-    """The rows that fall, how many rows were ever stored in each table, and how many are now."""
-    again = pads.field("recall") == recall_id(selector)
-    before = tables.read(settings, BAN, columns=["row_no"], where=again)["row_no"].combine_chunks()
-    parts, meant = [], []
+def details(settings: Settings, rows: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """What the lake says of reached rows (as `Impact.rows` lists them): table, row_no and these columns."""
+    parts: list[pa.Table] = []
     for spec in ROW_TABLES:
-        rows = tables.read_ever(settings, spec, columns=_COLUMNS)
-        meant.append(pc.or_(matching(settings, selector, spec, rows), pc.is_in(rows["row_no"], before)))
-        rows = rows.append_column("table", pa.array([spec.name] * rows.num_rows, pa.string()))
-        now = tables.read(settings, spec, columns=["row_no"])["row_no"].combine_chunks()
-        parts.append(rows.append_column("stored", pc.is_in(rows["row_no"], now)))
-    rows = pa.concat_tables(parts).append_column("meant", pa.chunked_array(_chunks(meant), pa.bool_()))
-    stored = {spec.name: part.num_rows for spec, part in zip(ROW_TABLES, parts, strict=True) if part.num_rows}
-    seeds = rows["meant"].to_numpy()
-    children, parents, joint = _edges(rows)
-    fallen = falls(seeds, children, parents, joint)
-    wanted = ["table", "row_id", "row_no", "derivation", "prompt_name", "prompt_version"]
-    wanted += ["source_revision", "source_span", "run_id", "parent_nos", "extracted_at", "meant", "stored"]
-    standing = pc.sum(rows["stored"]).as_py() or 0
-    return rows.select(wanted).filter(pa.array(fallen)).sort_by("row_no"), stored, standing
+        mine = pads.field("row_no").isin(_of_table(rows, spec.name)["row_no"].combine_chunks())
+        found = tables.read_ever(settings, spec, columns=["row_no", *columns], where=mine)
+        parts.append(found.append_column("table", pa.array([spec.name] * found.num_rows, pa.string())))
+    return pa.concat_tables(parts).sort_by("row_no")
 
 
-def _meant(settings: Settings, selector: Selector) -> int:
-    """How many rows a selector means by itself."""
-    rows = ((spec, tables.read_ever(settings, spec, columns=_COLUMNS)) for spec in ROW_TABLES)
-    return sum(matching(settings, selector, spec, each).true_count for spec, each in rows)
+def _banned_by(settings: Settings, selector: Selector, rows: RowGraph) -> np.ndarray:
+    """What the same selector felled before, if it was called back: still reached, whatever SQL says now."""
+    again = pads.field("recall") == recall_id(selector)
+    before = rows.positions(tables.read(settings, BAN, columns=["row_no"], where=again)["row_no"].to_numpy())
+    banned = np.zeros(len(rows.numbers), bool)
+    banned[before[before >= 0]] = True
+    return banned
 
 
-def _chunks(arrays: Iterable[pa.Array | pa.ChunkedArray]) -> list[pa.Array]:
-    found: list[pa.Array] = []
-    for array in arrays:
-        found += array.chunks if isinstance(array, pa.ChunkedArray) else [array]
-    return found
+def _listed(rows: RowGraph, fallen: np.ndarray, seeds: np.ndarray) -> pa.Table:
+    names = pa.array([spec.name for spec in ROW_TABLES], pa.string())
+    ids = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(ID_BYTES), len(fallen), [None, pa.py_buffer(rows.ids[fallen].tobytes())]
+    )
+    listed = {
+        "table": names.take(pa.array(rows.tables[fallen])),
+        "row_id": ids.cast(pa.binary()),
+        "row_no": pa.array(rows.numbers[fallen], pa.int64()),
+        "meant": pa.array(seeds[fallen]),
+        "stored": pa.array(rows.standing[fallen]),
+    }
+    return pa.table(listed)
 
 
-def _edges(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions of child and parent per edge, and whether the child needs that parent."""
-    rows = rows.select(["row_no", "parent_nos", "derivation"]).combine_chunks()
-    numbers = rows["row_no"].to_numpy()
-    order = np.argsort(numbers, kind="stable")
-    lengths = pc.list_value_length(rows["parent_nos"]).to_numpy()
-    children = np.repeat(np.arange(len(numbers)), lengths)
-    named = pc.list_flatten(rows["parent_nos"]).to_numpy()
-    at = np.searchsorted(numbers, named, sorter=order)
-    parents = order[np.minimum(at, len(numbers) - 1)] if len(numbers) else at
-    known = numbers[parents] == named if len(numbers) else np.zeros(0, bool)  # fsck names a parent not stored
-    joint = (rows["derivation"].to_numpy(zero_copy_only=False) != "alternative")[children]
-    return children[known], parents[known], joint[known]
+def _writers(rows: RowGraph, fallen: np.ndarray) -> Counter[str]:
+    """Run -> reached rows that it wrote."""
+    runs = rows.column("run_id")
+    counts = np.bincount(runs.codes[fallen], minlength=len(runs.values)).tolist()
+    return Counter({run: count for run, count in zip(runs.values, counts, strict=True) if count})
 
 
-def _curricula(
-    settings: Settings, numbers: pa.Int64Array
-) -> tuple[tuple[ReachedCurriculum, ...], Counter[str]]:
-    members = tables.read(settings, CURRICULUM, columns=["curriculum", "row_no", "run_id"])
-    hit = members.filter(pc.is_in(members["row_no"], numbers))
-    size = Counter(members["curriculum"].to_pylist())
-    reached = Counter(hit["curriculum"].to_pylist())
-    found = [ReachedCurriculum(root, rows, size[root]) for root, rows in reached.most_common()]
-    return tuple(found), Counter(hit["run_id"].to_pylist())
+def _curricula(settings: Settings, numbers: BitMap64) -> tuple[tuple[ReachedCurriculum, ...], Counter[str]]:
+    found: list[ReachedCurriculum] = []
+    wrote: Counter[str] = Counter()
+    for (root, run_id), rows in members(settings, CURRICULUM, ("curriculum", "run_id")).items():
+        count = rows.intersection_cardinality(numbers)
+        if count:
+            found.append(ReachedCurriculum(root, count, len(rows)))
+            wrote[run_id] += count
+    return tuple(sorted(found, key=lambda each: -each.rows)), wrote
 
 
-def _scored_on(settings: Settings, numbers: pa.Int64Array) -> Counter[str]:
+def _scored_on(settings: Settings, numbers: BitMap64) -> Counter[str]:
     """Evaluation run -> reached rows among the items that it scored."""
-    mine = pads.field("row_no").isin(numbers)
-    return Counter(tables.read(settings, PREDICTION, columns=["run_id"], where=mine)["run_id"].to_pylist())
+    scored = members(settings, PREDICTION, ("run_id",))
+    counts = {run_id: rows.intersection_cardinality(numbers) for (run_id,), rows in scored.items()}
+    return Counter({run_id: count for run_id, count in counts.items() if count})
 
 
-def _checkpoints(settings: Settings, numbers: pa.Int64Array) -> tuple[ReachedCheckpoint, ...]:
-    reached = BitMap64(numbers.to_pylist())
-    ate = bitmaps(settings)
-    hit = {each: ate[each.run_id, each.step] & reached for each in checkpoints(settings)}
-    touched: Sequence[Checkpoint] = [each for each, rows in hit.items() if rows]
-    if not touched:
-        return ()
-    names = pa.array(sorted({each.run_id for each in touched}), pa.string())
-    columns = ["run_id", "step", "row_no"]
-    eaten = tables.read(settings, CONSUMPTION, columns=columns, where=pads.field("run_id").isin(names))
-    eaten = eaten.append_column("bad", pc.cast(pc.is_in(eaten["row_no"], numbers), pa.int64()))
-    per_step: dict[str, list[tuple[int, int, int]]] = {}  # step, slots, slots with a reached row
-    counted = eaten.group_by(["run_id", "step"]).aggregate([("bad", "count"), ("bad", "sum")])
-    for row in counted.sort_by("step").to_pylist():
-        per_step.setdefault(row["run_id"], []).append((row["step"], row["bad_count"], row["bad_sum"]))
+def _checkpoints(settings: Settings, numbers: BitMap64) -> tuple[ReachedCheckpoint, ...]:
+    ate, made = bitmaps(settings), checkpoints(settings)
+    steps: dict[str, list[int]] = {}
+    for each in made:
+        steps.setdefault(each.run_id, []).append(each.step)
+    is_reached = np.zeros(numbers.max() + 1, bool)
+    is_reached[numbers.to_array()] = True
     found: list[ReachedCheckpoint] = []
-    for each in touched:
-        steps = [step for step in per_step[each.run_id] if step[0] < each.step]
-        slots, bad = sum(step[1] for step in steps), sum(step[2] for step in steps)
-        first = next(step[0] for step in steps if step[2])
-        rows, of = len(hit[each]), len(ate[each.run_id, each.step])
-        found.append(ReachedCheckpoint(each.run_id, each.step, rows, of, bad, slots, first))
+    for each in made:
+        eaten = ate[each.run_id, each.step]
+        rows = eaten.intersection_cardinality(numbers)
+        if not rows:
+            continue
+        slots = ledger(settings, each.run_id).upto(each.step)
+        reached = np.take(is_reached, slots.row_nos, mode="clip")  # beyond the end: a reached row's own place
+        reached &= slots.row_nos < len(is_reached)
+        contact = slots.step_of(int(np.argmax(reached)))
+        found.append(
+            ReachedCheckpoint(
+                each.run_id,
+                each.step,
+                rows=rows,
+                of=len(eaten),
+                slots=int(np.count_nonzero(reached)),
+                of_slots=len(reached),
+                loss_tokens=int(slots.loss_tokens[reached].sum()),
+                of_loss_tokens=int(slots.loss_tokens.sum()),
+                first_contact=contact,
+                clean_before=max((step for step in steps[each.run_id] if step <= contact), default=0),
+            )
+        )
     return tuple(found)
 
 
@@ -299,11 +323,13 @@ def _of_table(rows: pa.Table, name: str) -> pa.Table:
 
 def _nothing(settings: Settings, selector: Selector) -> str:
     """What to say where nothing is meant: what could have been."""
-    named = list(selector.as_json())
+    named, rows = list(selector.as_json()), graph(settings)
     sentence = f"no row is meant by {selector}"
     if len(named) > 1:
         parts = [Selector(**{name: getattr(selector, name)}) for name in named]
-        alone = ", ".join(f"{part} alone means {_meant(settings, part) or 'no'} rows" for part in parts)
+        alone = ", ".join(
+            f"{part} alone means {int(matching(settings, part, rows).sum()) or 'no'} rows" for part in parts
+        )
         return f"{sentence} together: {alone}"
     if named[0] not in ("rows", "where"):
         known = known_values(settings, named[0])

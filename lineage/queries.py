@@ -5,27 +5,32 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
+from pyroaring import BitMap64
 
 from infra.screen import plain
 from infra.settings import Settings
 from infra.storage import StorageError, first_record, read_span
 from lineage import tables
 from lineage.bans import banned
-from lineage.consumption import Checkpoint, eaten_by
-from lineage.curricula import load
+from lineage.consumption import Checkpoint, bitmaps, checkpoints, ledger
+from lineage.graph import RowGraph, graph
+from lineage.membership import members
 from lineage.models import ModelVersion, aliases
 from lineage.registry import Pedigree
 from lineage.report import reports_of
 from lineage.rows import source_row_id
-from lineage.schemas import EXAMPLE, PROVENANCE, REJECTED, ROW_TABLES, TableSpec
+from lineage.schemas import CURRICULUM, EXAMPLE, PROVENANCE, REJECTED, ROW_TABLES, TableSpec
 from lineage.tables import TableError
 
 _MOST_ROWS_PER_RECORD = 256  # ordinals tried; a record that gives more rows has not been seen
+_MOST_CODES = 1 << 24  # combinations of values that are counted in a table; more are sorted
 GROUPED_BY = ("source_revision", "prompt_version", "scorer")
 
 
@@ -33,33 +38,175 @@ class LineageError(TableError):
     """A row cannot be found, or its source no longer says what it said."""
 
 
-@dataclass(frozen=True)
 class Lineage:
-    """What a checkpoint ate: one row per example, with provenance, slice, first step and how often."""
+    """What a checkpoint ate, with where it comes from. Counting is quick; rows are read when asked for."""
 
-    checkpoint: Checkpoint
-    rows: pa.Table
-    """Provenance columns, and slice, answer, text, first_step, last_step, times, loss_tokens, and recalled:
-    the recall that took the row back, or empty. Sorted by first_step.
-    """
+    def __init__(self, settings: Settings, checkpoint: Checkpoint):
+        self.checkpoint = checkpoint
+        self._settings = settings
+        self._graph = graph(settings)
+        self._slots = ledger(settings, checkpoint.run_id).upto(checkpoint.step)
+        self._eaten = self._graph.positions(self._slots.row_nos.astype(np.int64))
+        if len(self._eaten) and self._eaten.min() < 0:
+            eaten = np.unique(self._slots.row_nos)
+            stored = int(np.count_nonzero(self._graph.positions(eaten.astype(np.int64)) >= 0))
+            raise LineageError(
+                f"checkpoint {checkpoint.name} ate {len(eaten)} rows, of which {stored} are stored; "
+                "run: stemma fsck"
+            )
 
-    sources: Mapping[bytes, tuple[dict[str, Any], ...]]
-    """Row id -> the source rows it comes from: row_id, uri, revision, span, reader, prompt, scorer."""
+    @cached_property
+    def count(self) -> int:
+        """Distinct rows."""
+        return len(self._rows)
 
-    @property
+    @cached_property
+    def loss_tokens(self) -> int:
+        """Tokens that counted in the loss."""
+        return int(self._slots.loss_tokens.sum())
+
+    @cached_property
     def slices(self) -> dict[str, int]:
         """Rows per slice of the curriculum."""
-        return dict(sorted(Counter(self.rows["slice"].to_pylist()).items()))
+        rows = {name: len(found & self._bitmap) for name, found in self._members.items()}
+        return {name: count for name, count in sorted(rows.items()) if count}
+
+    @cached_property
+    def recalled(self) -> dict[str, int]:
+        """Recall -> how many of the rows it took back."""
+        gone = banned(self._settings)
+        return dict(Counter(gone[number] for number in BitMap64(gone) & self._bitmap)) if gone else {}
 
     def grouped(self, by: Sequence[str] = GROUPED_BY) -> pa.Table:
-        """Rows, loss tokens and steps per value of provenance columns, most rows first."""
-        found = self.rows.group_by(list(by)).aggregate(
-            [("row_id", "count"), ("loss_tokens", "sum"), ("first_step", "min"), ("last_step", "max")]
-        )
-        renamed = {"row_id_count": "rows", "loss_tokens_sum": "loss_tokens"}
-        renamed |= {"first_step_min": "first_step", "last_step_max": "last_step"}
-        found = found.rename_columns([renamed.get(name, name) for name in found.column_names])
-        return found.sort_by([("rows", "descending"), *((name, "ascending") for name in by)])
+        """Per value of provenance columns (or slice, kind, answer), most rows first.
+
+        rows (distinct); times they were eaten; loss_tokens, and their share of all; first_step, last_step;
+        recalled: rows that were taken back.
+        """
+        slots, groups = self._grouped(by)
+        count = len(groups["rows"])
+        times = np.bincount(slots, minlength=count)
+        tokens = np.bincount(slots, weights=self._slots.loss_tokens, minlength=count).astype(np.int64)
+        steps = self._slots.steps
+        first, last = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        last[slots] = steps  # ascending: the last to be written stays
+        first[slots[::-1]] = steps[::-1]
+        numbers = {"times": times, "loss_tokens": tokens, "share": tokens / max(self.loss_tokens, 1)}
+        found = pa.table(groups | numbers | {"first_step": first, "last_step": last})
+        ordered = found.select([*by, "rows", *numbers, "first_step", "last_step", "recalled"])
+        return ordered.sort_by([("rows", "descending"), *((name, "ascending") for name in by)])
+
+    def timeline(self, by: str, *, bins: int = 100) -> list[tuple[int, str, int]]:
+        """(first step of a bin, value, slots): what was eaten when. At most so many bins of equal length."""
+        slots, groups = self._grouped([by])
+        width = max(1, -(-self.checkpoint.step // bins))
+        values = groups[by]
+        place = (self._slots.steps // width).astype(np.int64) * len(values) + slots
+        found, counts = np.unique(place, return_counts=True)
+        return [
+            (int(each) // len(values) * width, values[int(each) % len(values)], int(count))
+            for each, count in zip(found, counts, strict=True)
+        ]
+
+    @cached_property
+    def rows(self) -> pa.Table:
+        """One row per example, sorted by first_step.
+
+        Provenance columns, and slice, answer, text, kind, first_step, last_step, times, loss_tokens, and
+        recalled: the recall that took the row back, or empty.
+        """
+        wanted = [column.name for column in PROVENANCE] + ["answer", "text", "kind"]
+        where = pads.field("row_no").isin(pa.array(self._graph.numbers[self._rows]))
+        stored = tables.read_ever(self._settings, EXAMPLE, columns=wanted, where=where).sort_by("row_no")
+        at, steps = self._at(self._eaten), self._slots.steps
+        first, last = np.zeros(self.count, np.int32), np.zeros(self.count, np.int32)
+        last[at] = steps
+        first[at[::-1]] = steps[::-1]
+        gone = banned(self._settings)
+        more = {
+            "first_step": first,
+            "last_step": last,
+            "times": np.bincount(at, minlength=self.count),
+            "loss_tokens": np.bincount(at, weights=self._slots.loss_tokens, minlength=self.count).astype(int),
+            "slice": [self._slice_names[code] for code in self._slice_codes],
+            "recalled": [gone.get(number, "") for number in stored["row_no"].to_pylist()],
+        }
+        for name, values in more.items():
+            stored = stored.append_column(name, pa.array(values))
+        return stored.sort_by([("first_step", "ascending"), ("row_no", "ascending")])
+
+    @cached_property
+    def sources(self) -> Mapping[bytes, tuple[dict[str, Any], ...]]:
+        """Row id -> the source rows it comes from: row_id, uri, revision, span, reader, prompt, scorer."""
+        return _sources(self._settings, self.rows["row_id"].to_pylist())
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        """Positions of the distinct rows, ascending."""
+        is_eaten = np.zeros(len(self._graph.numbers), bool)
+        is_eaten[self._eaten] = True
+        return np.flatnonzero(is_eaten)
+
+    def _positions(self, numbers: BitMap64) -> np.ndarray:
+        return self._graph.positions(np.asarray(numbers.to_array()).astype(np.int64))
+
+    def _at(self, positions: np.ndarray) -> np.ndarray:
+        """The places in `_rows` of some of its positions."""
+        places = np.empty(len(self._graph.numbers), np.int32)
+        places[self._rows] = np.arange(len(self._rows), dtype=np.int32)
+        return places[positions]
+
+    @cached_property
+    def _bitmap(self) -> BitMap64:
+        return BitMap64(self._graph.numbers[self._rows].astype(np.uint64))
+
+    @cached_property
+    def _members(self) -> dict[str, BitMap64]:
+        """Slice -> its rows."""
+        found = members(self._settings, CURRICULUM, ("curriculum", "slice"))
+        return {
+            name: rows for (root, name), rows in sorted(found.items()) if root == self.checkpoint.curriculum
+        }
+
+    @property
+    def _slice_names(self) -> list[str]:
+        return ["", *self._members]
+
+    @cached_property
+    def _slice_codes(self) -> np.ndarray:
+        """Per distinct row the place of its slice in `_slice_names`."""
+        codes = np.zeros(self.count, np.uint8)
+        for code, rows in enumerate(self._members.values(), start=1):
+            codes[self._at(self._positions(rows & self._bitmap))] = code
+        return codes
+
+    def _grouped(self, by: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Per slot its group; and per group its values, its distinct rows and those that were recalled."""
+        group, coded = np.zeros(self.count, np.int64), [self._coded(name) for name in by]
+        for codes, values in coded:
+            group = _numbered(group * len(values) + codes)
+        first = np.zeros(int(group.max(initial=-1)) + 1, np.int64)
+        first[group[::-1]] = np.arange(self.count)[::-1]
+        named = {
+            name: [values[code] for code in codes[first]]
+            for name, (codes, values) in zip(by, coded, strict=True)
+        }
+        gone = self._at(self._positions(BitMap64(banned(self._settings)) & self._bitmap))
+        counts = {
+            "rows": np.bincount(group, minlength=len(first)),
+            "recalled": np.bincount(group[gone], minlength=len(first)),
+        }
+        return group[self._at(self._eaten)], named | counts
+
+    def _coded(self, name: str) -> tuple[np.ndarray, Sequence[str]]:
+        """Per distinct row the place of its value, and the values."""
+        if name == "slice":
+            return self._slice_codes, self._slice_names
+        if name in ("answer", "text"):  # too many values to keep for all rows of the lake
+            found = pc.dictionary_encode(self.rows.sort_by("row_no")[name].combine_chunks())
+            return found.indices.to_numpy(), found.dictionary.to_pylist()
+        column = self._graph.column(name)
+        return column.codes[self._rows], column.values
 
 
 def lineage(settings: Settings, checkpoint: Checkpoint) -> Lineage:
@@ -67,35 +214,35 @@ def lineage(settings: Settings, checkpoint: Checkpoint) -> Lineage:
 
     Raises LineageError if one is not stored.
     """
-    eaten = eaten_by(settings, checkpoint)
-    per_row = eaten.group_by("row_no").aggregate(
-        [("step", "min"), ("step", "max"), ("step", "count"), ("loss_tokens", "sum")]
-    )
-    per_row = per_row.rename_columns(["row_no", "first_step", "last_step", "times", "loss_tokens"])
-    wanted = [column.name for column in PROVENANCE] + ["answer", "text", "kind"]
-    where = pads.field("row_no").isin(per_row["row_no"].combine_chunks())
-    stored = tables.read_ever(settings, EXAMPLE, columns=wanted, where=where)
-    if stored.num_rows != per_row.num_rows:
-        raise LineageError(
-            f"checkpoint {checkpoint.name} ate {per_row.num_rows} rows, "
-            f"of which {stored.num_rows} are stored; run: stemma fsck"
-        )
-    members = load(settings, checkpoint.curriculum).members.select(["row_no", "slice"])
-    rows = _beside(_beside(stored, per_row), members)
-    gone = banned(settings)
-    recalled = [gone.get(row_no, "") for row_no in rows["row_no"].to_pylist()]
-    rows = rows.append_column("recalled", pa.array(recalled, pa.string()))
-    rows = rows.sort_by([("first_step", "ascending"), ("row_no", "ascending")])
-    return Lineage(checkpoint, rows, _sources(settings, rows))
+    return Lineage(settings, checkpoint)
 
 
-def _beside(rows: pa.Table, more: pa.Table) -> pa.Table:
-    """The columns of `more` beside `rows`, matched by row_no; Arrow's own join cannot carry lists."""
-    found = more.take(pc.index_in(rows["row_no"], more["row_no"].combine_chunks()))
-    for name in found.column_names:
-        if name != "row_no":
-            rows = rows.append_column(name, found[name])
-    return rows
+@dataclass(frozen=True)
+class Eater:
+    """A checkpoint that ate a row, or rows derived from it."""
+
+    checkpoint: Checkpoint
+    rows: int
+    """Of the row and its descendants, how many."""
+
+    first_step: int
+    times: int
+
+
+def eaters(settings: Settings, row_id: bytes) -> list[Eater]:
+    """The checkpoints that ate a row or what was derived from it, oldest first."""
+    rows = graph(settings)
+    mine = rows.down.reach(rows.starting_with(row_id.hex()))
+    numbers = BitMap64(rows.numbers[mine].astype(np.uint64))
+    ate = bitmaps(settings)
+    found: list[Eater] = []
+    for each in checkpoints(settings):
+        count = ate[each.run_id, each.step].intersection_cardinality(numbers)
+        if count:
+            slots = ledger(settings, each.run_id).upto(each.step)
+            places = np.flatnonzero(np.isin(slots.row_nos, rows.numbers[mine]))
+            found.append(Eater(each, count, slots.step_of(int(places[0])), len(places)))
+    return found
 
 
 def pedigree(settings: Settings, found: Lineage, version: ModelVersion) -> Pedigree:
@@ -121,7 +268,7 @@ def pedigree(settings: Settings, found: Lineage, version: ModelVersion) -> Pedig
             "base_digest": checkpoint.base_digest,
             "at": checkpoint.at,
         },
-        "curriculum": {"root": checkpoint.curriculum, "rows": found.rows.num_rows, "slices": found.slices},
+        "curriculum": {"root": checkpoint.curriculum, "rows": found.count, "slices": found.slices},
         "groups": found.grouped(by).to_pylist(),
         "reports": [asdict(report) for report in reports_of(settings, checkpoint.run_id)],
         "aliases": sorted(alias for alias, number in standing.items() if number == version.version),
@@ -136,54 +283,55 @@ def find_row(settings: Settings, prefix: str) -> tuple[TableSpec, dict[str, Any]
     """
     if len(prefix) < 4 or any(c not in "0123456789abcdef" for c in prefix):
         raise LineageError(f"'{prefix}' is no row id; expected at least 4 hex digits")
-    found: list[tuple[TableSpec, bytes]] = []
-    for spec in ROW_TABLES:
-        ids = tables.read_ever(settings, spec, columns=["row_id"])["row_id"].to_pylist()
-        found += [(spec, row_id) for row_id in ids if row_id.hex().startswith(prefix)]
-    if not found:
+    rows = graph(settings)
+    found = rows.starting_with(prefix)
+    if not len(found):
         raise LineageError(f"no row's id starts with '{prefix}'")
     if len(found) > 1:
-        candidates = ", ".join(f"{row_id.hex()} ({spec.name})" for spec, row_id in found[:8])
+        named = [(rows.ids[each].tobytes().hex(), ROW_TABLES[rows.tables[each]].name) for each in found[:8]]
+        candidates = ", ".join(f"{row_id} ({table})" for row_id, table in named)
         raise LineageError(f"'{prefix}' could be any of: {candidates}")
-    spec, row_id = found[0]
-    return spec, tables.read_ever(settings, spec, where=pads.field("row_id") == row_id).to_pylist()[0]
+    spec = ROW_TABLES[rows.tables[found[0]]]
+    is_it = pads.field("row_no") == int(rows.numbers[found[0]])
+    return spec, tables.read_ever(settings, spec, where=is_it).to_pylist()[0]
 
 
 def ancestors(settings: Settings, row_ids: Iterable[bytes]) -> dict[bytes, dict[str, Any]]:
-    """The rows and everything they were derived from, by row id, down to the sources."""
+    """The rows and everything they were derived from, by row id, down to the sources.
+
+    Raises LineageError where a row names a parent that is not stored.
+    """
+    rows = graph(settings)
+    wanted = np.concatenate([rows.starting_with(row_id.hex()) for row_id in row_ids] or [np.zeros(0, int)])
     found: dict[bytes, dict[str, Any]] = {}
-    wanted = set(row_ids)
-    columns = [column.name for column in PROVENANCE]
-    while wanted:
-        some = pa.array(sorted(wanted), pa.binary())
-        level: list[dict[str, Any]] = []
-        for spec in ROW_TABLES:
-            rows = tables.read_ever(settings, spec, columns=columns, where=pads.field("row_id").isin(some))
-            level += [row | {"table": spec.name} for row in rows.to_pylist()]
-        found.update({row["row_id"]: row for row in level})
-        missing = wanted - found.keys()
-        if missing:
-            raise LineageError(
-                f"row {sorted(missing)[0].hex()} is named as a parent but not stored; run: stemma fsck"
-            )
-        wanted = {parent for row in level for parent in row["parents"]} - found.keys()
+    for row in _described(settings, rows, rows.up.reach(wanted)):
+        found[row["row_id"]] = row
+    missing = {parent for row in found.values() for parent in row["parents"]} - found.keys()
+    if missing:
+        raise LineageError(f"row {min(missing).hex()} is named as a parent but not stored; run: stemma fsck")
     return found
 
 
 def descendants(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
-    """Every row that was derived from a row, at any depth: table, row_id, row_no, step."""
-    found: dict[bytes, dict[str, Any]] = {}
-    wanted = {row_id}
-    while wanted:
-        level: dict[bytes, dict[str, Any]] = {}
-        for spec in ROW_TABLES:
-            rows = tables.read_ever(settings, spec, columns=["row_id", "row_no", "parents", "step"])
-            for row in rows.to_pylist():
-                if wanted & set(row.pop("parents")):
-                    level[row["row_id"]] = row | {"table": spec.name}
-        wanted = level.keys() - found.keys()
-        found.update(level)
-    return sorted(found.values(), key=lambda row: row["row_no"])
+    """Every row that was derived from a row, at any depth: table, row_id, row_no, step; by row_no."""
+    rows = graph(settings)
+    mine = rows.starting_with(row_id.hex())
+    derived = np.setdiff1d(rows.down.reach(mine), mine)
+    shown = ("table", "row_id", "row_no", "step")
+    return [{name: row[name] for name in shown} for row in _described(settings, rows, derived)]
+
+
+def _described(settings: Settings, rows: RowGraph, positions: np.ndarray) -> list[dict[str, Any]]:
+    """Table and provenance of rows, in the order of their numbers."""
+    columns = [column.name for column in PROVENANCE]
+    found: list[dict[str, Any]] = []
+    for place, spec in enumerate(ROW_TABLES):
+        numbers = rows.numbers[positions[rows.tables[positions] == place]]
+        if len(numbers):
+            where = pads.field("row_no").isin(pa.array(numbers))
+            stored = tables.read_ever(settings, spec, columns=columns, where=where).to_pylist()
+            found += [row | {"table": spec.name} for row in stored]
+    return sorted(found, key=lambda row: row["row_no"])
 
 
 def rejections(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
@@ -244,16 +392,26 @@ def _gives(row: Mapping[str, Any], position: int, record: bytes) -> bool:
     return any(source_row_id(**facts, ordinal=n) == row["row_id"] for n in range(_MOST_ROWS_PER_RECORD))
 
 
-def _sources(settings: Settings, rows: pa.Table) -> dict[bytes, tuple[dict[str, Any], ...]]:
-    graph = ancestors(settings, rows["row_id"].to_pylist())
-    return {row_id: tuple(_roots(row_id, graph)) for row_id in rows["row_id"].to_pylist()}
+def _numbered(codes: np.ndarray) -> np.ndarray:
+    """The same groups, numbered from 0 without gaps."""
+    most = int(codes.max(initial=-1)) + 1
+    if most > _MOST_CODES:
+        return np.unique(codes, return_inverse=True)[1]
+    is_there = np.zeros(most, bool)
+    is_there[codes] = True
+    return (np.cumsum(is_there) - 1)[codes]
 
 
-def _roots(row_id: bytes, graph: Mapping[bytes, dict[str, Any]]) -> list[dict[str, Any]]:
+def _sources(settings: Settings, row_ids: Sequence[bytes]) -> dict[bytes, tuple[dict[str, Any], ...]]:
+    known = ancestors(settings, row_ids)
+    return {row_id: tuple(_roots(row_id, known)) for row_id in row_ids}
+
+
+def _roots(row_id: bytes, known: Mapping[bytes, dict[str, Any]]) -> list[dict[str, Any]]:
     seen: dict[bytes, dict[str, Any]] = {}
     wanted = [row_id]
     while wanted:
-        row = graph[wanted.pop()]
+        row = known[wanted.pop()]
         if row["row_id"] in seen:
             continue
         seen[row["row_id"]] = row

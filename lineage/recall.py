@@ -23,7 +23,7 @@ from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import bans, models, registry, runs, tables
 from lineage.bans import Order, Recall, recall_id
-from lineage.impact import Impact, impact
+from lineage.impact import Impact, details, impact
 from lineage.rows import rows_digest
 from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import BAN, RECALL, ROW_TABLES, TABLES
@@ -31,6 +31,8 @@ from lineage.selectors import Selector
 from lineage.tables import TableError
 
 log = logging.getLogger("stemma.recall")
+
+_PLACE = ("source_revision", "source_span")
 
 
 class RecallError(TableError):
@@ -131,6 +133,7 @@ def _not_banned(settings: Settings, radius: Impact) -> pa.Table:
 
 def _ban(settings: Settings, radius: Impact, run: Run) -> int:
     """Ban the reached rows that are not banned by this recall yet; how many."""
+    new = details(settings, _not_banned(settings, radius), ["row_id", "parent_nos", *_PLACE])
     digests = _digests(settings, radius)
     one_by_one = radius.selector.on_values() is None
     banned = [
@@ -147,7 +150,7 @@ def _ban(settings: Settings, radius: Impact, run: Run) -> int:
             "source_span": "" if row["parent_nos"] else row["source_span"],
             "run_id": run.id,
         }
-        for row in _not_banned(settings, radius).to_pylist()
+        for row in new.to_pylist()
     ]
     if banned:
         tables.record(settings, banned, into=BAN)
@@ -162,10 +165,12 @@ def _digests(settings: Settings, radius: Impact) -> dict[int, bytes]:
     """
     one_by_one = radius.selector.on_values() is None
     fallen = set(radius.rows["row_no"].to_pylist())
+    meant = set(radius.rows.filter(radius.rows["meant"])["row_no"].to_pylist())
     wanted = [
         row["row_no"]
-        for row in radius.rows.select(["row_no", "parent_nos", "meant"]).to_pylist()
-        if not row["parent_nos"] or (one_by_one and row["meant"] and not fallen & set(row["parent_nos"]))
+        for row in details(settings, radius.rows, ["parent_nos"]).to_pylist()
+        if not row["parent_nos"]
+        or (one_by_one and row["row_no"] in meant and not fallen & set(row["parent_nos"]))
     ]
     found: dict[int, bytes] = {}
     for spec in ROW_TABLES:

@@ -9,15 +9,18 @@ Selector(where="answer = ''")   what SQL over each row table finds
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 
 from infra.settings import Settings
 from lineage import tables
-from lineage.rows import canonical_json
+from lineage.graph import RowGraph, graph
+from lineage.rows import ID_BYTES, canonical_json
 from lineage.schemas import NOT_APPLICABLE, ROW_TABLES, UNSTATED, TableSpec
 from lineage.tables import StatementError, TableError
 
@@ -96,9 +99,6 @@ class Selector:
         """
         if self.rows or self.where:
             return None
-        return self._values()
-
-    def _values(self) -> pads.Expression | None:
         condition: pads.Expression | None = None
         for part, (name, version) in _VERSIONED.items():
             value = getattr(self, part)
@@ -117,25 +117,33 @@ def resolved(settings: Settings, selector: Selector) -> Selector:
 
     Raises SelectorError where a start is unknown or ambiguous, with the candidates.
     """
-    rows = tuple(sorted(_only(settings, "row_id", prefix) for prefix in selector.rows))
+    known = graph(settings)
+    rows = tuple(sorted(_only(known, "row", prefix) for prefix in selector.rows))
     revision = selector.source_revision
     if revision is not None:
-        revision = _only(settings, "source_revision", revision)
+        revision = _only(known, "source revision", revision)
     return replace(selector, source_revision=revision, rows=rows)
 
 
-def matching(settings: Settings, selector: Selector, spec: TableSpec, rows: pa.Table) -> pa.BooleanArray:
-    """Which of the rows of a table the selector means; `rows` holds row_id, row_no and provenance columns."""
-    meant = pa.array([True] * rows.num_rows, pa.bool_())
-    values = selector._values()
-    if values is not None:
-        meant = pa.compute.and_(meant, _mask(rows, rows.filter(values)["row_no"]))
+def matching(settings: Settings, selector: Selector, rows: RowGraph) -> np.ndarray:
+    """Which of the rows the selector means: bool (rows)."""
+    meant = np.ones(len(rows.numbers), bool)
+    for part, (name, version) in _VERSIONED.items():
+        value = getattr(selector, part)
+        if value is not None:
+            meant &= _has(rows, name, version, value)
+    if selector.source_revision is not None:
+        revisions = rows.column("source_revision")
+        meant &= revisions.where(v.startswith(selector.source_revision) for v in revisions.values)
+    if selector.reviewer is not None:
+        reviewers = rows.column("reviewer")
+        meant &= reviewers.where(v == selector.reviewer for v in reviewers.values)
     if selector.rows:
-        ids = pa.array([bytes.fromhex(row) for row in selector.rows], pa.binary())
-        meant = pa.compute.and_(meant, pa.compute.is_in(rows["row_id"], ids))
+        meant &= _at(rows, np.concatenate([rows.starting_with(row) for row in selector.rows]))
     if selector.where is not None:
-        meant = pa.compute.and_(meant, _mask(rows, _found_by_sql(settings, selector.where, spec)))
-    return meant.combine_chunks() if isinstance(meant, pa.ChunkedArray) else meant
+        found = [_found_by_sql(settings, selector.where, spec).to_numpy() for spec in ROW_TABLES]
+        meant &= _at(rows, rows.positions(np.concatenate(found)))
+    return meant
 
 
 def check_sql(settings: Settings, where: str) -> None:
@@ -155,23 +163,24 @@ def check_sql(settings: Settings, where: str) -> None:
 
 def known_values(settings: Settings, part: str) -> list[str]:
     """What a part of a selector could name in this lake, most rows first."""
+    rows = graph(settings)
+    first, *more = (rows.column(name) for name in _VERSIONED.get(part, (part,)))
+    pairs, counts = np.unique(
+        np.stack([first.codes, *(each.codes for each in more)]), axis=1, return_counts=True
+    )
     found: Counter[str] = Counter()
-    columns = _VERSIONED.get(part, (part,))
-    for spec in ROW_TABLES:
-        rows = tables.read_ever(settings, spec, columns=columns)
-        grouped = rows.group_by(list(columns)).aggregate([([], "count_all")]).to_pylist()
-        for row in grouped:
-            values = [row[name] for name in columns]
-            if not {UNSTATED, NOT_APPLICABLE} >= set(values):
-                found["@".join(values)] += row["count_all"]
+    for codes, count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
+        values = [each.values[code] for each, code in zip((first, *more), codes, strict=True)]
+        if not {UNSTATED, NOT_APPLICABLE} >= set(values):
+            found["@".join(values)] += count
     return [value for value, _ in found.most_common()]
 
 
-def _found_by_sql(settings: Settings, where: str, spec: TableSpec) -> pa.Array:
+def _found_by_sql(settings: Settings, where: str, spec: TableSpec) -> pa.ChunkedArray:
     try:
         found = _rows_by_sql(settings, where, spec)
     except StatementError:  # it names columns of another table; check_sql has seen that it fits one
-        return pa.array([], pa.int64())
+        return pa.chunked_array([], pa.int64())
     return found["row_no"].cast(pa.int64())
 
 
@@ -190,17 +199,18 @@ def _rows_by_sql(settings: Settings, where: str, spec: TableSpec) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def _only(settings: Settings, column: str, prefix: str) -> str:
-    """The one value of an id column that starts so."""
+def _only(rows: RowGraph, what: str, prefix: str) -> str:
+    """The one row id, or the one source revision, that starts so."""
+    bare = prefix.removeprefix("sha256:")
     found: set[str] = set()
-    for spec in ROW_TABLES:
-        values = tables.read_ever(settings, spec, columns=[column])[column].unique().to_pylist()
-        texts = (value.hex() if isinstance(value, bytes) else value for value in values)
-        found |= {text for text in texts if text == prefix or _starts(text, prefix)}
-    if prefix in found:
-        return prefix
-    what = column.replace("_", " ").replace("row id", "row")
-    if not found:
+    if what == "source revision":
+        known = rows.column("source_revision").values
+        if prefix in known:
+            return prefix
+        found = {value for value in known if value.removeprefix("sha256:").startswith(bare)}
+    elif re.fullmatch(rf"[0-9a-f]{{1,{2 * ID_BYTES}}}", prefix):
+        found = {rows.ids[position].tobytes().hex() for position in rows.starting_with(prefix)}
+    if not found or len(bare) < _LEAST_PREFIX:
         raise SelectorError(
             f"no {what} starts with '{prefix}' (at least {_LEAST_PREFIX} hex digits are needed)"
         )
@@ -209,9 +219,23 @@ def _only(settings: Settings, column: str, prefix: str) -> str:
     return found.pop()
 
 
-def _starts(text: str, prefix: str) -> bool:
-    bare = prefix.removeprefix("sha256:")
-    return len(bare) >= _LEAST_PREFIX and text.removeprefix("sha256:").startswith(bare)
+def _has(rows: RowGraph, name: str, version: str, value: str) -> np.ndarray:
+    """As `_is`, of rows in memory."""
+    names = rows.column(name)
+    meant = names.where(v == value for v in names.values)
+    head, at, tail = value.rpartition("@")
+    if at and head in names.values:
+        versions = rows.column(version)
+        meant |= names.where(v == head for v in names.values) & versions.where(
+            v == tail for v in versions.values
+        )
+    return meant
+
+
+def _at(rows: RowGraph, positions: np.ndarray) -> np.ndarray:
+    meant = np.zeros(len(rows.numbers), bool)
+    meant[positions[positions >= 0]] = True
+    return meant
 
 
 def _is(name: str, version: str, value: str) -> pads.Expression:
@@ -223,8 +247,3 @@ def _is(name: str, version: str, value: str) -> pads.Expression:
 
 def _and(first: pads.Expression | None, second: pads.Expression) -> pads.Expression:
     return second if first is None else first & second
-
-
-def _mask(rows: pa.Table, row_nos: pa.ChunkedArray | pa.Array) -> pa.Array:
-    wanted = row_nos.combine_chunks() if isinstance(row_nos, pa.ChunkedArray) else row_nos
-    return pa.compute.is_in(rows["row_no"], wanted)

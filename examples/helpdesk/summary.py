@@ -131,7 +131,7 @@ def _lineage(facts: dict[str, Any]) -> str:
     found = facts["lineage"]
     by_prompt = found.grouped(("prompt_name", "prompt_version")).to_pylist()
     groups = ", ".join(f"{g['rows']} of {g['prompt_name']}@{g['prompt_version']}" for g in by_prompt)
-    return f"champion now: {facts['champion']}, trained on {found.rows.num_rows} rows: {groups}"
+    return f"champion now: {facts['champion']}, trained on {found.count} rows: {groups}"
 
 
 def _promises(story: Story) -> Table:

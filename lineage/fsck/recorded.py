@@ -18,7 +18,7 @@ from infra.settings import Settings
 from lineage import bans, models, registry, tables
 from lineage.bans import Bans
 from lineage.fsck.stored import Findings
-from lineage.impact import impact
+from lineage.impact import details, impact
 from lineage.runs import identity_of
 from lineage.schemas import (
     BAN,
@@ -232,6 +232,7 @@ def recalls(settings: Settings) -> Findings:
     for recall in ordered:
         fallen = impact(settings, recall.selector).rows
         if recall.selector.on_values() is None:  # what came later and is like it, nobody has recalled
+            fallen = details(settings, fallen, ["extracted_at"])
             fallen = fallen.filter(pc.less_equal(fallen["extracted_at"], pa.scalar(recall.at)))
         missed = [row_no for row_no in fallen["row_no"].to_pylist() if row_no not in gone]
         if missed:

@@ -13,8 +13,8 @@ One error family: TableError; AlreadyStored, Damaged and UnknownTable are its me
 """
 
 from lineage.tables.commit import AlreadyStored, commit, is_stored, record, replace, take_out, withdraw
-from lineage.tables.damage import Damaged, damage
-from lineage.tables.files import WrittenFile, write_file
+from lineage.tables.damage import Damaged, damage, told
+from lineage.tables.files import WrittenFile, read_file, write_file
 from lineage.tables.layout import TableVersion, UnknownTable, current, resolve
 from lineage.tables.leases import reserve
 from lineage.tables.place import TableError
@@ -59,6 +59,7 @@ __all__ = [
     "read",
     "read_batch",
     "read_ever",
+    "read_file",
     "record",
     "replace",
     "reserve",
@@ -68,6 +69,7 @@ __all__ = [
     "sql",
     "stored_by",
     "take_out",
+    "told",
     "withdraw",
     "withdrawn",
     "write_file",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,11 +57,14 @@ def write_file(settings: Settings, rows: pa.Table, *, into: TableSpec, name: str
     return WrittenFile(path, rows.num_rows, size, json.dumps(_statistics(rows)))
 
 
-def read_file(settings: Settings, path: str, *, of: TableSpec) -> pa.Table:
+def read_file(
+    settings: Settings, path: str, *, of: TableSpec, columns: Sequence[str] | None = None
+) -> pa.Table:
     """All rows of one file, in the table's schema. `path` is relative to the table's folder."""
     filesystem, folder = open_filesystem(settings, location(settings, of))
+    wanted = pa.schema([of.schema.field(name) for name in columns]) if columns else of.schema
     with told(settings, of), filesystem.open_input_file(f"{folder}/{path}") as source:
-        return pq.read_table(source).select(of.schema.names).cast(of.schema)
+        return pq.ParquetFile(source).read(columns=wanted.names).select(wanted.names).cast(wanted)
 
 
 def check(rows: pa.Table, spec: TableSpec) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lineage.graph import Edges
 from lineage.impact import falls, impact
 from lineage.recall import recall
 from lineage.schemas import TRACE
@@ -49,7 +50,7 @@ def test_a_row_falls_when_it_is_meant_or_a_joint_parent_falls_or_all_its_alterna
 
     columns = np.array([(c, p) for c, p, _ in edges], np.int64).reshape(-1, 2)
     joint = np.array([j for _, _, j in edges], bool)
-    found = falls(np.array(meant), columns[:, 0], columns[:, 1], joint)
+    found = falls(np.array(meant), Edges(columns[:, 0], columns[:, 1], joint))
     assert found.tolist() == [falls_by_definition(row) for row in range(count)]
 
 

@@ -79,7 +79,7 @@ def cut(path: Path) -> None:
 
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
-    for position in range(len(content) // 4, len(content) // 2):
+    for position in range(4, len(content) // 2):  # behind the magic number
         content[position] ^= 0x55
     path.write_bytes(content)
 

@@ -38,7 +38,7 @@ class Snapshot:
     spec: TableSpec = field(compare=False)
     version: int = field(compare=False)
     files: tuple[dict[str, Any], ...] = field(compare=False)
-    """Per file: path, size_bytes, and min.NAME, max.NAME, null_count.NAME where the log has them."""
+    """Per file: path, size_bytes, num_records; min.NAME, max.NAME, null_count.NAME where the log has them."""
 
     identity: tuple[Any, ...]
     """Equal for equal content."""
@@ -111,7 +111,7 @@ def file_list(settings: Settings, spec: TableSpec, handle: DeltaTable) -> tuple[
     """The files of the version that a handle stands on, as `Snapshot.files` has them."""
     with told(settings, spec):
         actions = pa.table(handle.get_add_actions(flatten=True))
-    facts = ("path", "size_bytes", "min.", "max.", "null_count.")
+    facts = ("path", "size_bytes", "num_records", "min.", "max.", "null_count.")
     return tuple(actions.select([n for n in actions.column_names if n.startswith(facts)]).to_pylist())
 
 

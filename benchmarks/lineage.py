@@ -26,7 +26,7 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).with_name("lakes"))  # else this file would be taken for the package
 
-import synthetic
+import synthetic  # pyright: ignore[reportMissingImports]
 
 from infra.settings import Settings
 from lineage import models, queries, tables
@@ -111,16 +111,12 @@ def of_stemma(settings: Settings) -> dict[str, Callable[[], object]]:
 
     row_id, _ = asked_for(settings)
 
-    def row_to_checkpoints() -> object:
-        _, row = queries.find_row(settings, row_id.hex()[:14])
-        return queries.eaters(settings, row["row_id"])
-
     def dry_run() -> object:
         return would_move(settings, impact(settings, BAD))
 
     return {
         "lineage": counts,
-        "row_to_checkpoints": row_to_checkpoints,
+        "row_to_checkpoints": lambda: queries.eaters(settings, row_id),
         "impact": lambda: impact(settings, BAD),
         "recall_dry_run": dry_run,
     }

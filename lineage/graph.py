@@ -12,7 +12,9 @@ million rows fit into a gigabyte.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,6 +29,7 @@ from lineage.rows import ID_BYTES
 from lineage.schemas import NOT_APPLICABLE, ROW_TABLES, TableSpec
 
 _SPARSE = 8  # numbers may have this many gaps each before looking them up costs less than a table of them
+_READERS = 4  # files read at once; Arrow lets go of the interpreter meanwhile
 _MOST_KEPT = 2  # lakes, or states of one, in memory at once
 _lock = threading.RLock()
 _kept: dict[tuple[object, ...], RowGraph] = {}
@@ -84,16 +87,18 @@ class RowGraph:
 
     def __init__(self, settings: Settings):
         self._settings = settings
-        self._parts = _parts(settings)
-        numbers = _together([part.row_nos for part in self._parts], np.int64)
+        self._parts, numbers = _parts(settings)
         is_in_order = bool((numbers[1:] > numbers[:-1]).all())
         self._order = None if is_in_order else np.argsort(numbers, kind="stable")
         self._columns: dict[str, Coded] = {}
         self.numbers = self._ordered(numbers)
         """Row numbers, ascending: int64 (rows)."""
-        self.tables = self._repeated([ROW_TABLES.index(part.spec) for part in self._parts], np.uint8)
+        counts = [part.count for part in self._parts]
+        places = [ROW_TABLES.index(part.spec) for part in self._parts]
+        self.tables = self._ordered(np.repeat(np.asarray(places, np.uint8), counts))
         """Places in ROW_TABLES: uint8 (rows)."""
-        self.standing = self._repeated([part.kept is None for part in self._parts], np.bool_)
+        stands = [part.kept is None for part in self._parts]
+        self.standing = self._ordered(np.repeat(np.asarray(stands, np.bool_), counts))
         """In its table's newest version, not taken out by a recall: bool (rows)."""
 
     def positions(self, numbers: np.ndarray) -> np.ndarray:
@@ -120,35 +125,42 @@ class RowGraph:
     @cached_property
     def ids(self) -> np.ndarray:
         """Row ids: void16 (rows)."""
-        parts = [_as_ids(self._scan(part, "row_id")) for part in self._parts]
-        return self._ordered(_together(parts, np.dtype(f"V{ID_BYTES}")))
+        return self._filled(f"V{ID_BYTES}", (_as_ids(rows) for _, rows in self._arrays("row_id")))
+
+    @cached_property
+    def _by_id(self) -> np.ndarray:
+        """Positions in the order of their ids, as far as the first half of an id tells."""
+        return np.argsort(self.ids.view(">u8")[::2].astype(np.uint64)).astype(np.int32)
 
     def starting_with(self, prefix: str) -> np.ndarray:
-        """Positions of the rows whose id starts with these hex digits, at least one of them."""
+        """Positions of the rows whose id starts with these hex digits, ascending."""
         low, high = (bytes.fromhex(prefix.ljust(2 * ID_BYTES, end)) for end in "0f")
-        heads = self.ids.view(">u8").reshape(-1, 2)[:, 0]
-        near = np.flatnonzero(
-            (heads >= int.from_bytes(low[:8], "big")) & (heads <= int.from_bytes(high[:8], "big"))
+        half = ID_BYTES // 2
+        first, after = (
+            search(self._by_id, bound[:half], key=lambda position: self.ids[position].tobytes()[:half])
+            for search, bound in ((bisect_left, low), (bisect_right, high))
         )
+        near = np.sort(self._by_id[first:after])
         return near[[low <= each.tobytes() <= high for each in self.ids[near]]] if near.size else near
 
     @cached_property
     def edges(self) -> Edges:
         """All derivations."""
-        places = np.arange(len(self.numbers)) if self._order is None else np.argsort(self._order)
-        ends = np.cumsum([len(part.row_nos) for part in self._parts], dtype=np.int64)
+        places = np.arange(len(self.numbers), dtype=np.int32)
+        if self._order is not None:
+            places[self._order] = places.copy()
         children: list[np.ndarray] = []
         parents: list[np.ndarray] = []
-        for part, end in zip(self._parts, ends, strict=True):
-            named = self._scan(part, "parent_nos").combine_chunks()
-            mine = places[end - len(part.row_nos) : end]
+        at = 0
+        for _, named in self._arrays("parent_nos"):
             lengths = pc.list_value_length(named).to_numpy(zero_copy_only=False)
-            child = np.repeat(mine, lengths)
+            child = np.repeat(places[at : at + len(named)], lengths)
             parent = self.positions(pc.list_flatten(named).to_numpy())
             known = parent >= 0  # fsck names a parent that is not stored
-            children.append(child[known].astype(np.int32))
+            children.append(child[known])
             parents.append(parent[known].astype(np.int32))
-        child, parent = _together(children, np.int32), _together(parents, np.int32)
+            at += len(named)
+        child, parent = (np.concatenate([np.zeros(0, np.int32), *each]) for each in (children, parents))
         derivation = self.column("derivation")
         return Edges(child, parent, derivation.where(v != "alternative" for v in derivation.values)[child])
 
@@ -171,25 +183,39 @@ class RowGraph:
 
     def _coded(self, name: str) -> Coded:
         place_of: dict[str, int] = {}
-        parts: list[np.ndarray] = []
+
+        def codes() -> Iterator[np.ndarray]:
+            for part, rows in self._arrays(name):
+                if rows is None:
+                    yield np.full(part.count, place_of.setdefault(NOT_APPLICABLE, len(place_of)), np.int32)
+                    continue
+                mine = [place_of.setdefault(value, len(place_of)) for value in rows.dictionary.to_pylist()]
+                yield np.asarray(mine, np.int32)[rows.indices.to_numpy()]
+
+        found = self._filled(np.int32, codes())
+        small = np.uint8 if len(place_of) <= 2**8 else np.uint16 if len(place_of) <= 2**16 else np.int32
+        return Coded(found.astype(small), tuple(place_of))
+
+    def _filled(self, kind: Any, parts: Iterable[np.ndarray]) -> np.ndarray:
+        """What `_arrays` gave, in one array by position."""
+        filled = np.empty(len(self.numbers), kind)
+        at = 0
+        for each in parts:
+            filled[at : at + len(each)] = each
+            at += len(each)
+        return self._ordered(filled)
+
+    def _arrays(self, column: str) -> Iterator[tuple[_Part, Any]]:
+        """A column file by file: its part and an Arrow array, None for all rows of a part without it."""
         for part in self._parts:
-            if name not in part.spec.schema.names:
-                lacking = place_of.setdefault(NOT_APPLICABLE, len(place_of))
-                parts.append(np.full(len(part.row_nos), lacking, np.int32))
+            if column not in part.spec.schema.names:
+                yield part, None
                 continue
-            for chunk in self._scan(part, name, as_codes=True).chunks:
-                mine = [place_of.setdefault(value, len(place_of)) for value in chunk.dictionary.to_pylist()]
-                parts.append(np.asarray(mine, np.int32)[chunk.indices.to_numpy()])
-        kind = np.uint8 if len(place_of) <= 2**8 else np.uint16 if len(place_of) <= 2**16 else np.int32
-        return Coded(self._ordered(_together([each.astype(kind) for each in parts], kind)), tuple(place_of))
-
-    def _scan(self, part: _Part, column: str, *, as_codes: bool = False) -> pa.ChunkedArray:
-        return _scan(self._settings, part.spec, part.files, column, kept=part.kept, as_codes=as_codes)
-
-    def _repeated(self, values: Sequence[object], kind: type[np.generic]) -> np.ndarray:
-        """A value per part, for each of its rows."""
-        lengths = [len(part.row_nos) for part in self._parts]
-        return self._ordered(np.repeat(np.asarray(values, kind), lengths))
+            at = 0
+            for rows in _columns(self._settings, part.spec, part.files, column):
+                kept = None if part.kept is None else pa.array(part.kept[at : at + len(rows)])
+                at += len(rows)
+                yield part, rows if kept is None else rows.filter(kept)
 
     def _ordered(self, values: np.ndarray) -> np.ndarray:
         return values if self._order is None else values[self._order]
@@ -208,56 +234,52 @@ def graph(settings: Settings) -> RowGraph:
 
 @dataclass(frozen=True)
 class _Part:
-    """Files of one table, and which of their rows count (None: all)."""
+    """Files of one table, which of their rows count (None: all), and how many those are."""
 
     spec: TableSpec
     files: tuple[Mapping[str, Any], ...]
     kept: np.ndarray | None
-    row_nos: np.ndarray
+    count: int
 
 
-def _parts(settings: Settings) -> list[_Part]:
-    """What stands, then for each recall what it took out and nobody put back."""
-    found: list[_Part] = []
+def _parts(settings: Settings) -> tuple[list[_Part], np.ndarray]:
+    """What stands, then for each recall what it took out and nobody put back; and all their row numbers."""
+    parts: list[_Part] = []
+    numbers = [np.zeros(0, np.int64)]
     for spec in ROW_TABLES:
         newest = tables.snapshot(settings, spec)
         if newest is None:
             continue
-        seen = [_scan(settings, spec, newest.files, "row_no").to_numpy()]
-        found.append(_Part(spec, newest.files, None, seen[0]))
+        seen = [_numbers(settings, spec, newest.files)]
+        parts.append(_Part(spec, newest.files, None, len(seen[0])))
         for rewrite in tables.rewrites(settings, spec):
-            before = _scan(settings, spec, rewrite.removed, "row_no").to_numpy()
-            left = _scan(settings, spec, rewrite.added, "row_no").to_numpy()
+            before, left = (_numbers(settings, spec, each) for each in (rewrite.removed, rewrite.added))
             gone = ~np.isin(before, np.concatenate([*seen, left]))
             seen.append(before[gone])
-            found.append(_Part(spec, rewrite.removed, gone, before[gone]))
-    return found
+            parts.append(_Part(spec, rewrite.removed, gone, len(seen[-1])))
+        numbers += seen
+    return parts, np.concatenate(numbers)
 
 
-def _scan(
-    settings: Settings,
-    spec: TableSpec,
-    files: Sequence[Mapping[str, Any]],
-    column: str,
-    *,
-    kept: np.ndarray | None = None,
-    as_codes: bool = False,
-) -> pa.ChunkedArray:
-    """A column of some files, in their order."""
-    with tables.told(settings, spec):
-        rows = tables.dataset(settings, spec, files, as_codes=(column,) if as_codes else ())
-        found = rows.to_table(columns=[column])[column]
-    return found if kept is None else found.filter(pa.array(kept))
+def _numbers(settings: Settings, spec: TableSpec, files: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    parts = (rows.to_numpy() for rows in _columns(settings, spec, files, "row_no"))
+    return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
-def _as_ids(column: pa.ChunkedArray) -> np.ndarray:
-    """Ids as numpy has them. Raises TableError where one has another length."""
-    parts: list[np.ndarray] = []
-    for chunk in column.chunks:
-        content = chunk.cast(pa.binary(ID_BYTES))
-        parts.append(np.frombuffer(content.buffers()[1], f"V{ID_BYTES}")[content.offset :][: len(content)])
-    return _together(parts, np.dtype(f"V{ID_BYTES}"))
+def _columns(
+    settings: Settings, spec: TableSpec, files: Sequence[Mapping[str, Any]], column: str
+) -> Iterator[Any]:
+    """A column of each file, as one Arrow array; text comes as codes and a dictionary."""
+    is_text = pa.types.is_string(spec.schema.field(column).type)
+
+    def of(file: Mapping[str, Any]) -> Any:
+        rows = tables.read_file(settings, file["path"], of=spec, columns=[column], as_codes=is_text)
+        return rows[column].combine_chunks()
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        yield from readers.map(of, files)
 
 
-def _together(parts: Sequence[np.ndarray], kind: Any) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.zeros(0, kind)
+def _as_ids(rows: pa.BinaryArray) -> np.ndarray:
+    fixed = rows.cast(pa.binary(ID_BYTES))
+    return np.frombuffer(fixed.buffers()[1], f"V{ID_BYTES}")[fixed.offset :][: len(fixed)]

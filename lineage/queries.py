@@ -240,7 +240,7 @@ def eaters(settings: Settings, row_id: bytes) -> list[Eater]:
         count = ate[each.run_id, each.step].intersection_cardinality(numbers)
         if count:
             slots = ledger(settings, each.run_id).upto(each.step)
-            places = np.flatnonzero(np.isin(slots.row_nos, rows.numbers[mine]))
+            places = slots.places_of(rows.numbers[mine])
             found.append(Eater(each, count, slots.step_of(int(places[0])), len(places)))
     return found
 

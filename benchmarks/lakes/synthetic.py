@@ -21,9 +21,8 @@ from pyroaring import BitMap64
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import models, tables
-from lineage.consumption import find_checkpoint
-from lineage.runs import Outcome, Run, carry_out
-from lineage.schemas import CHECKPOINT, CONSUMPTION, CURRICULUM, EXAMPLE, TRACE, TableSpec
+from lineage.runs import Run
+from lineage.schemas import CHECKPOINT, CONSUMPTION, CURRICULUM, EXAMPLE, MODEL, RUN, TRACE, TableSpec
 
 PROMPTS, SCORERS, GENERATORS = 20, 5, 10
 _AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -53,15 +52,29 @@ def build(lake: str, shape: Shape) -> None:
     settings = Settings(lake=lake, tracking_uri="")
     random = np.random.default_rng(0)
     examples = _rows(settings, shape, random)
-    runtime = Runtime(settings)
     started = time.monotonic()
+    states: list[dict[str, Any]] = []
     for number in range(shape.runs):
-        _train(runtime, shape, examples, number, random)
+        states.append(_train(settings, shape, examples, number, random))
         if number % max(1, shape.runs // 10) == 0:
             print(f"  run {number + 1} of {shape.runs}, {time.monotonic() - started:.0f} s", file=sys.stderr)
-    last = models.versions(settings)[-1].version
-    why: dict[str, Any] = {"name": "made", "kind": "promotion", "reason": "the last", "evidence": []}
-    models.move_aliases(runtime, {"champion": last}, run=Run("0" * 16, 1, "promote"), **why)
+    _register(settings, states)
+
+
+def _register(settings: Settings, states: Sequence[dict[str, Any]]) -> None:
+    """Every checkpoint as a version, the last one as champion."""
+    count = len(states)
+    rows = {
+        "name": _same("made", count),
+        "version": pa.array(np.arange(1, count + 1)),
+        "run_id": pa.array([state["run_id"] for state in states]),
+        "step": pa.array([state["step"] for state in states]),
+    }
+    file = tables.write_file(settings, _filled(MODEL, count, rows), into=MODEL, name="made")
+    tables.commit(settings, [file], into=MODEL, run_id="made", keys=["made"])
+    moved: dict[str, Any] = {"name": "made", "kind": "promotion", "reason": "the last", "evidence": []}
+    run = Run("0" * 16, 1, "promote")
+    models.move_aliases(Runtime(settings), {"champion": count}, run=run, **moved)
 
 
 def _rows(settings: Settings, shape: Shape, random: np.random.Generator) -> np.ndarray:
@@ -107,49 +120,47 @@ def _rows(settings: Settings, shape: Shape, random: np.random.Generator) -> np.n
 
 
 def _train(
-    runtime: Runtime, shape: Shape, examples: np.ndarray, number: int, random: np.random.Generator
-) -> None:
-    """One training run, from the curriculum to the registered version."""
-    settings, count = runtime.settings, shape.rows_per_run
+    settings: Settings, shape: Shape, examples: np.ndarray, number: int, random: np.random.Generator
+) -> dict[str, Any]:
+    """One training run, from the curriculum to the checkpoint, whose facts it returns."""
+    count = shape.rows_per_run
     known = examples[: max(count, len(examples) * (number + 1) // shape.runs)]
     eaten = random.choice(known, count, replace=False)
-    root = f"{number:064x}"
-
-    def work(run: Run) -> Outcome:
-        chosen = np.sort(eaten)
-        members = {
-            "curriculum": _same(root, count),
-            "row_no": pa.array(chosen),
-            "slice": _drawn(random, count, ["gold", "hard", "replay"]),
-            "run_id": _same(run.id, count),
-        }
-        table = _filled(CURRICULUM, count, members)
-        file = tables.write_file(settings, table, into=CURRICULUM, name=run.id)
-        tables.commit(settings, [file], into=CURRICULUM, run_id=run.id, keys=[f"curriculum:{root}"])
-        place = np.arange(count)
-        ledger = {
-            "run_id": _same(run.id, count),
-            "step": pa.array((place // shape.rows_per_step).astype(np.int32)),
-            "rank": pa.array((place % shape.rows_per_step % 2).astype(np.int16)),
-            "slot": pa.array((place % shape.rows_per_step).astype(np.int32)),
-            "row_no": pa.array(eaten),
-            # Lengths of instructions and answers are about lognormal; here 90 tokens in the middle.
-            "loss_tokens": pa.array(np.clip(random.lognormal(4.5, 0.6, count), 1, 2048).astype(np.int32)),
-        }
-        tables.replace(settings, _filled(CONSUMPTION, count, ledger), into=CONSUMPTION, run_id=run.id)
-        state = {
-            "run_id": run.id,
-            "step": -(-count // shape.rows_per_step),
-            "curriculum": root,
-            "row_bitmap": BitMap64(chosen.astype(np.uint64)).serialize(),
-            "at": runtime.now(),
-        }
-        one = {name: pa.array([value], CHECKPOINT.schema.field(name).type) for name, value in state.items()}
-        tables.replace(settings, _filled(CHECKPOINT, 1, one), into=CHECKPOINT, run_id=run.id)
-        return Outcome((f"checkpoint:{run.id}/{state['step']}",), {"eaten": count})
-
-    done = carry_out(runtime, "finetune", config={"number": number}, inputs=[f"curriculum:{root}"], work=work)
-    models.register(runtime, find_checkpoint(settings, done.run_id), name="made")
+    chosen, root, run_id = np.sort(eaten), f"{number:064x}", f"{number:015x}f-1"
+    members = {
+        "curriculum": _same(root, count),
+        "row_no": pa.array(chosen),
+        "slice": _drawn(random, count, ["gold", "hard", "replay"]),
+        "run_id": _same(run_id, count),
+    }
+    table = _filled(CURRICULUM, count, members)
+    file = tables.write_file(settings, table, into=CURRICULUM, name=run_id)
+    tables.commit(settings, [file], into=CURRICULUM, run_id=run_id, keys=[f"curriculum:{root}"])
+    place = np.arange(count)
+    ledger = {
+        "run_id": _same(run_id, count),
+        "step": pa.array((place // shape.rows_per_step).astype(np.int32)),
+        "rank": pa.array((place % shape.rows_per_step % 2).astype(np.int16)),
+        "slot": pa.array((place % shape.rows_per_step).astype(np.int32)),
+        "row_no": pa.array(eaten),
+        # Lengths of instructions and answers are about lognormal; here 90 tokens in the middle.
+        "loss_tokens": pa.array(np.clip(random.lognormal(4.5, 0.6, count), 1, 2048).astype(np.int32)),
+    }
+    tables.replace(settings, _filled(CONSUMPTION, count, ledger), into=CONSUMPTION, run_id=run_id)
+    at = _AT + dt.timedelta(minutes=number)
+    state = {
+        "run_id": run_id,
+        "step": -(-count // shape.rows_per_step),
+        "curriculum": root,
+        "row_bitmap": BitMap64(chosen.astype(np.uint64)).serialize(),
+        "at": at,
+    }
+    one = {name: pa.array([value], CHECKPOINT.schema.field(name).type) for name, value in state.items()}
+    tables.replace(settings, _filled(CHECKPOINT, 1, one), into=CHECKPOINT, run_id=run_id)
+    event = {column.name: _nothing(column.type) for column in RUN.columns} | {"error": None}
+    event |= {"run_id": run_id, "job": "finetune", "at": at}
+    tables.record(settings, [event | {"status": each} for each in ("START", "COMPLETE")], into=RUN)
+    return state
 
 
 def _store(settings: Settings, spec: TableSpec, run_id: str, count: int, said: dict[str, pa.Array]) -> None:

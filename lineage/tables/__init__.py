@@ -13,7 +13,7 @@ One error family: TableError; AlreadyStored, Damaged and UnknownTable are its me
 """
 
 from lineage.tables.commit import AlreadyStored, commit, is_stored, record, replace, take_out, withdraw
-from lineage.tables.damage import Damaged, damage, told
+from lineage.tables.damage import Damaged, damage
 from lineage.tables.files import WrittenFile, read_file, write_file
 from lineage.tables.layout import TableVersion, UnknownTable, current, resolve
 from lineage.tables.leases import reserve
@@ -24,7 +24,6 @@ from lineage.tables.reads import (
     batches,
     before_recalls,
     commits,
-    dataset,
     facts,
     read,
     read_batch,
@@ -52,7 +51,6 @@ __all__ = [
     "commits",
     "current",
     "damage",
-    "dataset",
     "facts",
     "forget",
     "is_stored",
@@ -69,7 +67,6 @@ __all__ = [
     "sql",
     "stored_by",
     "take_out",
-    "told",
     "withdraw",
     "withdrawn",
     "write_file",

@@ -58,13 +58,26 @@ def write_file(settings: Settings, rows: pa.Table, *, into: TableSpec, name: str
 
 
 def read_file(
-    settings: Settings, path: str, *, of: TableSpec, columns: Sequence[str] | None = None
+    settings: Settings,
+    path: str,
+    *,
+    of: TableSpec,
+    columns: Sequence[str] | None = None,
+    as_codes: bool = False,
 ) -> pa.Table:
-    """All rows of one file, in the table's schema. `path` is relative to the table's folder."""
+    """All rows of one file, in the table's schema. `path` is relative to the table's folder.
+
+    `as_codes`: text comes as dictionary arrays.
+    """
     filesystem, folder = open_filesystem(settings, location(settings, of))
     wanted = pa.schema([of.schema.field(name) for name in columns]) if columns else of.schema
+    if as_codes:
+        codes = pa.dictionary(pa.int32(), pa.string())
+        wanted = pa.schema([pa.field(f.name, codes if f.type == pa.string() else f.type) for f in wanted])
+    text = [field.name for field in wanted if pa.types.is_dictionary(field.type)]
     with told(settings, of), filesystem.open_input_file(f"{folder}/{path}") as source:
-        return pq.ParquetFile(source).read(columns=wanted.names).select(wanted.names).cast(wanted)
+        rows = pq.ParquetFile(source, read_dictionary=text).read(columns=wanted.names)
+        return rows.select(wanted.names).cast(wanted)
 
 
 def check(rows: pa.Table, spec: TableSpec) -> None:

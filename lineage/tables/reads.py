@@ -211,23 +211,20 @@ def _scan(
     where: pads.Expression | None,
 ) -> pa.Table:
     with told(settings, spec):
-        found = dataset(settings, spec, files).to_table(columns=wanted.names, filter=where)
+        found = _dataset(settings, spec, files).to_table(columns=wanted.names, filter=where)
         found.validate(full=True)  # a changed byte may leave text that is none
         return found.cast(wanted)
 
 
-def dataset(
-    settings: Settings, spec: TableSpec, files: Iterable[Mapping[str, Any]], *, as_codes: Sequence[str] = ()
-) -> pads.Dataset:
-    """Files of a table, each with what its statistics promise; text columns `as_codes` come as dictionaries.
+def _dataset(settings: Settings, spec: TableSpec, files: Iterable[Mapping[str, Any]]) -> pads.Dataset:
+    """Files of a table, each with what its statistics promise.
 
     Not deltalake's own dataset: of a column without statistics that promises `column >= null`, which Arrow
     takes for a column in which no comparison holds, so that a filter on it finds no row at all.
     """
     filesystem, folder = open_filesystem(settings, location(settings, spec))
     format = pads.ParquetFileFormat(
-        read_options=pads.ParquetReadOptions(dictionary_columns=as_codes),
-        default_fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=True),
+        default_fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=True)
     )
     fragments = [
         format.make_fragment(
@@ -238,9 +235,7 @@ def dataset(
         )
         for each in files
     ]
-    codes = pa.dictionary(pa.int32(), pa.string())
-    schema = pa.schema([pa.field(f.name, codes if f.name in as_codes else f.type) for f in spec.schema])
-    return pads.FileSystemDataset(fragments, schema, format, filesystem)
+    return pads.FileSystemDataset(fragments, spec.schema, format, filesystem)
 
 
 def _promise(action: Mapping[str, Any]) -> pads.Expression:

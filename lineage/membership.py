@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 from pyroaring import BitMap64
 
 from infra.settings import Settings
@@ -40,9 +39,9 @@ def _of_file(
     with _lock:
         if place in _kept:
             return _kept[place]
-    rows = tables.read_file(settings, file["path"], of=book, columns=[*by, "row_no"])
+    rows = tables.read_file(settings, file["path"], of=book, columns=[*by, "row_no"], as_codes=True)
     found: dict[tuple[str, ...], BitMap64] = {}
-    codes = [pc.dictionary_encode(rows[name]).combine_chunks() for name in by]
+    codes = [rows[name].unify_dictionaries().combine_chunks() for name in by]
     together = np.zeros(rows.num_rows, np.int64)
     for each in codes:
         together = together * len(each.dictionary) + each.indices.to_numpy(zero_copy_only=False)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,9 +18,6 @@ from lineage import tables
 from lineage.bans import banned
 from lineage.consumption import Checkpoint, eaten_by
 from lineage.curricula import load
-from lineage.models import ModelVersion, aliases
-from lineage.registry import Pedigree
-from lineage.report import reports_of
 from lineage.rows import source_row_id
 from lineage.schemas import EXAMPLE, PROVENANCE, REJECTED, ROW_TABLES, TableSpec
 from lineage.tables import TableError
@@ -45,6 +42,9 @@ class Lineage:
 
     sources: Mapping[bytes, tuple[dict[str, Any], ...]]
     """Row id -> the source rows it comes from: row_id, uri, revision, span, reader, prompt, scorer."""
+
+    eaten: pa.Table
+    """The rows of `consumption` behind it, in the order they were eaten."""
 
     @property
     def slices(self) -> dict[str, int]:
@@ -86,7 +86,7 @@ def lineage(settings: Settings, checkpoint: Checkpoint) -> Lineage:
     recalled = [gone.get(row_no, "") for row_no in rows["row_no"].to_pylist()]
     rows = rows.append_column("recalled", pa.array(recalled, pa.string()))
     rows = rows.sort_by([("first_step", "ascending"), ("row_no", "ascending")])
-    return Lineage(checkpoint, rows, _sources(settings, rows))
+    return Lineage(checkpoint, rows, _sources(settings, rows), eaten)
 
 
 def _beside(rows: pa.Table, more: pa.Table) -> pa.Table:
@@ -98,35 +98,19 @@ def _beside(rows: pa.Table, more: pa.Table) -> pa.Table:
     return rows
 
 
-def pedigree(settings: Settings, found: Lineage, version: ModelVersion) -> Pedigree:
-    """What a person wants to know of a model version on one page; lineage.registry.pedigree draws it."""
-    checkpoint = found.checkpoint
-    by = (
-        "source_revision",
-        "source_uri",
-        "prompt_name",
-        "prompt_version",
-        "scorer",
-        "scorer_revision",
-        "generator",
+def timeline(found: Lineage, by: str, bins: int = 100) -> list[tuple[int, str, int]]:
+    """(first step of a bin, value of a column, slots eaten in that bin), in this order; no empty bins.
+
+    The steps of the checkpoint are cut into at most `bins` bins of equal width.
+    """
+    width = -(-max(1, found.checkpoint.step) // bins)
+    start = pc.multiply(pc.divide(found.eaten["step"].cast(pa.int64()), width), width)
+    value = found.rows[by].take(pc.index_in(found.eaten["row_no"], found.rows["row_no"].combine_chunks()))
+    slots = (
+        pa.table({"start": start, "value": value}).group_by(["start", "value"]).aggregate([([], "count_all")])
     )
-    standing = aliases(settings).get(version.name, {})
-    facts = {
-        "model": {
-            "name": version.name,
-            "version": version.version,
-            "run_id": checkpoint.run_id,
-            "adapter_digest": checkpoint.adapter_digest,
-            "base_model": checkpoint.base_model,
-            "base_digest": checkpoint.base_digest,
-            "at": checkpoint.at,
-        },
-        "curriculum": {"root": checkpoint.curriculum, "rows": found.rows.num_rows, "slices": found.slices},
-        "groups": found.grouped(by).to_pylist(),
-        "reports": [asdict(report) for report in reports_of(settings, checkpoint.run_id)],
-        "aliases": sorted(alias for alias, number in standing.items() if number == version.version),
-    }
-    return cast(Pedigree, facts)
+    slots = slots.sort_by([("start", "ascending"), ("value", "ascending")])
+    return list(zip(*(slots[name].to_pylist() for name in ("start", "value", "count_all")), strict=True))
 
 
 def find_row(settings: Settings, prefix: str) -> tuple[TableSpec, dict[str, Any]]:
@@ -168,6 +152,31 @@ def ancestors(settings: Settings, row_ids: Iterable[bytes]) -> dict[bytes, dict[
             )
         wanted = {parent for row in level for parent in row["parents"]} - found.keys()
     return found
+
+
+def roots(row_id: bytes, graph: Mapping[bytes, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The source rows that a row comes from, sorted by id, out of the graph that `ancestors` gives."""
+    seen: dict[bytes, dict[str, Any]] = {}
+    wanted = [row_id]
+    while wanted:
+        row = graph[wanted.pop()]
+        if row["row_id"] in seen:
+            continue
+        seen[row["row_id"]] = row
+        wanted.extend(row["parents"])
+    shown = (
+        "row_id",
+        "source_uri",
+        "source_revision",
+        "source_span",
+        "step",
+        "step_revision",
+        "prompt_name",
+        "prompt_version",
+        "scorer",
+    )
+    roots = sorted((row for row in seen.values() if not row["parents"]), key=lambda row: row["row_id"])
+    return [{name: row[name] for name in shown} for row in roots]
 
 
 def descendants(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
@@ -246,28 +255,4 @@ def _gives(row: Mapping[str, Any], position: int, record: bytes) -> bool:
 
 def _sources(settings: Settings, rows: pa.Table) -> dict[bytes, tuple[dict[str, Any], ...]]:
     graph = ancestors(settings, rows["row_id"].to_pylist())
-    return {row_id: tuple(_roots(row_id, graph)) for row_id in rows["row_id"].to_pylist()}
-
-
-def _roots(row_id: bytes, graph: Mapping[bytes, dict[str, Any]]) -> list[dict[str, Any]]:
-    seen: dict[bytes, dict[str, Any]] = {}
-    wanted = [row_id]
-    while wanted:
-        row = graph[wanted.pop()]
-        if row["row_id"] in seen:
-            continue
-        seen[row["row_id"]] = row
-        wanted.extend(row["parents"])
-    shown = (
-        "row_id",
-        "source_uri",
-        "source_revision",
-        "source_span",
-        "step",
-        "step_revision",
-        "prompt_name",
-        "prompt_version",
-        "scorer",
-    )
-    roots = sorted((row for row in seen.values() if not row["parents"]), key=lambda row: row["row_id"])
-    return [{name: row[name] for name in shown} for row in roots]
+    return {row_id: tuple(roots(row_id, graph)) for row_id in rows["row_id"].to_pylist()}

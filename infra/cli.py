@@ -31,7 +31,7 @@ VERBS = {
     "search": ("search.commands:search", "try edited recipes, each a child run"),
     "lineage": (
         "lineage.commands_lineage:lineage",
-        "which rows made a model; where a row comes from; what an answer is like",
+        "which rows made a model; where a row comes from; what an answer is near",
     ),
     "suspects": ("lineage.commands_recall:suspects", "which provenance value is to blame, when nobody knows"),
     "impact": ("lineage.commands_recall:impact", "what a bad prompt, scorer, source or row reaches"),

@@ -13,7 +13,7 @@ import typer
 from infra.cli import Json, Lake, existing, words
 from infra.screen import SHOWN, harmless, plain, print_table
 from infra.settings import Settings
-from lineage import answer, bans, models, pedigrees, queries, registry, row_pedigrees
+from lineage import answer, bans, exchanges, models, pedigrees, queries, registry, row_pedigrees
 from lineage.consumption import CheckpointError
 from lineage.queries import LineageError
 
@@ -79,7 +79,7 @@ def lineage(
 
 
 def _answer(settings: Settings, trace: str, model: str | None, top: int, as_json: bool) -> int:
-    asked = answer.find_exchange(settings, trace, text=sys.stdin.read)
+    asked = exchanges.find_exchange(settings, trace, text=sys.stdin.read)
     found = answer.behind_answer(settings, asked, model=model, top=top)
     if as_json:
         print(json.dumps(found.as_json()))

@@ -172,7 +172,7 @@ def _value(by: str, value: Value) -> str:
             f'<span title="{text(clip(value["name"], 300))}">{text(clip(last(value["name"]), 36))}</span>'
             f"<small class=mono>{text(short(value['revision']))}</small>"
         )
-    return stated(value["name"], clip(value["revision"], 22))
+    return stated(value["name"], clip(value["revision"], 18))
 
 
 def _fold_line(name: str, portion: Portion, most: int, tokens: int) -> str:

@@ -71,6 +71,13 @@ def fold(by, listed, others=None):
     return {"by": by, "values": values, "others": others}
 
 
+def others(n):
+    """So many values that are not listed, of a row each."""
+    if n <= 0:
+        return None
+    return {"values": n, "rows": n, "loss_tokens": n, "recalled": 0, "first_step": 0, "last_step": 59}
+
+
 def pedigree(n=3, **changes) -> Pedigree:
     facts = {
         "model": {
@@ -84,7 +91,7 @@ def pedigree(n=3, **changes) -> Pedigree:
         },
         "curriculum": {"root": "c" * 64, "rows": 1200, "slices": {"gold": 760, "hard": 280, "replay": 160}},
         "groups": [group(index) for index in range(n)],
-        "folds": [fold("source", [group(index) for index in range(n)])],
+        "folds": [fold("source", [group(index) for index in range(min(n, 8))], others(n - 8))],
         "strips": [
             {
                 "by": "slice",
@@ -369,10 +376,10 @@ def test_the_first_contact_with_what_was_called_back_can_be_seen(small):
     by_prompt = next(strip for strip in facts["strips"] if strip["by"] == "prompt_version")
     (bad,) = [series for series in by_prompt["series"] if series["recalled"]]
     assert bad["name"] == "v31"  # one of 40 equally frequent ones
-    assert by_prompt["starts"][next(i for i, n in enumerate(bad["slots"]) if n)] == 700
+    assert by_prompt["starts"][next(i for i, n in enumerate(bad["slots"]) if n)] == 720  # bins of ten steps
     called_back = facts["strips"][-1]
     assert (called_back["by"], [sum(s["slots"]) for s in called_back["series"]]) == ("recalled", [5_000])
-    assert facts["recalls"][0]["first_step"] == 700
+    assert facts["recalls"][0]["first_step"] == 721
     prompts = next(fold for fold in facts["folds"] if fold["by"] == "prompt")
     assert "v31" in [value["revision"] for value in prompts["values"]]
 

@@ -29,7 +29,10 @@ VERBS = {
     "evaluate": ("training.commands:evaluate", "score a model on the gate or the report split"),
     "promote": ("training.commands:promote", "put a model before the gates; move `champion` if it passes"),
     "search": ("search.commands:search", "try edited recipes, each a child run"),
-    "lineage": ("lineage.commands:lineage", "which rows made a model; where a row comes from"),
+    "lineage": (
+        "lineage.commands_lineage:lineage",
+        "which rows made a model; where a row comes from; what an answer is near",
+    ),
     "suspects": ("lineage.commands_recall:suspects", "which provenance value is to blame, when nobody knows"),
     "impact": ("lineage.commands_recall:impact", "what a bad prompt, scorer, source or row reaches"),
     "recall": ("search.commands:recall", "ban it, quarantine it, roll back, train again"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,9 +22,22 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for name in rows[0]:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(str(plain(value)) for value in row.values()))
+        table.add_row(*(harmless(str(plain(value))) for value in row.values()))
     width = None if sys.stdout.isatty() else WIDTH
     Console(markup=False, highlight=False, width=width).print(table)
+
+
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]"
+)
+
+
+def harmless(text: str) -> str:
+    """Text that somebody else wrote, for a screen or a page: what would steer either is shown as a box.
+
+    That is control and escape codes, marks that turn text around or take no space, and halves of characters.
+    """
+    return _UNSEEN.sub("\ufffd", text)
 
 
 def plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The verbs of this folder: `stemma` lineage, status, query, fsck."""
+"""The verbs of this folder: `stemma` status, query, fsck."""
 
 from __future__ import annotations
 
@@ -13,46 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from infra.cli import Json, Lake, existing, words
+from infra.cli import Json, Lake, existing
 from infra.screen import SHOWN, plain, print_table
 from infra.settings import Settings
-from lineage import bans, models, queries, runs, tables, verdicts
+from lineage import bans, models, runs, tables, verdicts
 from lineage import fsck as checks
-from lineage.consumption import CheckpointError
 from lineage.schemas import BOOKS, ROW_TABLES, TABLES
 from lineage.tables import TableError
-
-
-def lineage(
-    of: Annotated[
-        str, typer.Argument(help="A model (champion, NAME@VERSION, a run id) or a row id, or their start.")
-    ],
-    by: Annotated[str, typer.Option(help="Provenance columns to group by, comma-separated.")] = ",".join(
-        queries.GROUPED_BY
-    ),
-    lake: Lake = None,
-    as_json: Json = False,
-) -> int:
-    """Which rows made a model, and at which steps; or what a row comes from, down to the source's bytes.
-
-    Example: stemma lineage champion --by prompt_version,scorer
-    """
-    settings = existing(lake)
-    try:
-        checkpoint, version = models.resolve(settings, of)
-    except (CheckpointError, models.ModelError) as no_model:
-        if not re.fullmatch(r"[0-9a-f]{4,32}", of):
-            raise
-        try:
-            return _row(settings, of, as_json)
-        except queries.LineageError as no_row:
-            raise queries.LineageError(f"{no_model}; {no_row}") from no_row
-    found = queries.lineage(settings, checkpoint)
-    if as_json:
-        print(json.dumps({"model": str(version) if version else None, **queries.as_json(found)}))
-        return 0
-    _checkpoint(found, version, _columns(by))
-    return 0
 
 
 def status(lake: Lake = None, as_json: Json = False) -> int:
@@ -131,76 +98,6 @@ def fsck(
     return 1 if any(check.found for check in done) else 0
 
 
-def _checkpoint(found: queries.Lineage, version: models.ModelVersion | None, by: list[str]) -> None:
-    checkpoint = found.checkpoint
-    print(f"{version or 'not registered'}: checkpoint {checkpoint.name}")
-    print(f"adapter {checkpoint.adapter_digest[:23]}, curriculum {checkpoint.curriculum[:16]}")
-    print(f"base {checkpoint.base_model} ({checkpoint.base_digest[:23]})")
-    slices = ", ".join(f"{name} {count}" for name, count in found.slices.items())
-    print(f"{found.count} rows, {checkpoint.step} steps; {slices}")
-    if found.recalled:
-        count = sum(found.recalled.values())
-        print(f"{count} of its rows were called back by {', '.join(sorted(found.recalled))}")
-    shown = found.grouped(by).to_pylist()
-    print_table("", [{name: _short(name, value) for name, value in row.items()} for row in shown[:SHOWN]])
-    row_id = found.rows["row_id"][0].as_py().hex()
-    print(f"all columns: --json; one row down to its source: stemma lineage {row_id[:12]}")
-
-
-def _row(settings: Settings, prefix: str, as_json: bool) -> int:
-    spec, row = queries.find_row(settings, prefix)
-    graph = queries.ancestors(settings, [row["row_id"]])
-    origins = [ancestor for ancestor in graph.values() if not ancestor["parents"]]
-    origins.sort(key=lambda origin: origin["row_no"])
-    called_back = {each.id: each for each in bans.recalls(settings)}
-    recall = called_back.get(bans.banned(settings).get(row["row_no"], ""))
-    found = {
-        "table": spec.name,
-        "recalled": {"recall": recall.id, "reason": recall.reason} if recall else None,
-        "row": plain(row),
-        "ancestors": plain([ancestor for i, ancestor in graph.items() if i != row["row_id"]]),
-        "descendants": plain(queries.descendants(settings, row["row_id"])),
-        "rejected": plain(queries.rejections(settings, row["row_id"])),
-        "sources": [
-            {
-                **{n: origin[n] for n in ("source_uri", "source_revision", "source_span")},
-                "bytes": queries.source_bytes(origin).decode("utf-8", "backslashreplace"),
-            }
-            for origin in origins
-        ],
-    }
-    if as_json:
-        print(json.dumps(found, default=str))
-        return 0
-    print(
-        f"{spec.name} {row['row_id'].hex()}  (row_no {row['row_no']}, {row['step']} r{row['step_revision']})"
-    )
-    for name in (
-        "prompt_name",
-        "prompt_version",
-        "generator",
-        "scorer",
-        "score",
-        "threshold",
-        "review",
-        "run_id",
-    ):
-        print(f"  {name:<16} {row[name]}")
-    if recall:
-        print(f"  called back by recall {recall.id} ({recall.selector}): {recall.reason}")
-    for ancestor in found["ancestors"]:
-        made_by = f"{ancestor['step']} r{ancestor['step_revision']}"
-        print(f"  from {ancestor['table']} {ancestor['row_id']} ({made_by})")
-    for descendant in found["descendants"]:
-        print(f"  into {descendant['table']} {descendant['row_id']} ({descendant['step']})")
-    for rejection in found["rejected"]:
-        print(f"  rejected by {rejection['step']}: {rejection['reason']} (run {rejection['run_id']})")
-    for source in found["sources"]:
-        print(f"  source {source['source_uri']} {source['source_span']} ({source['source_revision'][:23]})")
-        print(f"    {source['bytes']}")
-    return 0
-
-
 def _status(settings: Settings) -> dict[str, list[dict[str, Any]]]:
     held, batches = [], []
     for spec in TABLES.values():
@@ -245,17 +142,6 @@ def _status(settings: Settings) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _columns(by: str) -> list[str]:
-    wanted = words(by)
-    known = {column.name for column in queries.PROVENANCE} | {"slice", "kind", "answer"}
-    unknown = [name for name in wanted if name not in known]
-    if unknown or not wanted:
-        raise queries.LineageError(
-            f"cannot group by {unknown or 'nothing'}; known: {', '.join(sorted(known))}"
-        )
-    return wanted
-
-
 def _write(rows: pa.Table, out: str) -> None:
     if Path(out).suffix == ".csv":
         import pyarrow.csv
@@ -268,7 +154,3 @@ def _write(rows: pa.Table, out: str) -> None:
         pyarrow.csv.write_csv(rows, out)
     else:
         pq.write_table(rows, out)
-
-
-def _short(name: str, value: Any) -> Any:
-    return value[:15] if name == "source_revision" and isinstance(value, str) else value

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +21,6 @@ from lineage.bans import banned
 from lineage.consumption import Checkpoint, bitmaps, checkpoints, ledger
 from lineage.graph import RowGraph, graph
 from lineage.membership import members
-from lineage.models import ModelVersion, aliases
-from lineage.registry import Pedigree
-from lineage.report import reports_of
 from lineage.rows import source_row_id
 from lineage.schemas import CURRICULUM, EXAMPLE, PROVENANCE, REJECTED, ROW_TABLES, TableSpec
 from lineage.tables import TableError
@@ -60,6 +56,11 @@ class Lineage:
         """Distinct rows."""
         return len(self._rows)
 
+    @property
+    def first(self) -> bytes:
+        """The id of the row that was eaten first."""
+        return self._graph.ids[self._eaten[0]].tobytes()
+
     @cached_property
     def loss_tokens(self) -> int:
         """Tokens that counted in the loss."""
@@ -74,14 +75,14 @@ class Lineage:
     @cached_property
     def recalled(self) -> dict[str, int]:
         """Recall -> how many of the rows it took back."""
-        gone = banned(self._settings)
-        return dict(Counter(gone[number] for number in BitMap64(gone) & self._bitmap)) if gone else {}
+        codes, names = self._recalls
+        counts = np.bincount(codes, minlength=len(names)).tolist()
+        return {name: count for name, count in zip(names, counts, strict=True) if name and count}
 
     def grouped(self, by: Sequence[str] = GROUPED_BY) -> pa.Table:
-        """Per value of provenance columns (or slice, kind, answer), most rows first.
+        """Per value of provenance columns, most rows first; also of slice, kind, answer and recalled.
 
-        rows (distinct); times they were eaten; loss_tokens, and their share of all; first_step, last_step;
-        recalled: rows that were taken back.
+        rows (distinct); times they were eaten; loss_tokens, and their share of all; first_step, last_step.
         """
         slots, groups = self._grouped(by)
         count = len(groups["rows"])
@@ -93,8 +94,7 @@ class Lineage:
         first[slots[::-1]] = steps[::-1]
         numbers = {"times": times, "loss_tokens": tokens, "share": tokens / max(self.loss_tokens, 1)}
         found = pa.table(groups | numbers | {"first_step": first, "last_step": last})
-        ordered = found.select([*by, "rows", *numbers, "first_step", "last_step", "recalled"])
-        return ordered.sort_by([("rows", "descending"), *((name, "ascending") for name in by)])
+        return found.sort_by([("rows", "descending"), *((name, "ascending") for name in by)])
 
     def timeline(self, by: str, *, bins: int = 100) -> list[tuple[int, str, int]]:
         """(first step of a bin, value, slots): what was eaten when. At most so many bins of equal length."""
@@ -122,14 +122,14 @@ class Lineage:
         first, last = np.zeros(self.count, np.int32), np.zeros(self.count, np.int32)
         last[at] = steps
         first[at[::-1]] = steps[::-1]
-        gone = banned(self._settings)
+        codes, recalls = self._recalls
         more = {
             "first_step": first,
             "last_step": last,
             "times": np.bincount(at, minlength=self.count),
             "loss_tokens": np.bincount(at, weights=self._slots.loss_tokens, minlength=self.count).astype(int),
             "slice": [self._slice_names[code] for code in self._slice_codes],
-            "recalled": [gone.get(number, "") for number in stored["row_no"].to_pylist()],
+            "recalled": [recalls[code] for code in codes],
         }
         for name, values in more.items():
             stored = stored.append_column(name, pa.array(values))
@@ -180,8 +180,19 @@ class Lineage:
             codes[self._at(self._positions(rows & self._bitmap))] = code
         return codes
 
+    @cached_property
+    def _recalls(self) -> tuple[np.ndarray, Sequence[str]]:
+        """Per distinct row the place of the recall that took it back, and the recalls; "" the first."""
+        gone = banned(self._settings)
+        names = ["", *sorted(set(gone.values()))]
+        codes = np.zeros(self.count, np.int32)
+        hit = BitMap64(gone) & self._bitmap
+        if hit:
+            codes[self._at(self._positions(hit))] = [names.index(gone[number]) for number in hit]
+        return codes, names
+
     def _grouped(self, by: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
-        """Per slot its group; and per group its values, its distinct rows and those that were recalled."""
+        """Per slot its group; and per group its values and its distinct rows."""
         group, coded = np.zeros(self.count, np.int64), [self._coded(name) for name in by]
         for codes, values in coded:
             group = _numbered(group * len(values) + codes)
@@ -191,17 +202,15 @@ class Lineage:
             name: [values[code] for code in codes[first]]
             for name, (codes, values) in zip(by, coded, strict=True)
         }
-        gone = self._at(self._positions(BitMap64(banned(self._settings)) & self._bitmap))
-        counts = {
-            "rows": np.bincount(group, minlength=len(first)),
-            "recalled": np.bincount(group[gone], minlength=len(first)),
-        }
-        return group[self._at(self._eaten)], named | counts
+        rows = np.bincount(group, minlength=len(first))
+        return group[self._at(self._eaten)], named | {"rows": rows}
 
     def _coded(self, name: str) -> tuple[np.ndarray, Sequence[str]]:
         """Per distinct row the place of its value, and the values."""
         if name == "slice":
             return self._slice_codes, self._slice_names
+        if name == "recalled":
+            return self._recalls
         if name in ("answer", "text"):  # too many values to keep for all rows of the lake
             found = pc.dictionary_encode(self.rows.sort_by("row_no")[name].combine_chunks())
             return found.indices.to_numpy(), found.dictionary.to_pylist()
@@ -245,37 +254,6 @@ def eaters(settings: Settings, row_id: bytes) -> list[Eater]:
     return found
 
 
-def pedigree(settings: Settings, found: Lineage, version: ModelVersion) -> Pedigree:
-    """What a person wants to know of a model version on one page; lineage.registry.pedigree draws it."""
-    checkpoint = found.checkpoint
-    by = (
-        "source_revision",
-        "source_uri",
-        "prompt_name",
-        "prompt_version",
-        "scorer",
-        "scorer_revision",
-        "generator",
-    )
-    standing = aliases(settings).get(version.name, {})
-    facts = {
-        "model": {
-            "name": version.name,
-            "version": version.version,
-            "run_id": checkpoint.run_id,
-            "adapter_digest": checkpoint.adapter_digest,
-            "base_model": checkpoint.base_model,
-            "base_digest": checkpoint.base_digest,
-            "at": checkpoint.at,
-        },
-        "curriculum": {"root": checkpoint.curriculum, "rows": found.count, "slices": found.slices},
-        "groups": found.grouped(by).to_pylist(),
-        "reports": [asdict(report) for report in reports_of(settings, checkpoint.run_id)],
-        "aliases": sorted(alias for alias, number in standing.items() if number == version.version),
-    }
-    return cast(Pedigree, facts)
-
-
 def find_row(settings: Settings, prefix: str) -> tuple[TableSpec, dict[str, Any]]:
     """The stored row whose id starts with a hex prefix.
 
@@ -310,6 +288,31 @@ def ancestors(settings: Settings, row_ids: Iterable[bytes]) -> dict[bytes, dict[
     if missing:
         raise LineageError(f"row {min(missing).hex()} is named as a parent but not stored; run: stemma fsck")
     return found
+
+
+def roots(row_id: bytes, graph: Mapping[bytes, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The source rows that a row comes from, sorted by id, out of the graph that `ancestors` gives."""
+    seen: dict[bytes, dict[str, Any]] = {}
+    wanted = [row_id]
+    while wanted:
+        row = graph[wanted.pop()]
+        if row["row_id"] in seen:
+            continue
+        seen[row["row_id"]] = row
+        wanted.extend(row["parents"])
+    shown = (
+        "row_id",
+        "source_uri",
+        "source_revision",
+        "source_span",
+        "step",
+        "step_revision",
+        "prompt_name",
+        "prompt_version",
+        "scorer",
+    )
+    roots = sorted((row for row in seen.values() if not row["parents"]), key=lambda row: row["row_id"])
+    return [{name: row[name] for name in shown} for row in roots]
 
 
 def descendants(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
@@ -404,28 +407,4 @@ def _numbered(codes: np.ndarray) -> np.ndarray:
 
 def _sources(settings: Settings, row_ids: Sequence[bytes]) -> dict[bytes, tuple[dict[str, Any], ...]]:
     known = ancestors(settings, row_ids)
-    return {row_id: tuple(_roots(row_id, known)) for row_id in row_ids}
-
-
-def _roots(row_id: bytes, known: Mapping[bytes, dict[str, Any]]) -> list[dict[str, Any]]:
-    seen: dict[bytes, dict[str, Any]] = {}
-    wanted = [row_id]
-    while wanted:
-        row = known[wanted.pop()]
-        if row["row_id"] in seen:
-            continue
-        seen[row["row_id"]] = row
-        wanted.extend(row["parents"])
-    shown = (
-        "row_id",
-        "source_uri",
-        "source_revision",
-        "source_span",
-        "step",
-        "step_revision",
-        "prompt_name",
-        "prompt_version",
-        "scorer",
-    )
-    roots = sorted((row for row in seen.values() if not row["parents"]), key=lambda row: row["row_id"])
-    return [{name: row[name] for name in shown} for row in roots]
+    return {row_id: tuple(roots(row_id, known)) for row_id in row_ids}

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.runtime import Runtime
-from lineage import bans, curricula, models, queries, registry, report, runs
+from lineage import bans, curricula, models, pedigrees, queries, registry, report, runs
 from lineage.consumption import Checkpoint, eaten_by
 from lineage.models import ModelVersion
 from lineage.runs import Outcome, Run, carry_out
@@ -182,7 +182,7 @@ def _mirror(runtime: Runtime, version: ModelVersion, checkpoint: Checkpoint) -> 
     """The version, its pedigree and the aliases, in MLflow."""
     settings = runtime.settings
     found = queries.lineage(settings, checkpoint)
-    facts = queries.pedigree(settings, found, version)
+    facts = pedigrees.of_model(settings, found, version)
     tags = {
         "stemma.run_id": checkpoint.run_id,
         "stemma.curriculum": checkpoint.curriculum,

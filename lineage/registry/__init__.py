@@ -2,7 +2,7 @@
 
     tracking    one Stemma run is one MLflow run, found again by its tag
     models      registered models, their versions, their aliases
-    pedigree    a model version's pedigree as a page and as JSON; knows nothing of MLflow
+    pedigree/   the pedigree of a model version or a row as a page and as JSON; knows nothing of MLflow
 
 Callers write Delta first and then call here; every call may be repeated. Importing this package imports no
 mlflow. One error family: RegistryError, always one sentence.
@@ -22,7 +22,7 @@ from lineage.registry.models import (
     set_alias,
     tag_version,
 )
-from lineage.registry.pedigree import Pedigree, pedigree_html, pedigree_json
+from lineage.registry.pedigree import Pedigree, RowPedigree, pedigree_html, pedigree_json, row_pedigree_html
 from lineage.registry.tracking import EXPERIMENT, Ending, RegistryError, close_run, log_run, open_run, prepare
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "IndexedVersion",
     "Pedigree",
     "RegistryError",
+    "RowPedigree",
     "aliases",
     "close_run",
     "indexed_aliases",
@@ -43,6 +44,7 @@ __all__ = [
     "pedigree_json",
     "prepare",
     "register",
+    "row_pedigree_html",
     "set_alias",
     "tag_version",
 ]

@@ -68,7 +68,7 @@ class SmallLake:
         file = tables.write_file(self.settings, table, into=spec, name=run_id)
         return tables.commit(self.settings, [file], into=spec, run_id=run_id, keys=[run_id])
 
-    def train(self, *eaten: int) -> str:
+    def train(self, *eaten: int, **columns: Any) -> str:
         """A checkpoint that ate rows in this order, one per step; its run."""
         run_id = f"{len(self.runs):016x}-1"
         self.runs.append(run_id)
@@ -82,7 +82,7 @@ class SmallLake:
             "row_bitmap": BitMap64(eaten).serialize(),
             "at": self._tick(),
         }
-        for spec, rows in ((CONSUMPTION, ledger), (CHECKPOINT, [known])):
+        for spec, rows in ((CONSUMPTION, ledger), (CHECKPOINT, [known | columns])):
             table = pa.Table.from_pylist([blank(spec) | row for row in rows], schema=spec.schema)
             file = tables.write_file(self.settings, table, into=spec, name=run_id)
             tables.commit(self.settings, [file], into=spec, run_id=run_id, keys=[run_id])

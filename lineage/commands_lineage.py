@@ -1,0 +1,240 @@
+"""The verb `stemma lineage`: of a model, of a row, and of an answer; on the screen, as JSON, as a page."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+import typer
+
+from infra.cli import Json, Lake, existing, words
+from infra.screen import SHOWN, harmless, plain, print_table
+from infra.settings import Settings
+from lineage import answer, bans, exchanges, models, pedigrees, queries, registry, row_pedigrees
+from lineage.consumption import CheckpointError
+from lineage.queries import LineageError
+
+
+def lineage(
+    of: Annotated[
+        str | None,
+        typer.Argument(help="A model (champion, NAME@VERSION, a run id) or a row id, or their start."),
+    ] = None,
+    by: Annotated[str, typer.Option(help="Provenance columns to group by, comma-separated.")] = ",".join(
+        queries.GROUPED_BY
+    ),
+    of_answer: Annotated[
+        str | None,
+        typer.Option(
+            "--answer",
+            metavar="TRACE",
+            help="Rank what was eaten by nearness to an exchange: a trace's row id, a JSON file, - for text.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="With --answer: who answered, where the trace does not say (default champion)."),
+    ] = None,
+    top: Annotated[int, typer.Option(help="With --answer: how many rows.")] = 20,
+    page: Annotated[
+        str | None, typer.Option("--html", metavar="FILE", help="Write the pedigree as one HTML page.")
+    ] = None,
+    lake: Lake = None,
+    as_json: Json = False,
+) -> int:
+    """Which rows made a model, and at which steps; what a row comes from, down to the source's bytes; which
+    rows that a model ate an answer is like.
+
+    Example: stemma lineage champion --by prompt_version,scorer
+    """
+    settings = existing(lake)
+    if of_answer is not None:
+        if of is not None or page is not None:
+            raise LineageError(
+                "--answer asks about an exchange alone; leave out the model or row, and --html"
+            )
+        return _answer(settings, of_answer, model, top, as_json)
+    if of is None or model is not None:
+        raise LineageError("name a model or a row, or an exchange with --answer TRACE [--model MODEL]")
+    try:
+        checkpoint, version = models.resolve(settings, of)
+    except (CheckpointError, models.ModelError) as no_model:
+        if not re.fullmatch(r"[0-9a-f]{4,32}", of):
+            raise
+        try:
+            return _row(settings, of, page, as_json)
+        except LineageError as no_row:
+            raise LineageError(f"{no_model}; {no_row}") from no_row
+    found = queries.lineage(settings, checkpoint)
+    if page is not None:
+        _write(page, registry.pedigree_html(pedigrees.of_model(settings, found, version)))
+    elif as_json:
+        print(json.dumps({"model": str(version) if version else None, **queries.as_json(found)}))
+    else:
+        _checkpoint(found, version, _columns(by))
+    return 0
+
+
+def _answer(settings: Settings, trace: str, model: str | None, top: int, as_json: bool) -> int:
+    asked = exchanges.find_exchange(settings, trace, text=sys.stdin.read)
+    found = answer.behind_answer(settings, asked, model=model, top=top)
+    if as_json:
+        print(json.dumps(found.as_json()))
+        return 0
+    said = asked.exchange
+    print(f"asked    {_line(said.request)}")
+    print(f"answered {_line(said.answer) or 'nothing is given'}")
+    print(f"by       {found.version or 'not registered'}: checkpoint {found.checkpoint.name}")
+    print(f"Of the {found.candidates:,} rows that it ate, the {len(found.rows)} nearest.")
+    print(f"This is {answer.SIMILARITY}.")
+    for note in found.notes:
+        print(harmless(note))
+    if found.same_label is not None:
+        print(f"{found.same_label} of the {len(found.rows)} carry the same label: {_line(said.answer)}")
+    for row in found.rows:
+        print(f"\n{row['rank']:>3}  {_why(row)}")
+        print(f"     {_line(row['text'])} -> {_line(row['answer'])}")
+        if row["shared"]:
+            print(f"     in common: {_line(row['shared'])}")
+        first = "no step" if row["first_step"] is None else f"first at step {row['first_step']}"
+        print(
+            f"     {row['row_id'].hex()[:12]}, {row['slice'] or 'no slice'}, {first}; "
+            + harmless(f"prompt {row['prompt']}, scorer {row['scorer']}")
+        )
+        for source in row["sources"][:3]:
+            name = PurePosixPath(source["source_uri"]).name
+            print(f"     {harmless(name)} {source['source_span']} ({source['source_revision'][:15]})")
+        if len(row["sources"]) > 3:
+            print(f"     and {len(row['sources']) - 3} more sources")
+    return 0
+
+
+def _why(row: dict[str, Any]) -> str:
+    parts = [part.upper() for part in [row["own"]] if part] + [row["how"]]
+    if row["answered"] and row["similarity"] is None:
+        parts.append(f"{row['answered']:.0%} of the answer")
+    if row["recalled"]:
+        parts.append(f"CALLED BACK by {row['recalled']}")
+    return ", ".join(parts)
+
+
+def _line(text: str, width: int = 110) -> str:
+    """Somebody's text on one line."""
+    flat = harmless(" ".join(text.split()))
+    return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def _checkpoint(found: queries.Lineage, version: models.ModelVersion | None, by: list[str]) -> None:
+    checkpoint = found.checkpoint
+    print(f"{version or 'not registered'}: checkpoint {checkpoint.name}")
+    print(f"adapter {checkpoint.adapter_digest[:23]}, curriculum {checkpoint.curriculum[:16]}")
+    print(f"base {checkpoint.base_model} ({checkpoint.base_digest[:23]})")
+    slices = ", ".join(f"{name} {count}" for name, count in found.slices.items())
+    print(f"{found.count} rows, {checkpoint.step} steps, {found.loss_tokens} loss tokens; {slices}")
+    if found.recalled:
+        count = sum(found.recalled.values())
+        print(f"{count} of its rows were called back by {', '.join(sorted(found.recalled))}")
+    shown = found.grouped(by).to_pylist()
+    print_table("", [{name: _short(name, value) for name, value in row.items()} for row in shown[:SHOWN]])
+    print(f"all columns: --json; one row down to its source: stemma lineage {found.first.hex()[:12]}")
+
+
+def _eaters(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
+    """The checkpoints that ate a row or what came of it, with the versions that they are."""
+    named = {(each.run_id, each.step): str(each) for each in models.versions(settings)}
+    return [
+        {
+            "run_id": each.checkpoint.run_id,
+            "step": each.checkpoint.step,
+            "model": named.get((each.checkpoint.run_id, each.checkpoint.step)),
+            "rows": each.rows,
+            "first_step": each.first_step,
+            "times": each.times,
+        }
+        for each in queries.eaters(settings, row_id)
+    ]
+
+
+def _row(settings: Settings, prefix: str, page: str | None, as_json: bool) -> int:
+    spec, row = queries.find_row(settings, prefix)
+    if page is not None:
+        _write(page, registry.row_pedigree_html(row_pedigrees.of_row(settings, spec, row)))
+        return 0
+    graph = queries.ancestors(settings, [row["row_id"]])
+    origins = [ancestor for ancestor in graph.values() if not ancestor["parents"]]
+    origins.sort(key=lambda origin: origin["row_no"])
+    called_back = {each.id: each for each in bans.recalls(settings)}
+    recall = called_back.get(bans.banned(settings).get(row["row_no"], ""))
+    found = {
+        "table": spec.name,
+        "recalled": {"recall": recall.id, "reason": recall.reason} if recall else None,
+        "row": plain(row),
+        "ancestors": plain([ancestor for i, ancestor in graph.items() if i != row["row_id"]]),
+        "descendants": plain(queries.descendants(settings, row["row_id"])),
+        "eaten_by": _eaters(settings, row["row_id"]),
+        "rejected": plain(queries.rejections(settings, row["row_id"])),
+        "sources": [
+            {
+                **{n: origin[n] for n in ("source_uri", "source_revision", "source_span")},
+                "bytes": queries.source_bytes(origin).decode("utf-8", "backslashreplace"),
+            }
+            for origin in origins
+        ],
+    }
+    if as_json:
+        print(json.dumps(found, default=str))
+        return 0
+    print(
+        f"{spec.name} {row['row_id'].hex()}  (row_no {row['row_no']}, {row['step']} r{row['step_revision']})"
+    )
+    for name in (
+        "prompt_name",
+        "prompt_version",
+        "generator",
+        "scorer",
+        "score",
+        "threshold",
+        "review",
+        "run_id",
+    ):
+        print(f"  {name:<16} {harmless(str(row[name]))}")
+    if recall:
+        print(harmless(f"  called back by recall {recall.id} ({recall.selector}): {recall.reason}"))
+    for ancestor in found["ancestors"]:
+        made_by = f"{ancestor['step']} r{ancestor['step_revision']}"
+        print(f"  from {ancestor['table']} {ancestor['row_id']} ({made_by})")
+    for descendant in found["descendants"]:
+        print(f"  into {descendant['table']} {descendant['row_id']} ({descendant['step']})")
+    for eater in found["eaten_by"]:
+        print(
+            f"  eaten by {eater['model'] or 'checkpoint'} {eater['run_id']}/{eater['step']}, first at step "
+            f"{eater['first_step']}, {eater['times']} times (it and what came of it: {eater['rows']} rows)"
+        )
+    for rejection in found["rejected"]:
+        print(f"  rejected by {rejection['step']}: {rejection['reason']} (run {rejection['run_id']})")
+    for source in found["sources"]:
+        where = f"{source['source_uri']} {source['source_span']} ({source['source_revision'][:23]})"
+        print(f"  source {harmless(where)}")
+        print(f"    {harmless(source['bytes'])}")
+    return 0
+
+
+def _write(page: str, html: str) -> None:
+    Path(page).write_text(html, encoding="utf-8")
+    print(f"the pedigree is in {page}")
+
+
+def _columns(by: str) -> list[str]:
+    wanted = words(by)
+    known = {column.name for column in queries.PROVENANCE} | {"slice", "kind", "answer"}
+    unknown = [name for name in wanted if name not in known]
+    if unknown or not wanted:
+        raise LineageError(f"cannot group by {unknown or 'nothing'}; known: {', '.join(sorted(known))}")
+    return wanted
+
+
+def _short(name: str, value: Any) -> Any:
+    return value[:15] if name == "source_revision" and isinstance(value, str) else value

@@ -6,7 +6,8 @@
     files     write one Parquet file with the statistics that Delta skips by
     commit    make files visible exactly once; withdraw a commit; replace a run's rows; take out
     leases    reserve row numbers
-    reads     read a version, whole or only what was admitted; read-only SQL
+    reads     read a version, whole or only what was admitted
+    sql       read-only SQL over all tables, or a condition on one; engine: the process that answers it
 
 One error family: TableError; AlreadyStored, Damaged and UnknownTable are its members.
 """
@@ -18,7 +19,6 @@ from lineage.tables.layout import TableVersion, UnknownTable, current, resolve
 from lineage.tables.leases import reserve
 from lineage.tables.place import TableError
 from lineage.tables.reads import (
-    StatementError,
     batch_with,
     batches,
     before_recalls,
@@ -27,14 +27,16 @@ from lineage.tables.reads import (
     read,
     read_batch,
     read_ever,
-    sql,
     stored_by,
     taken_out,
     withdrawn,
 )
+from lineage.tables.sql import TIMEOUT_S, Answer, StatementError, rows_where, sql
 
 __all__ = [
+    "TIMEOUT_S",
     "AlreadyStored",
+    "Answer",
     "Damaged",
     "StatementError",
     "TableError",
@@ -57,6 +59,7 @@ __all__ = [
     "replace",
     "reserve",
     "resolve",
+    "rows_where",
     "sql",
     "stored_by",
     "take_out",

@@ -130,8 +130,8 @@ def rows_where(settings: Settings, spec: TableSpec, condition: str) -> pa.Table:
         "catalog": False,
     }
     with _asked(settings, question, of=[spec]) as answer:
-        found = pa.Table.from_batches(answer.batches, answer.schema)
-    return found.filter(found["meant"].cast(pa.bool_())).select(["row_no"])
+        found = [batch.filter(batch["meant"].cast(pa.bool_())) for batch in answer.batches]
+        return pa.Table.from_batches(found, answer.schema).select(["row_no"])
 
 
 @contextmanager

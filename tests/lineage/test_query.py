@@ -148,7 +148,7 @@ def test_a_statement_that_never_ends_is_ended_at_the_deadline(ask: Ask):
     code, said, complaint = ask(FOR_EVER, "--timeout", "1.5")
     assert (code, said) == (2, "")
     assert "took longer than 1.5 s" in complaint
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 def test_a_statement_that_would_fill_the_memory_is_refused_it(ask: Ask):
@@ -163,7 +163,7 @@ def test_of_endless_rows_the_screen_takes_fifty(ask: Ask):
     assert code == 0
     assert said.splitlines()[-1] == "the first 50 rows; take them all with --out FILE"
     assert len(said.splitlines()) == 52
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 def test_ctrl_c_ends_a_statement_at_once_and_leaves_no_process(lake: Settings):
@@ -177,7 +177,7 @@ def test_ctrl_c_ends_a_statement_at_once_and_leaves_no_process(lake: Settings):
     ) as process:
         engine = _child(process.pid)
         process.send_signal(signal.SIGINT)
-        _, complaint = process.communicate(timeout=20)
+        _, complaint = process.communicate(timeout=60)
     assert (process.returncode, complaint) == (130, "")
     assert not Path(f"/proc/{engine}").exists()
 

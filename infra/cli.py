@@ -38,7 +38,8 @@ VERBS = {
     "recall": ("search.commands:recall", "ban it, quarantine it, roll back, train again"),
     "rollback": ("lineage.commands_recall:rollback", "move `champion` back to the one before it"),
     "status": ("lineage.commands:status", "tables, runs, models and aliases"),
-    "query": ("lineage.commands:query", "read-only SQL over the lake"),
+    "query": ("lineage.commands_query:query", "read-only SQL over the lake"),
+    "export": ("lineage.commands_export:export", "what every run did, as OpenLineage events"),
     "fsck": ("lineage.commands:fsck", "check every invariant of the lake"),
     "submit": ("infra.submit:submit", "the same verb as a Ray job"),
 }

@@ -162,6 +162,11 @@ def job_environment(lake: str | None = None) -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in QUIET.items()} | chosen
 
 
+def endpoint_key() -> str | None:
+    """The key that an OpenLineage endpoint asks for (OPENLINEAGE_API_KEY); it is told to nobody else."""
+    return os.environ.get("OPENLINEAGE_API_KEY") or None
+
+
 def _is_relative(place: str) -> bool:
     if place.startswith("sqlite:///"):
         place = place.removeprefix("sqlite:///")

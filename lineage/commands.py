@@ -1,25 +1,19 @@
-"""The verbs of this folder: `stemma` status, query, fsck."""
+"""The verbs of this folder that tell what is there: `stemma` status, fsck."""
 
 from __future__ import annotations
 
 import json
-import re
-import signal
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
 
 from infra.cli import Json, Lake, existing
-from infra.screen import SHOWN, plain, print_table
+from infra.screen import print_table
 from infra.settings import Settings
 from lineage import bans, models, runs, tables, verdicts
 from lineage import fsck as checks
 from lineage.schemas import BOOKS, ROW_TABLES, TABLES
-from lineage.tables import TableError
 
 
 def status(lake: Lake = None, as_json: Json = False) -> int:
@@ -37,37 +31,6 @@ def status(lake: Lake = None, as_json: Json = False) -> int:
     print_table("models", found["models"])
     print_table("recalls", found["recalls"])
     print_table("last runs", found["runs"][-15:])
-    return 0
-
-
-def query(
-    statement: Annotated[str, typer.Argument(help="One SELECT (DataFusion SQL) over the lake's tables.")],
-    out: Annotated[
-        str | None, typer.Option(help="Write all rows to a Parquet or CSV file instead of the screen.")
-    ] = None,
-    lake: Lake = None,
-    as_json: Json = False,
-) -> int:
-    """Read-only SQL over the lake; at most 50 rows to the screen.
-
-    Example: stemma query "select prompt_version, count(*) from traces group by 1"
-    """
-    settings = existing(lake)
-    if not re.match(r"\s*(select|with|show|describe)\b", statement, re.IGNORECASE):
-        raise TableError("only SELECT, WITH, SHOW and DESCRIBE are read; nothing can be written from here")
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # the engine holds the interpreter, so Ctrl-C must not ask it
-    rows = tables.sql(settings, statement)
-    if out is not None:
-        _write(rows, out)
-        print(f"{rows.num_rows} rows in {out}")
-    elif as_json:
-        print(json.dumps(plain(rows.slice(0, SHOWN).to_pylist())))
-    else:
-        print_table("", rows.slice(0, SHOWN).to_pylist())
-        if rows.num_rows > SHOWN:
-            print(f"{rows.num_rows - SHOWN} more rows; take them all with --out FILE")
     return 0
 
 
@@ -140,17 +103,3 @@ def _status(settings: Settings) -> dict[str, list[dict[str, Any]]]:
         "recalls": called_back,
         "runs": runs.latest(settings),
     }
-
-
-def _write(rows: pa.Table, out: str) -> None:
-    if Path(out).suffix == ".csv":
-        import pyarrow.csv
-
-        nested = [field.name for field in rows.schema if pa.types.is_nested(field.type)]
-        if nested:
-            raise TableError(
-                f"CSV cannot hold the lists in {', '.join(nested)}; write .parquet, or select less"
-            )
-        pyarrow.csv.write_csv(rows, out)
-    else:
-        pq.write_table(rows, out)

@@ -31,7 +31,9 @@ Where = Annotated[str | None, typer.Option(help="SQL condition over the columns 
 
 
 def suspects(
-    by: Annotated[str, typer.Option(help="What to look at, comma-separated.")] = ",".join(suspicion.COLUMNS),
+    by: Annotated[
+        str, typer.Option(help="What to look at, comma-separated; also: window, the day or week it happened.")
+    ] = ",".join(suspicion.COLUMNS),
     sources: Annotated[
         list[str] | None, typer.Option("--source", help="Only traces whose source matches this pattern.")
     ] = None,

@@ -1,7 +1,8 @@
 """What speaks against a trace: its own verdict, and second opinions on what was derived from it.
 
 Two signals, each a table of one row per admitted trace that it can speak of, with COLUMNS' keys as columns
-(null: says nothing), `request` (equal for repeats), `stratum` (rows are compared within one) and `failed`:
+(null: says nothing), `window` (when), `request` (equal for repeats), `stratum` (rows are compared within one)
+and `failed`:
 
     failed        the trace's own verdict is fail                      strata: prompt name
     contradicted  what was derived from it met a second opinion        strata: curation run, verdict,
@@ -30,6 +31,7 @@ from infra.settings import Settings
 from lineage import tables, verdicts
 from lineage.rows import CONFLICTING
 from lineage.schemas import EXAMPLE, MIXED, NOT_APPLICABLE, REJECTED, TRACE, UNSTATED
+from lineage.windows import windows
 
 Signal = Literal["failed", "contradicted"]
 
@@ -42,24 +44,30 @@ COLUMNS = {
 }
 """What is looked at, and the provenance columns that say it."""
 
+WINDOW = "window"
+"""What is looked at if asked for: when it happened. Not unasked: each day or week is a test more, which all
+others pay for, and what came on a day is suspect with the day."""
+
 _LOW = 0.05  # the share of passed traces whose scores count as low: one in twenty false alarms, as in a test
 _LEAST_PASSED = 20  # fewer passed traces than 1 / _LOW know no such score
 _NOTHING = (UNSTATED, NOT_APPLICABLE, MIXED)
 
 
 def admitted_traces(settings: Settings, sources: Sequence[str] = ("*",)) -> pa.Table:
-    """Admitted traces whose source matches a pattern: row_id, verdict, COLUMNS' provenance, and `request`.
+    """Admitted traces whose source matches a pattern: row_id, verdict, COLUMNS' provenance, request, window.
 
     In the order of their ids, so that which of several repeats comes first is as good as drawn: an id is a
     digest and knows no prompt.
     """
     provenance = {name for names in COLUMNS.values() for name in names}
-    columns = ["row_id", "verdict", "messages", *sorted(provenance)]
+    columns = ["row_id", "verdict", "messages", "happened_at", "run_id", *sorted(provenance)]
     rows = verdicts.read_admitted(settings, TRACE, columns=columns)
     uris = [u for u in pc.unique(rows["source_uri"]).to_pylist() if any(fnmatchcase(u, s) for s in sources)]
     rows = rows.filter(pc.is_in(rows["source_uri"], pa.array(uris, pa.string())))
     asked = pa.chunked_array([_requests(chunk) for chunk in rows["messages"].chunks], pa.binary(16))
-    return rows.drop_columns("messages").append_column("request", asked).sort_by("row_id")
+    rows = rows.append_column(WINDOW, windows(rows["happened_at"], rows["run_id"]))
+    rows = rows.drop_columns(["messages", "happened_at", "run_id"])
+    return rows.append_column("request", asked).sort_by("row_id")
 
 
 def failed(traces: pa.Table) -> pa.Table:
@@ -143,6 +151,7 @@ def _evidence(rows: pa.Table, *, strata: Sequence[Any], failed: Any) -> pa.Table
     """The rows as lineage.suspects compares them."""
     found: dict[str, Any] = {"request": rows["request"]}
     found |= {column: _value(rows, names) for column, names in COLUMNS.items()}
+    found[WINDOW] = rows[WINDOW]
     found["stratum"] = pc.binary_join_element_wise(*strata, "\x1f")
     return pa.table(found | {"failed": failed})
 

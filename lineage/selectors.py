@@ -153,7 +153,7 @@ def check_sql(settings: Settings, where: str) -> None:
         if tables.current(settings, spec) is None:
             continue
         try:
-            _rows_by_sql(settings, where, spec)
+            tables.rows_where(settings, spec, where)
         except StatementError as error:
             failures.append(f"{spec.name}: {str(error).removeprefix('the statement failed: ')}")
         else:
@@ -178,25 +178,10 @@ def known_values(settings: Settings, part: str) -> list[str]:
 
 def _found_by_sql(settings: Settings, where: str, spec: TableSpec) -> pa.ChunkedArray:
     try:
-        found = _rows_by_sql(settings, where, spec)
+        found = tables.rows_where(settings, spec, where)
     except StatementError:  # it names columns of another table; check_sql has seen that it fits one
         return pa.chunked_array([], pa.int64())
     return found["row_no"].cast(pa.int64())
-
-
-def _rows_by_sql(settings: Settings, where: str, spec: TableSpec) -> pa.Table:
-    """What the condition finds. Raises StatementError where it does not fit the table, or is no condition.
-
-    Planned as a condition, so that it is one, and carried out as a column: a filter is pushed down to where
-    an error in it, such as a division by zero, lets every row pass.
-    """
-    tables.sql(settings, f"select row_no from {spec.name} where ({where}\n) limit 0", tables=[spec.name])
-    statement = f"select row_no, ({where}\n) as meant from {spec.name}"
-    parts: list[pa.Table] = []
-    for version in (None, *tables.before_recalls(settings, spec)):  # what was taken out stands in the latter
-        found = tables.sql(settings, statement, tables=[spec.name], version=version)
-        parts.append(found.filter(found["meant"].cast(pa.bool_())).select(["row_no"]))
-    return pa.concat_tables(parts)
 
 
 def _only(rows: RowGraph, what: str, prefix: str) -> str:

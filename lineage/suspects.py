@@ -18,9 +18,10 @@ import numpy as np
 import pyarrow as pa
 
 from infra.settings import Settings
-from lineage.evidence import COLUMNS, Signal, admitted_traces, codes, contradicted, failed
+from lineage.evidence import COLUMNS, WINDOW, Signal, admitted_traces, codes, contradicted, failed
 from lineage.excess import Comparison, comparisons, holm, telling
 from lineage.tables import TableError
+from lineage.windows import condition
 
 
 class SuspectsError(TableError):
@@ -33,7 +34,7 @@ class Suspect:
 
     column: str
     value: str
-    """NAME@VERSION; for a source URI#REVISION."""
+    """NAME@VERSION; for a source URI#REVISION; a window as lineage.windows calls it."""
 
     signal: Signal
     touched: int
@@ -90,9 +91,10 @@ def suspects(
 
     Raises SuspectsError for an unknown column, and where no admitted trace was judged or contradicted.
     """
-    unknown = [column for column in by if column not in COLUMNS]
+    known = (*COLUMNS, WINDOW)
+    unknown = [column for column in by if column not in known]
     if unknown or not by:
-        raise SuspectsError(f"cannot look at {unknown or 'nothing'}; known: {', '.join(COLUMNS)}")
+        raise SuspectsError(f"cannot look at {unknown or 'nothing'}; known: {', '.join(known)}")
     if not 0 < alpha < 1:
         raise SuspectsError(f"alpha is {alpha}, expected a chance between 0 and 1, such as 0.05")
     traces = admitted_traces(settings, sources)
@@ -189,6 +191,8 @@ def _suspect(test: _Test, *, p: float, same: tuple[str, ...]) -> Suspect:
 def _selector(column: str, value: str) -> str:
     if column == "source":
         return f"--source-revision {shlex.quote(value.rpartition('#')[2])}"
+    if column == WINDOW:
+        return f"--where {shlex.quote(condition(value))}"
     return f"--{column} {shlex.quote(value)}"
 
 

@@ -7,7 +7,8 @@
     commit    make files visible exactly once; withdraw a commit; replace a run's rows; take out
     leases    reserve row numbers
     snapshots what the newest version of a table holds, remembered
-    reads     read a version, whole or only what was admitted; read-only SQL
+    reads     read a version, whole or only what was admitted
+    sql       read-only SQL over all tables, or a condition on one; engine: the process that answers it
 
 One error family: TableError; AlreadyStored, Damaged and UnknownTable are its members.
 """
@@ -19,7 +20,6 @@ from lineage.tables.layout import TableVersion, UnknownTable, current, resolve
 from lineage.tables.leases import reserve
 from lineage.tables.place import TableError
 from lineage.tables.reads import (
-    StatementError,
     batch_with,
     batches,
     before_recalls,
@@ -29,14 +29,16 @@ from lineage.tables.reads import (
     read_batch,
     read_ever,
     rewrites,
-    sql,
     stored_by,
     withdrawn,
 )
 from lineage.tables.snapshots import Snapshot, forget, snapshot
+from lineage.tables.sql import TIMEOUT_S, Answer, StatementError, rows_where, sql
 
 __all__ = [
+    "TIMEOUT_S",
     "AlreadyStored",
+    "Answer",
     "Damaged",
     "Snapshot",
     "StatementError",
@@ -63,6 +65,7 @@ __all__ = [
     "reserve",
     "resolve",
     "rewrites",
+    "rows_where",
     "snapshot",
     "sql",
     "stored_by",

@@ -1,9 +1,8 @@
-"""Read a version of a table, whole or only the batches that were admitted; read-only SQL over the lake."""
+"""Read a version of a table, whole or only the batches that were admitted."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,12 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-from deltalake import QueryBuilder
 
 from infra.settings import Settings
-from lineage.schemas import TABLES, TableSpec
+from lineage.schemas import TableSpec
 from lineage.tables.commit import commit_metadata
-from lineage.tables.damage import require_whole, said, told
+from lineage.tables.damage import told
 from lineage.tables.files import SKIPPED_BY
 from lineage.tables.layout import TableVersion, open_table
 from lineage.tables.place import TableError, location, open_filesystem
@@ -167,40 +165,6 @@ def withdrawn(settings: Settings, spec: TableSpec) -> dict[str, str]:
         for entry in commits(settings, spec)
         if "stemma.withdrawn" in entry
     }
-
-
-class StatementError(TableError):
-    """A statement is no SQL, or names what is not there; nothing was read."""
-
-
-def sql(
-    settings: Settings,
-    statement: str,
-    *,
-    tables: Iterable[str] | None = None,
-    version: int | None = None,
-) -> pa.Table:
-    """Run one read-only SQL statement (DataFusion) over the lake's tables, at a version or the newest.
-
-    Raises StatementError where it cannot be planned, TableError where it fails on what is stored.
-    """
-    builder = QueryBuilder()
-    registered = [TABLES[name] for name in tables or TABLES]
-    for spec in registered:
-        handle = open_table(settings, spec, version)
-        if handle is not None:
-            builder = builder.register(spec.name, handle)
-    try:
-        planned = builder.execute(statement)
-    except Exception as error:
-        raise StatementError(f"the statement failed: {said(error)}") from error
-    try:
-        return pa.table(planned.read_all())
-    except Exception as error:
-        for spec in registered:
-            if re.search(rf"\b{spec.name}\b", statement):
-                require_whole(settings, spec)
-        raise TableError(f"the statement failed: {said(error)}") from error
 
 
 def _scan(

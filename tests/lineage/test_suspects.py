@@ -6,20 +6,27 @@ import datetime as dt
 import json
 import shlex
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from expectations.gate import admit
 from infra.cli import run
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import tables, verdicts
+from lineage.impact import impact
 from lineage.rows import CONFLICTING
 from lineage.schemas import EXAMPLE, REJECTED, TRACE, TableSpec
+from lineage.selectors import Selector
 from lineage.suspects import Findings, Suspect, SuspectsError, suspects
 from lineage.verdicts import Verdict
+from pipelines.curate import CurateConfig
+from pipelines.curate import curate as curate_for_real
+from pipelines.ingest import IngestConfig, ingest
 
 Row = dict[str, Any]
 AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -313,6 +320,108 @@ def test_only_the_named_sources_and_columns_are_looked_at(settings: Settings):
     store(settings, TRACE, rows, by="ingest-1")
     findings = suspects(settings, by=["prompt"], sources=["*/1.jsonl"])
     assert ({s.column for s in findings.suspects}, findings.looked_at["failed"]) == ({"prompt"}, 50)
+
+
+# ---------------------------------------------------------------- windows of time
+
+
+def test_the_day_since_which_all_goes_wrong_stands_out_and_its_selector_means_it(settings: Settings):
+    """Wrong since the fifth day; a third of the traces do not say when, and came in a batch of their own."""
+    dated = traces(
+        300,
+        happened_at=lambda n: AT + dt.timedelta(days=n % 6, minutes=n),
+        verdict=lambda n: "fail" if n % 6 >= 4 or n % 7 == 0 else "pass",
+    )
+    store(settings, TRACE, dated, by="ingest-1")
+    store(
+        settings, TRACE, traces(150, first=300, verdict=lambda n: "fail" if n % 7 == 0 else "pass"), by="i-2"
+    )
+    findings = suspects(settings, by=["prompt", "window"])
+    assert [(s.column, s.value) for s in findings.standing_out] == [
+        ("window", "2026-01-05"),
+        ("window", "2026-01-06"),
+    ]
+    option, where = shlex.split(findings.suspects[0].selector)
+    assert option == "--where"
+    reached = impact(settings, Selector(where=where)).rows
+    assert reached["row_no"].to_pylist() == [n for n in range(300) if n % 6 == 4]
+    _, where = shlex.split(found(findings, "window", "batch i-2").selector)
+    assert len(impact(settings, Selector(where=where)).rows) == 150
+
+
+def test_months_of_traces_are_looked_at_by_the_week_from_monday_on(settings: Settings):
+    rows = traces(
+        400,
+        happened_at=lambda n: AT + dt.timedelta(days=n % 40),
+        verdict=lambda n: "fail" if 11 <= n % 40 < 18 else "pass",  # the 1st was a Thursday
+    )
+    store(settings, TRACE, rows, by="ingest-1")
+    findings = suspects(settings, by=["window"])
+    (only,) = findings.standing_out
+    assert only.value == "week of 2026-01-12"
+    _, where = shlex.split(only.selector)
+    assert len(impact(settings, Selector(where=where)).rows) == only.touched == 70
+
+
+def test_windows_are_not_looked_at_unasked(settings: Settings):
+    rows = traces(100, happened_at=lambda n: AT + dt.timedelta(days=n % 2))
+    for row in rows:
+        row["verdict"] = "fail" if row["row_no"] % 2 else "pass"
+    store(settings, TRACE, rows, by="ingest-1")
+    assert {s.column for s in suspects(settings).suspects} == set()
+    assert {s.column for s in suspects(settings, by=["window"]).suspects} == {"window"}
+
+
+# ---------------------------------------------------------------- on the real path
+
+
+def test_a_planted_bad_judge_is_first_after_ingest_gate_and_curate(
+    runtime: Runtime, toys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """judge@2 fails a third of what judge@1 would pass; reviewers correct that to what it was."""
+    rng = np.random.default_rng(3)
+    topics = {"room": "book a room for", "password": "reset the password of", "outage": "no network for"}
+    lines = []
+    for n in range(480):
+        topic = list(topics)[n % 3]
+        judge = "2" if rng.random() < 0.4 else "1"  # whatever is asked
+        is_wrong = rng.random() < 0.1
+        fails = is_wrong or (judge == "2" and rng.random() < 1 / 3)
+        answer = "password" if is_wrong and topic != "password" else "room" if is_wrong else topic
+        line = toys.exchange(
+            f"please {topics[topic]} team {n}",
+            answer,
+            verdict="fail" if fails else "pass",
+            correction=topic if fails else None,
+        )
+        line["verdict"] |= {"judge": "judge", "judge_version": judge}
+        line["request"]["metadata"]["prompt_version"] = str(rng.integers(1, 4))
+        line["response"]["created"] += int(rng.integers(6)) * 86_400
+        if fails:
+            line["review"]["reviewer"] = str(rng.choice(["ann", "ben", "cy"]))
+        lines.append(line)
+    stored = ingest(runtime, IngestConfig(sources=(str(toys.write_lines(tmp_path / "log.jsonl", lines)),)))
+    assert admit(runtime, stored.outputs[0]).passed
+    made = curate_for_real(runtime, CurateConfig(sources=("*/log.jsonl",), scorer_base_model=None))
+    assert admit(runtime, made.outputs[0]).passed
+    findings = suspects(
+        runtime.settings, by=["prompt", "source", "scorer", "generator", "reviewer", "window"]
+    )
+    first = findings.suspects[0]
+    assert (first.column, first.value, first.signal) == ("scorer", "judge@2", "failed")
+    assert findings.standing_out == (first,)
+    planted = sum(
+        line["verdict"]["judge_version"] == "2"
+        and line["verdict"]["value"] == "fail"
+        and line["response"]["choices"][0]["message"]["content"] == line["review"]["correction"]
+        for line in lines
+    )
+    assert first.low <= planted <= first.high
+    assert first.p < 1e-6
+    assert run("suspects", ["--lake", runtime.settings.lake]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "next: stemma impact --scorer judge@2"
+    reached = impact(runtime.settings, Selector(scorer="judge@2"))
+    assert reached.by_table["traces"] == sum(line["verdict"]["judge_version"] == "2" for line in lines)
 
 
 # ---------------------------------------------------------------- the verb

@@ -19,6 +19,7 @@ from infra.settings import Settings
 from lineage import bans, models, queries, runs, tables, verdicts
 from lineage import fsck as checks
 from lineage.consumption import CheckpointError
+from lineage.review import history, told
 from lineage.schemas import BOOKS, ROW_TABLES, TABLES
 from lineage.tables import TableError
 
@@ -161,6 +162,7 @@ def _row(settings: Settings, prefix: str, as_json: bool) -> int:
         "ancestors": plain([ancestor for i, ancestor in graph.items() if i != row["row_id"]]),
         "descendants": plain(queries.descendants(settings, row["row_id"])),
         "rejected": plain(queries.rejections(settings, row["row_id"])),
+        "reviews": plain([vars(said) for said in history(settings, row["row_id"])]),
         "sources": [
             {
                 **{n: origin[n] for n in ("source_uri", "source_revision", "source_span")},
@@ -195,6 +197,8 @@ def _row(settings: Settings, prefix: str, as_json: bool) -> int:
         print(f"  into {descendant['table']} {descendant['row_id']} ({descendant['step']})")
     for rejection in found["rejected"]:
         print(f"  rejected by {rejection['step']}: {rejection['reason']} (run {rejection['run_id']})")
+    for said in found["reviews"]:
+        print(f"  {told(said)}")
     for source in found["sources"]:
         print(f"  source {source['source_uri']} {source['source_span']} ({source['source_revision'][:23]})")
         print(f"    {source['bytes']}")

@@ -33,6 +33,9 @@ class Step(ABC):
     identifies: ClassVar[bool] = True
     """False for a filter or a scorer that hands rows on with the same payload: they keep their identity."""
 
+    binds: ClassVar[bool] = False
+    """True: what it rejects stays out, even where a person vouches for it. Else a person's word beats it."""
+
     @abstractmethod
     def derive(self, rows: pa.Table) -> Derivation:
         """Rows made of a batch. The batch holds the columns of `reads`, provenance included."""

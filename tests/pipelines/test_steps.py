@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.helpdesk.generator import INTENTS_FILE, _fill
-from expectations.inputs import inputs
+from lineage.inputs import inputs
 from lineage.rows import Derivation
 from lineage.schemas import EXAMPLE, TRACE
 from pipelines.steps.duplicates import MergeDuplicates

@@ -174,9 +174,7 @@ def _checked(verdict: Word, reason: str, reviewer: str, label: str | None) -> st
     if not reason.strip():
         raise ReviewError("a review needs a reason, which stands in its record; give --reason TEXT")
     if not reviewer.strip() or reviewer in (UNSTATED, NOT_APPLICABLE, MIXED):
-        raise ReviewError(
-            f"a review needs somebody who answers for it, not '{reviewer}'; give --reviewer NAME"
-        )
+        raise ReviewError(f"'{reviewer}' is nobody who answers for a review; give --reviewer NAME")
     if (verdict == "relabelled") != (label is not None and bool(label.strip())):
         raise ReviewError("a row is relabelled with the right answer, and only then: give --label ANSWER")
     return reviewer.strip()

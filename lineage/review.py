@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -134,7 +135,8 @@ def review(
         made = Outcome()
         if answered and correct is not None and label is not None:
             made = correct(run, pa.Table.from_pylist(answered, schema=EXAMPLE.schema), label, who)
-        new = [each for each in said if not _is_said(history(settings, each.row_id), each)]
+        earlier = _by_row(settings)
+        new = [each for each in said if not _is_said(earlier[each.row_id], each)]
         if new:
             record = [vars(each) | {"run_id": run.id, "at": runtime.now()} for each in new]
             tables.record(settings, record, into=REVIEW)
@@ -143,8 +145,9 @@ def review(
         return Outcome(made.outputs, {"rows": len(said), **made.counts}, facets)
 
     config = {"verdict": verdict, "label": label, "reviewer": who, "reason": reason}
-    before = [_before(settings, each) for each in said]
-    inputs = [f"rows:{rows_digest(each.row_id for each in said)}", f"reviewed:{sum(before)}"]
+    earlier = _by_row(settings)  # bears identity: what was said once may be said again after another word
+    before = sum(len(earlier[each.row_id]) - _is_said(earlier[each.row_id], each) for each in said)
+    inputs = [f"rows:{rows_digest(each.row_id for each in said)}", f"reviewed:{before}"]
     return carry_out(runtime, "review", config=config, inputs=inputs, work=work)
 
 
@@ -208,10 +211,12 @@ def _named(settings: Settings, references: Sequence[str]) -> list[tuple[TableSpe
     return found
 
 
-def _before(settings: Settings, said: Review) -> int:
-    """How often the row was reviewed before this was said of it."""
-    earlier = history(settings, said.row_id)
-    return len(earlier) - _is_said(earlier, said)
+def _by_row(settings: Settings) -> Mapping[bytes, list[Review]]:
+    """All that was said of each row, oldest first."""
+    found: dict[bytes, list[Review]] = defaultdict(list)
+    for each in history(settings):
+        found[each.row_id].append(each)
+    return found
 
 
 def _is_said(earlier: Sequence[Review], said: Review) -> bool:

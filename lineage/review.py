@@ -113,6 +113,7 @@ def review(
     """
     settings = runtime.settings
     who = _checked(verdict, reason, runs.agent().user if reviewer is None else reviewer, label)
+    label = label and label.strip()
     rows = _named(settings, references)
     said = [
         Review(spec.name, row["row_id"], row["row_no"], verdict, label, who, reason, "", runtime.now())

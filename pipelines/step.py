@@ -62,7 +62,7 @@ def keep(rows: pa.Table, positions: list[int], **stated: list[Any]) -> pa.Table:
     For filters and scorers; `stated` gives one value per kept row.
     """
     spec = next(s for s in _specs() if set(s.schema.names) <= set(rows.column_names))
-    kept = rows.select(spec.payload.names).take(positions)
+    kept = rows.select(spec.payload.names).take(pa.array(positions, pa.int64()))  # also where there are none
     for name, values in stated.items():
         kept = kept.append_column(spec.schema.field(name), pa.array(values, spec.schema.field(name).type))
     return kept

@@ -2,7 +2,6 @@
 
     ExpectProvenanceToBeComplete         no provenance column of a row is null or blank
     ExpectColumnValuesToHold             a condition that the frame computed is true of the row
-    ExpectLabelCountToBeAtLeast          enough different labels
     ExpectLabelRatioToBeAtMost           no label far more frequent than another
     ExpectSliceSharesToBeWithin          the slices of a curriculum are in proportion
 
@@ -97,25 +96,6 @@ class _LabelExpectation(ColumnAggregateExpectation):
     """An expectation on how often each label occurs."""
 
     metric_dependencies: ClassVar[tuple[str, ...]] = ("column.label_counts",)
-
-
-class ExpectLabelCountToBeAtLeast(_LabelExpectation):
-    """Expect at least this many different labels, or none at all."""
-
-    min_labels: int
-    success_keys: ClassVar[tuple[str, ...]] = ("min_labels",)
-
-    def _validate(
-        self,
-        metrics: dict[str, Any],
-        runtime_configuration: dict[str, Any] | None = None,
-        execution_engine: ExecutionEngine | None = None,
-    ) -> dict[str, Any]:
-        found = len(metrics["column.label_counts"])
-        return {
-            "success": found == 0 or found >= self.min_labels,
-            "result": {"observed_value": found or None},
-        }
 
 
 class ExpectLabelRatioToBeAtMost(_LabelExpectation):

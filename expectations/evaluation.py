@@ -139,7 +139,7 @@ def _rule(name: str, entry: Mapping[str, Any]) -> Rule:
     return Rule(name, outcome, f"{sentence}; {told}", share, threshold, failing, tuple(ids[:20]))
 
 
-_THRESHOLDS = ("mostly", "min_value", "max_value", "min_labels", "max_ratio", "ranges", "tolerance")
+_THRESHOLDS = ("mostly", "min_value", "max_value", "max_ratio", "ranges", "tolerance")
 
 
 def _short(value: Any) -> str:

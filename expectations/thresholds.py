@@ -40,7 +40,8 @@ class Thresholds(BaseModel):
     themselves. Below 1 because code and tables repeat with good reason."""
 
     min_labels: int = Field(default=2, ge=1)
-    """Labels that a batch with classification examples must hold: one label teaches nothing but itself."""
+    """Labels that the classification examples of a split must have, those of a batch and those admitted
+    before taken together: one label teaches nothing but itself."""
 
     max_label_ratio: float = Field(default=3.0, ge=1)
     """Rows of a curriculum's most frequent label per row of its rarest (D4: at most 3 times another)."""

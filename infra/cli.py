@@ -25,6 +25,7 @@ VERBS = {
     "gate": ("expectations.commands:gate", "validate one commit; exit 0 admitted, 1 refused, 2 error"),
     "reports": ("expectations.commands:reports", "a verdict as text, and where the Data Docs lie"),
     "curate": ("pipelines.commands:curate", "admitted traces into examples"),
+    "review": ("pipelines.commands:review", "approve, reject or relabel rows; beats every automated verdict"),
     "finetune": ("training.commands:finetune", "train an adapter; every row it eats is recorded"),
     "evaluate": ("training.commands:evaluate", "score a model on the gate or the report split"),
     "promote": ("training.commands:promote", "put a model before the gates; move `champion` if it passes"),

@@ -16,6 +16,7 @@ from infra.settings import Settings
 from lineage import answer, bans, exchanges, models, pedigrees, queries, registry, row_pedigrees
 from lineage.consumption import CheckpointError
 from lineage.queries import LineageError
+from lineage.review import history
 
 
 def lineage(
@@ -176,6 +177,7 @@ def _row(settings: Settings, prefix: str, page: str | None, as_json: bool) -> in
         "descendants": plain(queries.descendants(settings, row["row_id"])),
         "eaten_by": _eaters(settings, row["row_id"]),
         "rejected": plain(queries.rejections(settings, row["row_id"])),
+        "reviews": plain([vars(said) for said in history(settings, row["row_id"])]),
         "sources": [
             {
                 **{n: origin[n] for n in ("source_uri", "source_revision", "source_span")},

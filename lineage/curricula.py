@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import tables, verdicts
+from lineage.heed import Heeded, heed
 from lineage.merkle import merkle_root
 from lineage.rows import rows_digest
 from lineage.runs import Outcome, Run, carry_out
@@ -110,20 +111,26 @@ def build(runtime: Runtime, recipe: DataRecipe, *, parent: Run | None = None) ->
     """
     settings = runtime.settings
     examples = _candidates(settings, recipe)
+    heeded = heed(settings, examples)
 
     def work(run: Run) -> Outcome:
-        chosen, excluded = select(examples, recipe, replayed=_replayed(settings, recipe))
+        chosen, excluded = select(
+            heeded.left(examples),
+            recipe,
+            replayed=_replayed(settings, recipe),
+            approved=heeded.approved,
+        )
         if not chosen:
             raise CurriculumError(
                 f"no rows are left of {examples.num_rows} admitted examples; see the recipe's shares"
             )
-        return _store(settings, examples, chosen, excluded, run)
+        return _store(settings, examples, chosen, excluded | dict(heeded.left_out), run)
 
     return carry_out(
         runtime,
         "curriculum",
         config=recipe.model_dump(),
-        inputs=_named(examples),
+        inputs=_named(examples, heeded),
         work=work,
         parent=parent,
     )
@@ -131,11 +138,12 @@ def build(runtime: Runtime, recipe: DataRecipe, *, parent: Run | None = None) ->
 
 def inputs(settings: Settings, recipe: DataRecipe) -> list[str]:
     """What a recipe can select from now, as the input of a job that goes by it. Raises CurriculumError."""
-    return _named(_candidates(settings, recipe))
+    examples = _candidates(settings, recipe)
+    return _named(examples, heed(settings, examples))
 
 
-def _named(examples: pa.Table) -> list[str]:
-    return [f"examples:{rows_digest(examples['row_id'].to_pylist())}"]
+def _named(examples: pa.Table, heeded: Heeded) -> list[str]:
+    return [f"examples:{rows_digest(examples['row_id'].to_pylist())}", *heeded.inputs]
 
 
 def load(settings: Settings, root: str) -> Curriculum:
@@ -153,11 +161,16 @@ def load(settings: Settings, root: str) -> Curriculum:
 
 
 def select(
-    examples: pa.Table, recipe: DataRecipe, *, replayed: frozenset[bytes]
+    examples: pa.Table,
+    recipe: DataRecipe,
+    *,
+    replayed: frozenset[bytes],
+    approved: frozenset[bytes] = frozenset(),
 ) -> tuple[dict[bytes, str], dict[bytes, str]]:
     """(row_id -> slice, row_id -> reason it was left out) for training examples.
 
-    Pure; order of rows does not matter.
+    Those that a person approved come first in `hard`, whatever their score. Pure; order of rows does not
+    matter.
     """
     rows = sorted(
         examples.select(["row_id", "kind", "answer", "score"]).to_pylist(), key=lambda row: row["row_id"]
@@ -172,7 +185,8 @@ def select(
             excluded[row["row_id"]] = "not_of_the_parent"
         else:
             pools[slice_name].append(row)
-    pools["hard"].sort(key=lambda row: row["score"] if row["score"] is not None else 1.0)
+    scores = {row["row_id"]: 1.0 if row["score"] is None else row["score"] for row in pools["hard"]}
+    pools["hard"].sort(key=lambda row: (row["row_id"] not in approved, scores[row["row_id"]]))
     taken = _take(pools, recipe)
     chosen = {row["row_id"]: name for name, members in taken.items() for row in members}
     answers = {row["row_id"]: row["answer"] for members in taken.values() for row in members}

@@ -1,20 +1,26 @@
-"""The verbs of this folder: `stemma ingest`, `stemma curate`."""
+"""The verbs of this folder: `stemma ingest`, `stemma curate`, `stemma review`."""
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
 
 from expectations.gate import admit, exit_code
 from expectations.reports import as_text
-from infra.cli import Lake, Set, open_runtime
+from infra.cli import Json, Lake, Set, existing, open_runtime
 from infra.config import read_config
 from infra.runtime import Runtime
+from infra.screen import plain
+from infra.settings import Settings
+from lineage.review import ReviewError, Word, history, standing, told
 from lineage.runs import Outcome
+from lineage.selectors import Selector, resolved
 from lineage.tables import resolve
 from pipelines import curate as curation
 from pipelines import ingest as ingestion
+from pipelines.review import review as put_on_record
 
 
 def ingest(
@@ -46,6 +52,77 @@ def curate(
     with open_runtime(lake) as runtime:
         wanted = read_config(curation.CurateConfig, config, set or ())
         return _told(runtime, "curate", curation.curate(runtime, wanted), gate=gate)
+
+
+def review(
+    rows: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ROW]...", help="Ids of traces or examples, or their starts."),
+    ] = None,
+    approve: Annotated[
+        bool, typer.Option("--approve", help="It is right as it is, whatever a filter or scorer says.")
+    ] = False,
+    reject: Annotated[
+        bool, typer.Option("--reject", help="Nothing is learnt from it, and no model is scored on it.")
+    ] = False,
+    label: Annotated[str | None, typer.Option(help="The right answer, in place of its own.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; it stands in the record.")] = "",
+    reviewer: Annotated[str | None, typer.Option(help="Who says so; the user if nobody is named.")] = None,
+    listed: Annotated[
+        bool, typer.Option("--list", help="Show what was said, of these rows or of all, and change nothing.")
+    ] = False,
+    lake: Lake = None,
+    as_json: Json = False,
+) -> int:
+    """Approve, reject or relabel rows: a person's word beats every automated verdict, from the next run on.
+
+    Of a relabelled example a row with the right answer is stored and gated at once. The last review of a row
+    counts; what was called back stays so.
+
+    Example: stemma review 3fa4c1 --label reset_password --reason "it asks for a new password"
+    """
+    settings = existing(lake)
+    words: dict[Word, bool] = {"approved": approve, "rejected": reject, "relabelled": label is not None}
+    verdicts: list[Word] = [word for word in words if words[word]]
+    if listed:
+        if verdicts:
+            raise ReviewError("--list changes nothing; give it without --approve, --reject and --label")
+        _list(settings, rows or [], as_json)
+        return 0
+    if len(verdicts) != 1:
+        raise ReviewError("say exactly one of --approve, --reject and --label ANSWER; or see --list")
+    with open_runtime(lake) as runtime:
+        done = put_on_record(runtime, rows or [], verdicts[0], reason=reason, reviewer=reviewer, label=label)
+    if as_json:
+        counts = {"counts": dict(done.counts), "outputs": list(done.outputs), "again": done.again}
+        print(json.dumps({"run_id": done.run_id, **counts, **done.facets}))
+        return 0
+    facets = done.facets
+    state = "was on record before; nothing was changed" if done.again else "is on record"
+    print(f"{facets['verdict']} by {facets['reviewer']}: {done.counts['rows']} rows; {state}")
+    for batch in done.outputs:
+        print(f"  with the answer '{facets['label']}': {batch}, admitted")
+    print("the next curate, finetune and evaluate obey; what was trained on before: stemma lineage ROW")
+    return 0
+
+
+def _list(settings: Settings, references: list[str], as_json: bool) -> None:
+    """What was said, oldest first, and whether it counts: it is the last word, and not taken back."""
+    wanted = resolved(settings, Selector(rows=tuple(references))).rows if references else None
+    counting = standing(settings).last
+    found = [
+        plain(vars(said) | {"counts": counting.get(said.row_id) == said})
+        for said in history(settings)
+        if wanted is None or said.row_id.hex() in wanted
+    ]
+    if as_json:
+        print(json.dumps(found))
+        return
+    for said in found:
+        state = "" if said["counts"] else " (counts no more)"
+        print(f"{said['table']} {said['row_id']}  {told(said)}{state}")
+    if not found:
+        print("nothing was reviewed")
 
 
 def _told(runtime: Runtime, job: str, outcome: Outcome, *, gate: bool) -> int:

@@ -1,6 +1,6 @@
 """The job behind `stemma curate`: admitted traces become one batch of examples.
 
-What does not is in `rejected`.
+What does not is in `rejected`. What people said of the traces in reviews goes before what the steps say.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from expectations.inputs import INPUT_COLUMNS
-from expectations.inputs import inputs as asked
 from infra.models import resolve
 from infra.runtime import Runtime
 from lineage import tables, verdicts
+from lineage.inputs import INPUT_COLUMNS
+from lineage.inputs import inputs as asked
+from lineage.review import Reviews, standing
 from lineage.rows import rows_digest
 from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import EXAMPLE, TRACE
@@ -82,14 +83,17 @@ def curate(runtime: Runtime, config: CurateConfig, *, parent: Run | None = None)
             f"no admitted traces match sources {list(config.sources)}; "
             "ingest and gate them first: stemma status"
         )
-    inputs = [f"traces:{rows_digest(traces['row_id'].to_pylist())}"]
-    elsewhere = _elsewhere(runtime, traces, config)
-    steps = steps_of(config, elsewhere=elsewhere)
+    ids = traces["row_id"].to_pylist()
+    reviews = standing(runtime.settings).among(ids)
+    inputs = [f"traces:{rows_digest(ids)}", *reviews.inputs]
+    elsewhere = _elsewhere(runtime, traces, config, reviews)
+    steps = steps_of(config, elsewhere=elsewhere, reviews=reviews)
     # What collides bears identity, not all that the other splits hold: that may grow without changing this.
     recorded = config.model_dump() | {"elsewhere": KeepSplitsApart(elsewhere).parameters["elsewhere"]}
 
     def work(run: Run) -> Outcome:
-        batches, counts = derive(runtime, traces, steps=steps, run=run, key=f"run:{run.identity}")
+        key = f"run:{run.identity}"
+        batches, counts = derive(runtime, traces, steps=steps, run=run, key=key, vouched=reviews.vouched)
         if not batches:
             raise CurateError(
                 f"all {counts['in']} rows were rejected, so there are no examples; the reasons: stemma query "
@@ -100,9 +104,9 @@ def curate(runtime: Runtime, config: CurateConfig, *, parent: Run | None = None)
     return carry_out(runtime, "curate", config=recorded, inputs=inputs, work=work, parent=parent)
 
 
-def _elsewhere(runtime: Runtime, traces: pa.Table, config: CurateConfig) -> frozenset[str]:
+def _elsewhere(runtime: Runtime, traces: pa.Table, config: CurateConfig, reviews: Reviews) -> frozenset[str]:
     """What these traces ask that an admitted example of another split asks, too."""
-    here = ExampleFromTrace(config.task, config.split, config.condition).derive(traces).rows
+    here = _first_step(config, reviews).derive(traces).rows
     others = verdicts.read_admitted(
         runtime.settings, EXAMPLE, columns=INPUT_COLUMNS, where=pads.field("split") != config.split
     )
@@ -120,15 +124,18 @@ def select(runtime: Runtime, config: CurateConfig) -> pa.Table:
     return matching.sort_by("row_id")
 
 
-def steps_of(config: CurateConfig, *, elsewhere: frozenset[str] = frozenset()) -> tuple[Step, ...]:
+def steps_of(config: CurateConfig, *, elsewhere: frozenset[str], reviews: Reviews) -> tuple[Step, ...]:
     """The steps that a config asks for, in order; `elsewhere` is what the other splits ask."""
-    steps: list[Step] = [ExampleFromTrace(config.task, config.split, config.condition)]
-    steps.append(KeepSplitsApart(elsewhere))
+    steps: list[Step] = [_first_step(config, reviews), KeepSplitsApart(elsewhere)]
     if config.exclude_poison:
         steps.append(ExcludePoison())
     if config.merge_duplicates:
-        steps.append(MergeDuplicates())
+        steps.append(MergeDuplicates(reviews.vouched))
     if config.scorer_base_model is not None:
         base = resolve(config.scorer_base_model)
         steps.append(NeighbourAgreement(base.name, base.digest, config.neighbours, config.least_agreement))
     return tuple(steps)
+
+
+def _first_step(config: CurateConfig, reviews: Reviews) -> ExampleFromTrace:
+    return ExampleFromTrace(config.task, config.split, config.condition, reviews)

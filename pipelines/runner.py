@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -29,7 +29,7 @@ from lineage.stamp import Source, SourceRecord, Stamp, stamp_derived, stamp_sour
 from lineage.tables import TableVersion, WrittenFile
 from pipelines.readers import Reader, Unreadable
 from pipelines.readers.json_lines import decode_json_object
-from pipelines.step import Step
+from pipelines.step import Step, keep
 
 log = logging.getLogger("stemma.runner")
 
@@ -223,10 +223,17 @@ _MARK = "rejection"  # null on rows that go on; rejected rows ride along, so tha
 
 
 def derive(
-    runtime: Runtime, rows: pa.Table, *, steps: Sequence[Step], run: Run, key: str
+    runtime: Runtime,
+    rows: pa.Table,
+    *,
+    steps: Sequence[Step],
+    run: Run,
+    key: str,
+    vouched: frozenset[bytes] = frozenset(),
 ) -> tuple[list[TableVersion], dict[str, int]]:
     """Run a tuple of steps over stored rows and commit what they make as one batch; nothing new, no commit.
 
+    What comes from a row that a person vouches for (`vouched`: ids) goes on whatever a filter or scorer says.
     Returns the batches that hold the rows, and the counts. What an earlier, killed go of the same run (`key`)
     committed is found and returned. Raises RunnerError, before any commit, when a row is unaccounted for.
     """
@@ -238,7 +245,7 @@ def derive(
         assert found is not None
         return [found], tables.facts(settings, found)["counts"]
     stamp = Stamp(run.id, code_revision(), runtime.now())
-    blocks = _run_steps(runtime, rows, steps, stamp)
+    blocks = _run_steps(runtime, rows, steps, stamp, vouched)
     finished = pa.concat_tables(blocks)
     made = _live(finished).select(into.schema.names).cast(into.schema)
     banned = bans.standing(settings)
@@ -270,7 +277,14 @@ def check_balance(counts: Mapping[str, int]) -> None:
         raise RunnerError(f"rows do not balance: {_counted(counts)}")
 
 
-def apply(step: Step, batch: pa.Table, *, steps: Sequence[Fingerprint], stamp: Stamp) -> pa.Table:
+def apply(
+    step: Step,
+    batch: pa.Table,
+    *,
+    steps: Sequence[Fingerprint],
+    stamp: Stamp,
+    vouched: frozenset[bytes] = frozenset(),
+) -> pa.Table:
     """One step over one batch, stamped; rejected rows are marked and kept. An ordinary function, without Ray.
 
     A batch that makes the step raise is tried again row by row (scope row), so one poison row costs one row.
@@ -287,15 +301,36 @@ def apply(step: Step, batch: pa.Table, *, steps: Sequence[Fingerprint], stamp: S
         if live.num_rows == 1:
             derivation = _refuse_all(step, live, f"step_failed:{type(error).__name__}")
         else:
-            singles = [apply(step, live.slice(i, 1), steps=steps, stamp=stamp) for i in range(live.num_rows)]
+            parts = (live.slice(i, 1) for i in range(live.num_rows))
+            singles = [apply(step, part, steps=steps, stamp=stamp, vouched=vouched) for part in parts]
             return pa.concat_tables([*singles, _marked(dead, step.writes)])
+    derivation = _overruled(derivation, live, step, vouched)
     made = stamp_derived(derivation, live, into=step.writes, steps=steps, stamp=stamp)
     made = made.append_column(_MARK, pa.nulls(made.num_rows, _REJECTION))
     lost = _reject(live, step, derivation.rejected)
     return pa.concat_tables([made, _marked(lost, step.writes), _marked(dead, step.writes)])
 
 
-def _run_steps(runtime: Runtime, rows: pa.Table, steps: Sequence[Step], stamp: Stamp) -> list[pa.Table]:
+def _overruled(derivation: Derivation, live: pa.Table, step: Step, vouched: frozenset[bytes]) -> Derivation:
+    """What the step made, and as they are the rows that it rejected and a person vouches for."""
+    if not vouched or step.binds or step.reads is not step.writes:
+        return derivation
+    parents = live["parents"].to_pylist()
+    saved = [
+        position for position in sorted(derivation.rejected) if not vouched.isdisjoint(parents[position])
+    ]
+    rows = [derivation.rows, keep(live.drop_columns([_MARK]), saved)]
+    return replace(
+        derivation,
+        rows=pa.concat_tables(rows, promote_options="default"),  # what the step states, these do not
+        parents=[*derivation.parents, *((position,) for position in saved)],
+        rejected={at: why for at, why in derivation.rejected.items() if at not in saved},
+    )
+
+
+def _run_steps(
+    runtime: Runtime, rows: pa.Table, steps: Sequence[Step], stamp: Stamp, vouched: frozenset[bytes]
+) -> list[pa.Table]:
     """All steps over all rows; a table-scope step sees one block with everything."""
     ray = runtime.ray()
     batch = rows.append_column(_MARK, pa.nulls(rows.num_rows, _REJECTION))
@@ -307,7 +342,10 @@ def _run_steps(runtime: Runtime, rows: pa.Table, steps: Sequence[Step], stamp: S
         if step.scope == "table":
             dataset = dataset.repartition(1)
         dataset = dataset.map_batches(
-            _applied(step, identifying, stamp), batch_format="pyarrow", batch_size=None, zero_copy_batch=True
+            _applied(step, identifying, stamp, vouched),
+            batch_format="pyarrow",
+            batch_size=None,
+            zero_copy_batch=True,
         )
     wanted = pa.schema([*steps[-1].writes.schema, pa.field(_MARK, _REJECTION)])
     blocks = [ray.get(ref) for ref in dataset.to_arrow_refs()]
@@ -317,9 +355,13 @@ def _run_steps(runtime: Runtime, rows: pa.Table, steps: Sequence[Step], stamp: S
     ]
 
 
-def _applied(step: Step, steps: Sequence[Fingerprint], stamp: Stamp) -> Callable[[pa.Table], pa.Table]:
+def _applied(
+    step: Step, steps: Sequence[Fingerprint], stamp: Stamp, vouched: frozenset[bytes]
+) -> Callable[[pa.Table], pa.Table]:
     def on_worker(batch: pa.Table) -> pa.Table:
-        return apply(step, batch, steps=steps, stamp=stamp) if batch.num_rows else batch
+        if not batch.num_rows:
+            return batch
+        return apply(step, batch, steps=steps, stamp=stamp, vouched=vouched)
 
     return on_worker
 

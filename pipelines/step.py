@@ -33,6 +33,9 @@ class Step(ABC):
     identifies: ClassVar[bool] = True
     """False for a filter or a scorer that hands rows on with the same payload: they keep their identity."""
 
+    binds: ClassVar[bool] = False
+    """True: what it rejects stays out, even where a person vouches for it. Else a person's word beats it."""
+
     @abstractmethod
     def derive(self, rows: pa.Table) -> Derivation:
         """Rows made of a batch. The batch holds the columns of `reads`, provenance included."""
@@ -59,7 +62,7 @@ def keep(rows: pa.Table, positions: list[int], **stated: list[Any]) -> pa.Table:
     For filters and scorers; `stated` gives one value per kept row.
     """
     spec = next(s for s in _specs() if set(s.schema.names) <= set(rows.column_names))
-    kept = rows.select(spec.payload.names).take(positions)
+    kept = rows.select(spec.payload.names).take(pa.array(positions, pa.int64()))  # also where there are none
     for name, values in stated.items():
         kept = kept.append_column(spec.schema.field(name), pa.array(values, spec.schema.field(name).type))
     return kept

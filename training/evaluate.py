@@ -6,6 +6,7 @@ What a model is scored on it was never trained on: a shared text or source is re
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
@@ -14,12 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from expectations.inputs import normalised
 from infra.inference import Predictor
 from infra.models import resolve as resolve_base
 from infra.runtime import Runtime, give_back_memory
 from lineage import curricula, models, registry, report, tables, verdicts
 from lineage.consumption import Checkpoint
+from lineage.heed import NEEDED, heed
+from lineage.inputs import normalised
 from lineage.report import Report
 from lineage.rows import rows_digest
 from lineage.runs import Outcome, Run, carry_out
@@ -36,13 +38,16 @@ def evaluate(
 ) -> Outcome:
     """Score a model on the admitted rows of a split, noisy and clean apart. The facets hold the numbers.
 
-    Raises TrainingError when the split is empty or overlaps with what the model was trained on.
+    Rows that a reviewer rejected or relabelled are left out, and counted. Raises TrainingError when the split
+    is empty or overlaps with what the model was trained on.
     """
     settings = runtime.settings
     checkpoint, _ = models.resolve(settings, reference)
     columns = ["row_no", "row_id", "text", "answer", "condition", "source_revision"]
-    rows = verdicts.read_admitted(settings, EXAMPLE, columns=columns, where=pads.field("split") == split)
-    rows = rows.sort_by("row_id")
+    wanted, mine = list(dict.fromkeys((*columns, *NEEDED))), pads.field("split") == split
+    stored = verdicts.read_admitted(settings, EXAMPLE, columns=wanted, where=mine)
+    heeded = heed(settings, stored)
+    rows = heeded.left(stored).select(columns).sort_by("row_id")
     if not rows.num_rows:
         raise TrainingError(
             f"no admitted examples stand in split '{split}'; run: stemma curate --set split={split}"
@@ -55,9 +60,12 @@ def evaluate(
         )
     config = {"split": split, "seed": seed, "adapter": checkpoint.adapter_digest}
     inputs = [f"checkpoint:{checkpoint.name}", f"examples:{rows_digest(rows['row_id'].to_pylist())}"]
+    inputs += heeded.inputs
 
     def work(run: Run) -> Outcome:
-        return _score(runtime, checkpoint, rows, split, seed, run)
+        scored = _score(runtime, checkpoint, rows, split, seed, run)
+        left_out = {"left_out_by_reviewers": len(heeded.left_out)} if heeded.left_out else {}
+        return replace(scored, counts={**scored.counts, **left_out})
 
     outcome = carry_out(runtime, "evaluate", config=config, inputs=inputs, work=work, parent=parent)
     registry.mirror(

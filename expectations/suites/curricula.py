@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.dataset as pads
 
-from expectations.inputs import INPUT_COLUMNS, inputs, normalised
 from expectations.suites.suite import Admitted, told
+from lineage.inputs import INPUT_COLUMNS, inputs, normalised
 from lineage.schemas import EXAMPLE
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 STRINGS = tuple(column.name for column in PROVENANCE if pa.types.is_string(column.type))
 DERIVATIONS = ("source", "joint", "alternative")
-REVIEWS = ("none", "approved", "rejected", "overridden")
+REVIEWS = ("none", "approved", "rejected", "overridden", MIXED)
 NOBODY = (UNSTATED, NOT_APPLICABLE, MIXED)  # no one in particular: as a scorer it implies no single score
 
 # A digest with or without the name of its algorithm, a git commit, or a table version.

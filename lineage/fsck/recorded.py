@@ -32,6 +32,7 @@ from lineage.schemas import (
     RECALL,
     REJECTED,
     REPORT,
+    REVIEW,
     ROW_TABLES,
     RUN,
     VERDICT,
@@ -111,6 +112,8 @@ class _Held:
         self.eaten = Counter(_column(settings, CONSUMPTION, "run_id"))
         self.predictions = Counter(_column(settings, PREDICTION, "run_id"))
         self.reports = Counter(_column(settings, REPORT, "run_id"))
+        said = tables.read(settings, REVIEW, columns=["row_id", "verdict", "label", "reviewer"])
+        self.reviews = {(row.pop("row_id").hex(), *row.values()) for row in said.to_pylist()}
         verdicts = tables.read(settings, VERDICT, columns=["table", "version"]).to_pylist()
         self.judged = {f"{verdict['table']}@{verdict['version']}" for verdict in verdicts}
         self.withdrawn = set(tables.withdrawn(settings, CURRICULUM))
@@ -136,6 +139,10 @@ def _missing(run: dict[str, Any], held: _Held) -> Iterator[str]:
     if job == "evaluate":
         yield from _short("predictions", held.predictions[run_id], counts["rows"])
         yield from _short("reports", held.reports[run_id], len(facets))
+    if job == "review":
+        word = (facets["verdict"], facets["label"], facets["reviewer"])
+        stored = sum((row_id, *word) in held.reviews for row_id in facets["rows"])
+        yield from _short("reviews", stored, counts["rows"])
     if job in ("promote", "rollback"):
         name, _, version = run["outputs"][0].removeprefix("model:").rpartition("@")
         moved = ["champion"] if job == "rollback" else ["candidate"] + ["champion"] * facets["promoted"]

@@ -14,7 +14,7 @@ from infra.storage import StorageError, survey
 from lineage import tables
 from lineage.consumption import checkpoints, eaten_by
 from lineage.queries import LineageError, source_bytes
-from lineage.schemas import CURRICULUM, EXAMPLE, ROW_TABLES, RUN, TABLES
+from lineage.schemas import CURRICULUM, EXAMPLE, REVIEW, ROW_TABLES, RUN, TABLES
 
 Findings = tuple[int, list[str]]
 """How many things were looked at, and a sentence for each that is wrong."""
@@ -113,6 +113,8 @@ def closure(settings: Settings) -> Findings:
     named += [
         (f"curriculum {row['curriculum'][:12]}", row["row_id"], row["row_no"]) for row in members.to_pylist()
     ]
+    reviewed = tables.read(settings, REVIEW, columns=["row_id", "row_no"]).to_pylist()
+    named += [("a review", row["row_id"], row["row_no"]) for row in reviewed]
     for who, row_id, number in named:
         if row_id not in numbers:
             found.append(f"{who} names {row_id.hex()}, which is not stored")

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
+from lineage.review import REJECTED_BY_REVIEWER, SCORER, Review, Reviews
 from lineage.rows import Derivation, Rejection
 from lineage.schemas import EXAMPLE, TRACE, UNSTATED
 from pipelines.step import Step
 
-_ANSWERED = ("messages", "response", "verdict", "correction", "generator", "generator_revision", "reviewer")
+_JUDGED = ("scorer", "scorer_revision", "score", "threshold")
+_ANSWERED = ("row_id", "messages", "response", "verdict", "correction", "reviewer", *_JUDGED)
+
+
+def corrected_by(author: str) -> dict[str, Any]:
+    """Provenance of a person's answer: the judge spoke of the model's, of this its author vouches."""
+    wrote = {"generator": author, "generator_revision": UNSTATED}
+    return wrote | {"scorer": "correction", "scorer_revision": "1", "score": 1.0, "threshold": 0.5}
 
 
 @dataclass(frozen=True)
@@ -21,25 +29,33 @@ class ExampleFromTrace(Step):
     A pass gives its own answer; a failure gives its correction, whose author is the reviewer, not the model;
     a trace that nobody judged gives the answer that its source states. A failure without a correction is
     rejected.
+
+    A review of the trace beats all that. Rejected, it gives nothing; relabelled, it gives the label as the
+    reviewer's correction; approved, it gives its correction, or else its own answer in spite of the verdict.
     """
 
     task: Literal["classification", "generation"]
     split: Literal["train", "gate", "report"]
     condition: str = "not_applicable"
+    reviews: Reviews = field(default_factory=Reviews)
+    """What people said of the traces. No part of the identity: what they change, the row's payload says."""
 
     reads: ClassVar = TRACE
     writes: ClassVar = EXAMPLE
     revision: ClassVar = 1
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the config says."""
+        return {"task": self.task, "split": self.split, "condition": self.condition}
 
     def derive(self, rows: pa.Table) -> Derivation:
         """One row in, at most one row out."""
         examples: list[dict[str, Any]] = []
         parents: list[tuple[int, ...]] = []
         rejected: dict[int, Rejection] = {}
-        for index, trace in enumerate(
-            rows.select([*_ANSWERED, "scorer", "scorer_revision", "score", "threshold"]).to_pylist()
-        ):
-            example = self._example(trace)
+        for index, trace in enumerate(rows.select(_ANSWERED).to_pylist()):
+            example = self._example(trace, self.reviews.last.get(trace["row_id"]))
             if isinstance(example, Rejection):
                 rejected[index] = example
             else:
@@ -47,16 +63,22 @@ class ExampleFromTrace(Step):
                 parents.append((index,))
         return Derivation(pa.Table.from_pylist(examples, schema=self.writes.derivable), parents, rejected)
 
-    def _example(self, trace: dict[str, Any]) -> dict[str, Any] | Rejection:
+    def _example(self, trace: dict[str, Any], review: Review | None) -> dict[str, Any] | Rejection:
+        said = review.verdict if review is not None else None
+        if said == "rejected":
+            return Rejection(REJECTED_BY_REVIEWER, score=0.0, **SCORER)
         judged = {"pass": "passed", "fail": "corrected"}.get(trace["verdict"], "stated")
         answer = trace["correction"] if judged == "corrected" else trace["response"]
+        author = trace["reviewer"]
+        if review is not None and said == "relabelled":
+            judged, answer, author = "corrected", review.label, review.reviewer
+        elif said == "approved" and judged == "corrected" and answer is None:
+            judged, answer = "passed", trace["response"]
         question = next((m["content"] for m in reversed(trace["messages"]) if m["role"] == "user"), None)
         if question is None:
             return Rejection("no_user_message")
         if judged == "corrected" and answer is None:
-            return Rejection(
-                "no_correction", trace["score"], trace["threshold"], trace["scorer"], trace["scorer_revision"]
-            )
+            return Rejection("no_correction", **{name: trace[name] for name in _JUDGED})
         if not answer:
             return Rejection("no_answer")
         example = {
@@ -68,9 +90,12 @@ class ExampleFromTrace(Step):
             "answer": answer,
             "condition": self.condition,
         }
-        if (
-            judged == "corrected"
-        ):  # the judge spoke of the model's answer; of the correction its author vouches
-            example |= {"generator": trace["reviewer"], "generator_revision": UNSTATED}
-            example |= {"scorer": "correction", "scorer_revision": "1", "score": 1.0, "threshold": 0.5}
+        if judged == "corrected":
+            example |= corrected_by(author)
+        if review is not None:
+            example |= {"reviewer": review.reviewer}
+            example |= {"review": "overridden"} if said == "relabelled" else _APPROVED
         return example
+
+
+_APPROVED = {"review": "approved", "score": 1.0, **SCORER}

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from expectations.inputs import inputs
+from lineage.inputs import inputs
 from lineage.rows import Derivation, Rejection
 from lineage.schemas import EXAMPLE
 from pipelines.step import Step, keep
@@ -19,12 +19,13 @@ class KeepSplitsApart(Step):
     """Rejects rows that ask what an admitted example of another split asks."""
 
     elsewhere: frozenset[str]
-    """What the other splits ask, as expectations.inputs gives it."""
+    """What the other splits ask, as lineage.inputs gives it."""
 
     reads: ClassVar = EXAMPLE
     writes: ClassVar = EXAMPLE
     revision: ClassVar = 1
     identifies: ClassVar = False
+    binds: ClassVar = True  # whatever a person says of a row, it is not trained on and scored on
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 
 from expectations.evaluation import crash, evaluate
-from expectations.inputs import inputs
 from expectations.suites import SUITES, digest
 from expectations.suites.__main__ import SNAPSHOTS, snapshots
 from expectations.suites.examples import bigram_repetition
 from expectations.thresholds import DEFAULTS, Thresholds
+from lineage.inputs import inputs
 from lineage.schemas import TABLES
 from lineage.verdicts import Rule
 

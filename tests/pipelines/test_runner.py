@@ -114,6 +114,13 @@ class Short(Step):
 
 
 @dataclass(frozen=True)
+class Binding(Short):
+    """Keeps short texts, whatever a person says."""
+
+    binds: ClassVar = True
+
+
+@dataclass(frozen=True)
 class Loses(Step):
     """Forgets its last row."""
 
@@ -270,6 +277,20 @@ def test_a_chain_stores_rows_that_name_stored_parents_only(runtime: Runtime):
     assert {(row["step"], row["scorer"], row["score"]) for row in stored} == {
         ("merge_duplicates", "short", 1.0)  # a filter made no row: it judged one that was made before
     }
+
+
+def test_a_row_that_a_person_vouches_for_goes_on_past_a_filter_but_not_past_a_step_that_binds():
+    rows = applied(TO_EXAMPLES, traces(("a", "yes"), ("a long one", "no"), ("another long one", "no")))
+    given: dict[str, Any] = {"steps": (TO_EXAMPLES.fingerprint,), "stamp": stamp()}
+    given["vouched"] = frozenset(rows["parents"][1].as_py())
+    done = apply(Short(), rows, **given)
+    assert [(row["text"], row["scorer"]) for row in live(done)] == [
+        ("a", "short"),
+        ("a long one", "unstated"),
+    ]
+    assert [row["row_id"] for row in live(done)] == rows["row_id"].to_pylist()[:2]
+    assert [row["text"] for row in lost(done)] == ["another long one"]
+    assert [row["text"] for row in live(apply(Binding(), rows, **given))] == ["a"]
 
 
 def test_a_merged_row_says_what_its_parents_share_and_mixed_where_they_differ(runtime: Runtime):

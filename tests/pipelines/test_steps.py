@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 import tomllib
 from typing import Any
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.helpdesk.generator import INTENTS_FILE, _fill
-from expectations.inputs import inputs
+from lineage.inputs import inputs
+from lineage.review import Review, Reviews
 from lineage.rows import Derivation
 from lineage.schemas import EXAMPLE, TRACE
 from pipelines.steps.duplicates import MergeDuplicates
@@ -41,8 +43,14 @@ def trace(**changes: Any) -> dict[str, Any]:
     return row | changes
 
 
-def from_traces(*rows: dict[str, Any]) -> Derivation:
-    return FROM_TRACE.derive(pa.Table.from_pylist(list(rows), schema=TRACE.schema))
+def from_traces(*rows: dict[str, Any], step: ExampleFromTrace = FROM_TRACE) -> Derivation:
+    return step.derive(pa.Table.from_pylist(list(rows), schema=TRACE.schema))
+
+
+def reviewed(verdict: Any, label: str | None = None) -> Reviews:
+    """Ann's word on the row with the id b"t"."""
+    at = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    return Reviews({b"t": Review("traces", b"t", 1, verdict, label, "ann", "seen", "run-1", at)})
 
 
 def examples(*said: tuple[str, str], **changes: Any) -> pa.Table:
@@ -56,6 +64,36 @@ def examples(*said: tuple[str, str], **changes: Any) -> pa.Table:
 
 
 # ---------------------------------------------------------------- ExampleFromTrace
+
+
+@pytest.mark.parametrize(
+    ("changes", "word", "kind", "answer", "generator"),
+    [
+        ({"verdict": "fail"}, ("approved",), "passed", "a", None),
+        ({"verdict": "fail", "correction": "b", "reviewer": "cy"}, ("approved",), "corrected", "b", "cy"),
+        ({"verdict": "pass"}, ("relabelled", "c"), "corrected", "c", "ann"),
+        ({"verdict": "fail", "correction": "b"}, ("relabelled", "c"), "corrected", "c", "ann"),
+        ({"verdict": "unstated", "response": None}, ("relabelled", "c"), "corrected", "c", "ann"),
+    ],
+)
+def test_a_review_of_a_trace_beats_its_verdict_and_its_correction(changes, word, kind, answer, generator):
+    step = ExampleFromTrace("classification", "train", reviews=reviewed(*word))
+    made = from_traces(trace(score=0.1, row_id=b"t", **changes), trace(row_id=b"u"), step=step)
+    said, other = made.rows.to_pylist()
+    assert (said["kind"], said["answer"], said["generator"]) == (kind, answer, generator)
+    assert (said["review"], said["reviewer"]) == ({"approved": "approved"}.get(word[0], "overridden"), "ann")
+    assert said["score"] >= said["threshold"]
+    assert (other["review"], other["reviewer"], other["score"]) == (None, None, None)  # inherited
+    assert step.fingerprint == FROM_TRACE.fingerprint
+
+
+def test_of_a_rejected_trace_nothing_is_made_and_what_cannot_be_answered_no_word_helps():
+    step = ExampleFromTrace("classification", "train", reviews=reviewed("rejected"))
+    made = from_traces(trace(row_id=b"t"), step=step)
+    assert (made.rows.num_rows, made.rejected[0].reason) == (0, "rejected_by_reviewer")
+    step = ExampleFromTrace("classification", "train", reviews=reviewed("approved"))
+    assert from_traces(trace(row_id=b"t", messages=[]), step=step).rejected[0].reason == "no_user_message"
+    assert from_traces(trace(row_id=b"t", response=""), step=step).rejected[0].reason == "no_answer"
 
 
 def test_a_pass_teaches_its_own_answer_and_keeps_its_judge():
@@ -211,6 +249,31 @@ def test_the_order_of_rows_changes_no_merge(order: list[int]):
     assert named == [[0, 1, 5], [4]]
     assert made.rows["text"].to_pylist() == ["q", "s"]
     assert {mixed["row_id"][position].as_py()[0] for position in made.rejected} == {2, 3}
+
+
+def test_where_a_person_vouches_for_an_answer_the_others_are_overruled():
+    rows = examples(("q", "a"), ("Q ", "b"), ("q", "a"), ("r", "a"))
+    said = {
+        "parents": [[b"t"], [b"u"], [b"v"], [b"w"]],
+        "review": ["none", "approved", "approved", "none"],
+        "reviewer": ["-", "ann", "bob", "-"],
+        "score": [0.2, 1.0, 1.0, 0.3],
+    }
+    for name, values in said.items():
+        field = EXAMPLE.schema.field(name)
+        rows = rows.set_column(rows.column_names.index(name), field, pa.array(values, field.type))
+    one = MergeDuplicates(frozenset({b"u"})).derive(rows)
+    overruled = dict.fromkeys((0, 2), "overruled_by_reviewer")
+    assert {at: why.reason for at, why in one.rejected.items()} == overruled
+    two = MergeDuplicates(frozenset({b"u", b"v"})).derive(rows)
+    assert {why.reason for why in two.rejected.values()} == {"conflicting_answers"}
+    same = rows.filter(pa.array([True, False, True, True]))
+    joined = MergeDuplicates(frozenset({b"v"})).derive(same)
+    assert joined.parents == [(0, 1), (2,)]
+    told = joined.rows.select(["review", "reviewer", "score"]).to_pylist()
+    assert told[0] == {"review": "approved", "reviewer": "bob", "score": 1.0}
+    assert set(told[1].values()) == {None}  # nobody vouches: what all its parents share
+    assert MergeDuplicates(frozenset({b"v"})).fingerprint == MergeDuplicates().fingerprint
 
 
 # ---------------------------------------------------------------- KeepSplitsApart

@@ -7,7 +7,8 @@ stored.py
     commits       every commit of a table of rows was made by a run, none by hand
     sources       of a sample of source rows: what lies at the span of an unchanged source gives the row again
     closure       every parent (by id and number), consumed row and curriculum member is a row that is stored,
-                  or was recalled; a member says what its example says
+                  or was recalled; parents are earlier rows, so nothing comes from itself; a member says what
+                  its example says
     exactly_once  no row id or row number is stored twice
 trained.py
     admitted      no curriculum or checkpoint was built from a batch without a passing verdict

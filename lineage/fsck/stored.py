@@ -93,7 +93,10 @@ def sources(settings: Settings) -> Findings:
 
 
 def closure(settings: Settings) -> Findings:
-    """Nothing names a row that is not stored, nor by a number that is another row's."""
+    """Nothing names a row that is not stored, nor by a number that is another row's.
+
+    Nor does a row come from itself: where parents have smaller numbers than their children, no way leads back.
+    """
     numbers: dict[bytes, set[int]] = {}
     named: list[tuple[str, bytes, int]] = []
     found: list[str] = []
@@ -107,6 +110,12 @@ def closure(settings: Settings) -> Findings:
                     f"row {row_no} of {spec.name} names {len(parents)} parents, but {len(parent_nos)} numbers"
                 )
                 continue
+            later = [number for number in parent_nos if number >= row_no]
+            if later or row_id in parents:
+                who = f"row {later[0]}" if later else "itself"
+                found.append(
+                    f"row {row_no} of {spec.name} names {who} as its parent, which is no earlier row"
+                )
             pairs = zip(parents, parent_nos, strict=True)
             named += [(f"row {row_no} of {spec.name}", parent, number) for parent, number in pairs]
     members = tables.read(settings, CURRICULUM, columns=["curriculum", "row_id", "row_no", "answer", "text"])

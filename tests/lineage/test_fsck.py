@@ -270,6 +270,16 @@ def name_a_parent_too_many(settings: Settings) -> None:
     rewrite(settings, EXAMPLE, lambda row: {"parent_nos": row["parent_nos"] * 2})
 
 
+def derive_two_examples_from_each_other(settings: Settings) -> None:
+    """And from nothing else: every parent is stored, under its own number."""
+    one, other = tables.read(settings, EXAMPLE).slice(0, 2).to_pylist()
+    turned = {
+        one["row_no"]: {"parents": [other["row_id"]], "parent_nos": [other["row_no"]]},
+        other["row_no"]: {"parents": [one["row_id"]], "parent_nos": [one["row_no"]]},
+    }
+    rewrite(settings, EXAMPLE, lambda row: turned.get(row["row_no"], {}))
+
+
 def swap_two_spans(settings: Settings) -> None:
     one, other = tables.read(settings, TRACE).slice(0, 2).to_pylist()
     spans = {one["row_no"]: other["source_span"], other["row_no"]: one["source_span"]}
@@ -312,6 +322,7 @@ MUTATIONS: dict[str, tuple[Callable[[Settings], None], set[str]]] = {
     "parents have other numbers": (name_another_parent, {"closure", "commits"}),
     "parents stand in another order": (turn_the_parents_round, {"closure", "commits"}),
     "parents have too many numbers": (name_a_parent_too_many, {"closure", "commits"}),
+    "two rows come from each other": (derive_two_examples_from_each_other, {"closure", "commits"}),
     "a member has another number": (
         lambda settings: rewrite(settings, CURRICULUM, lambda row: {"row_no": row["row_no"] + 1}),
         {"closure", "commits"},

@@ -95,7 +95,7 @@ def sources(settings: Settings) -> Findings:
 def closure(settings: Settings) -> Findings:
     """Nothing names a row that is not stored, nor by a number that is another row's.
 
-    Nor does a row come from itself: where parents have smaller numbers than their children, no way leads back.
+    Nor does a row come from itself: where parents have smaller numbers than children, no way leads back.
     """
     numbers: dict[bytes, set[int]] = {}
     named: list[tuple[str, bytes, int]] = []

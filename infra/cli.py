@@ -36,7 +36,8 @@ VERBS = {
     "rollback": ("lineage.commands_recall:rollback", "move `champion` back to the one before it"),
     "status": ("lineage.commands:status", "tables, runs, models and aliases"),
     "query": ("lineage.commands:query", "read-only SQL over the lake"),
-    "fsck": ("lineage.commands:fsck", "check every invariant of the lake"),
+    "fsck": ("lineage.commands_upkeep:fsck", "check every invariant of the lake"),
+    "vacuum": ("lineage.commands_upkeep:vacuum", "remove files that nothing rests on any more"),
     "submit": ("infra.submit:submit", "the same verb as a Ray job"),
 }
 

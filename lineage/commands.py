@@ -1,11 +1,10 @@
-"""The verbs of this folder: `stemma` lineage, status, query, fsck."""
+"""The verbs that ask: `stemma` lineage, status, query."""
 
 from __future__ import annotations
 
 import json
 import re
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +16,6 @@ from infra.cli import Json, Lake, existing, words
 from infra.screen import SHOWN, plain, print_table
 from infra.settings import Settings
 from lineage import bans, models, queries, runs, tables, verdicts
-from lineage import fsck as checks
 from lineage.consumption import CheckpointError
 from lineage.schemas import BOOKS, ROW_TABLES, TABLES
 from lineage.tables import TableError
@@ -102,33 +100,6 @@ def query(
         if rows.num_rows > SHOWN:
             print(f"{rows.num_rows - SHOWN} more rows; take them all with --out FILE")
     return 0
-
-
-def fsck(
-    repair: Annotated[
-        bool, typer.Option("--repair", help="First set aliases in MLflow back to where the lake's log says.")
-    ] = False,
-    lake: Lake = None,
-    as_json: Json = False,
-) -> int:
-    """Check every invariant of the lake; exit 1 if one is broken.
-
-    Example: stemma fsck
-    """
-    settings = existing(lake)
-    for sentence in checks.repair(settings) if repair else ():
-        print(f"repaired: {sentence}", file=sys.stderr)
-    done = checks.fsck(settings)
-    if as_json:
-        print(json.dumps([vars(check) for check in done]))
-    else:
-        for check in done:
-            print(
-                f"{'ok    ' if not check.found else 'BROKEN'}  {check.name:<13} {check.looked_at:>8,} checked"
-            )
-            for sentence in check.found[:20]:
-                print(f"        {sentence}")
-    return 1 if any(check.found for check in done) else 0
 
 
 def _checkpoint(found: queries.Lineage, version: models.ModelVersion | None, by: list[str]) -> None:

@@ -6,6 +6,7 @@
     files     write one Parquet file with the statistics that Delta skips by
     commit    make files visible exactly once; withdraw a commit; replace a run's rows; take out
     leases    reserve row numbers
+    vacuum    remove files that no version has to be read from any more
     reads     read a version, whole or only what was admitted; read-only SQL
 
 One error family: TableError; AlreadyStored, Damaged and UnknownTable are its members.
@@ -32,6 +33,7 @@ from lineage.tables.reads import (
     taken_out,
     withdrawn,
 )
+from lineage.tables.vacuum import orphans, remove_orphans, spare, vacuum
 
 __all__ = [
     "AlreadyStored",
@@ -50,17 +52,21 @@ __all__ = [
     "damage",
     "facts",
     "is_stored",
+    "orphans",
     "read",
     "read_batch",
     "read_ever",
     "record",
+    "remove_orphans",
     "replace",
     "reserve",
     "resolve",
+    "spare",
     "sql",
     "stored_by",
     "take_out",
     "taken_out",
+    "vacuum",
     "withdraw",
     "withdrawn",
     "write_file",

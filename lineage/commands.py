@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,12 +54,26 @@ def lineage(
     return 0
 
 
-def status(lake: Lake = None, as_json: Json = False) -> int:
+def status(
+    history: Annotated[
+        bool, typer.Option("--history", help="Every move of an alias instead: who, when and why.")
+    ] = False,
+    lake: Lake = None,
+    as_json: Json = False,
+) -> int:
     """What the lake holds: tables, batches and their verdicts, runs, models and aliases.
 
     Example: stemma status
     """
     settings = existing(lake)
+    if history:
+        moved = list(_history(settings))
+        if as_json:
+            print(json.dumps(moved))
+        for move in () if as_json else moved:
+            told = "{at}  {alias}: {from} -> {to}, by {by}, {kind}\n    {why} (run {run})"
+            print(told.format(**move))
+        return 0
     found = _status(settings)
     if as_json:
         print(json.dumps(found, default=str))
@@ -214,6 +229,22 @@ def _status(settings: Settings) -> dict[str, list[dict[str, Any]]]:
         "recalls": called_back,
         "runs": runs.latest(settings),
     }
+
+
+def _history(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Every move of an alias, oldest first; what serves again after a rollback is its event's evidence."""
+    for event in models.events(settings):
+        was, now = (f"version {n}" if n else "nothing" for n in (event.from_version, event.to_version))
+        yield {
+            "at": event.at.isoformat(timespec="seconds"),
+            "alias": f"{event.name}@{event.alias}",
+            "from": was,
+            "to": now,
+            "by": event.actor,
+            "kind": event.kind,
+            "why": event.reason,
+            "run": event.run_id,
+        }
 
 
 def _columns(by: str) -> list[str]:

@@ -201,9 +201,10 @@ def _going_on(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ended = {event["run_id"] for event in history if event["status"] != "START"}
     found: list[dict[str, Any]] = []
     for event in history:
+        if event["run_id"] in ended:
+            continue
         who = json.loads(event["agent"])
-        is_another = is_here(who) and who["process"] != os.getpid()
-        if event["run_id"] not in ended and is_another and lives(who):
+        if is_here(who) and who["process"] != os.getpid() and lives(who):
             found.append(dict(event))
     return found
 

@@ -410,10 +410,10 @@ def test_a_commit_by_hand_is_named_with_its_version_and_operation(trained_lake, 
 
 
 def test_a_rollback_whose_move_is_lost_is_named(small):
-    small.traces([1, 2])
-    small.examples({11: (1,), 12: (2,)})
+    small.traces([1, 2, 9])
+    small.examples({11: (1,), 12: (2,), 19: (9,)})
     for number in (11, 12):
-        small.promote(small.train(number))
+        small.reign(number, scored=[19])
     run_id = roll_back(small.runtime, reason="complaints").run_id
     before = books(small.settings)[1]
     assert run_id not in " ".join(before)

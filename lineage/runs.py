@@ -218,11 +218,13 @@ def _process(event: Mapping[str, Any]) -> int:
     return json.loads(event["agent"])["process"]
 
 
-def identity(job: str, config: Mapping[str, Any], inputs: Sequence[str]) -> str:
-    """What makes two runs the same work: job, config, inputs and code; no clock, host or random number."""
-    return hashlib.sha256(canonical_json([job, dict(config), sorted(inputs), code_revision()])).hexdigest()[
-        :16
-    ]
+def identity(job: str, config: Mapping[str, Any], inputs: Sequence[str], *, code: str | None = None) -> str:
+    """What makes two runs the same work: job, config, inputs and code; no clock, host or random number.
+
+    The code is ours as it is now, unless another's digest is given.
+    """
+    said = [job, dict(config), sorted(inputs), code_revision() if code is None else code]
+    return hashlib.sha256(canonical_json(said)).hexdigest()[:16]
 
 
 def identity_of(run_id: str) -> str:

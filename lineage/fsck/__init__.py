@@ -9,12 +9,16 @@ stored.py
     closure       every parent (by id and number), consumed row and curriculum member is a row that is stored,
                   or was recalled; parents are earlier rows, so nothing comes from itself; a member says what
                   its example says
-    exactly_once  no row id or row number is stored twice
+    exactly_once  no row id, row number or place in a source is stored twice
 trained.py
     admitted      no curriculum or checkpoint was built from a batch without a passing verdict
     ledger        what a checkpoint ate is what was planned, each slot once, and what its bitmap holds
     roots         every curriculum, plan and consumption digest, and every adapter, recomputes
     reports       every accuracy recomputes from its predictions; every number is what its run measured
+kept.py
+    runs          every run's id is the digest of its job, config, inputs and code; it began before it ended
+    pins          every registered version leads to its checkpoint and curriculum; no vacuum took what a live
+                  model or a recall rests on
 recorded.py
     balance       rows in (+ created) = rows out + merged + rejected + quarantined, for every finished run
     books         what finished runs, commits and row numbers speak of is on record
@@ -33,6 +37,7 @@ from dataclasses import dataclass
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import models, upkeep
+from lineage.fsck.kept import pins, runs
 from lineage.fsck.recorded import aliases, astray, balance, books, recalls
 from lineage.fsck.stored import Findings, closure, commits, exactly_once, files, sources
 from lineage.fsck.trained import admitted, ledger, reports, roots
@@ -65,6 +70,8 @@ CHECKS: dict[str, Callable[[Settings], Findings]] = {
     "ledger": ledger,
     "roots": roots,
     "reports": reports,
+    "runs": runs,
+    "pins": pins,
     "aliases": aliases,
     "recalls": recalls,
 }
@@ -119,9 +126,11 @@ __all__ = [
     "files",
     "fsck",
     "ledger",
+    "pins",
     "recalls",
     "repair",
     "reports",
     "roots",
+    "runs",
     "sources",
 ]

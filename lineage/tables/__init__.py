@@ -33,7 +33,7 @@ from lineage.tables.reads import (
     taken_out,
     withdrawn,
 )
-from lineage.tables.vacuum import orphans, remove_orphans, spare, vacuum
+from lineage.tables.vacuum import lost, orphans, remove_orphans, spare, vacuum
 
 __all__ = [
     "AlreadyStored",
@@ -52,6 +52,7 @@ __all__ = [
     "damage",
     "facts",
     "is_stored",
+    "lost",
     "orphans",
     "read",
     "read_batch",

@@ -43,7 +43,7 @@ def told(settings: Settings, spec: TableSpec) -> Iterator[None]:
     except (DeltaError, *_UNREADABLE) as error:
         require_whole(settings, spec)
         gone = re.search(r"[^/\\'\" ]+\.parquet", str(error))
-        if gone and gone[0] in _Log.read(settings, spec).vacuumed:
+        if gone and gone[0] in vacuumed(settings, spec):
             raise TableError(
                 f"a version of '{spec.name}' that was asked for needs '{gone[0]}', which a vacuum removed; "
                 "its rows are given back by no command, the newest version is whole"
@@ -84,6 +84,11 @@ def added(settings: Settings, spec: TableSpec) -> set[str]:
     if log.wrong:
         raise Damaged(f"table '{spec.name}' cannot be looked after: {log.wrong[0]}")
     return log.added.keys() | log.vacuumed
+
+
+def vacuumed(settings: Settings, spec: TableSpec) -> set[str]:
+    """The files that the log says a vacuum took."""
+    return _Log.read(settings, spec).vacuumed
 
 
 @dataclass

@@ -10,13 +10,14 @@ import json
 from collections.abc import Collection
 from typing import Any
 
+import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable
 from pyarrow.fs import FileSelector
 
 from infra.settings import Settings
 from lineage.schemas import TableSpec
-from lineage.tables.damage import VACUUMED, added, told
-from lineage.tables.layout import open_table
+from lineage.tables.damage import VACUUMED, added, told, vacuumed
+from lineage.tables.layout import TableVersion, open_table
 from lineage.tables.place import location, open_filesystem
 
 
@@ -49,6 +50,16 @@ def vacuum(
         _vacuumed(settings, spec, table, keep_versions, keep_hours, named)
     left = {path for path, _, _ in _stored(settings, spec)}
     return {path: size for path, size in files.items() if path not in left}
+
+
+def lost(settings: Settings, version: TableVersion) -> list[str]:
+    """The files that this version needs and a vacuum removed; sorted."""
+    table = open_table(settings, version.spec, version.version)
+    if table is None:
+        return []
+    with told(settings, version.spec):
+        needed = pa.table(table.get_add_actions())["path"].to_pylist()
+    return sorted(set(needed) & vacuumed(settings, version.spec))
 
 
 def orphans(settings: Settings, spec: TableSpec, *, before_s: float) -> dict[str, int]:

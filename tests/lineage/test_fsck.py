@@ -32,6 +32,7 @@ from lineage.schemas import (
     CURRICULUM,
     EVENT,
     EXAMPLE,
+    MODEL,
     PREDICTION,
     RECALL,
     REPORT,
@@ -286,19 +287,102 @@ def swap_two_spans(settings: Settings) -> None:
     rewrite(settings, TRACE, lambda row: {"source_span": spans.get(row["row_no"], row["source_span"])})
 
 
+def read_a_span_twice(settings: Settings) -> None:
+    """A batch comes again under other ids, numbers and another run: nothing but its place is the same."""
+    batch = min(tables.batches(settings, TRACE).values())
+    rows = tables.read_batch(settings, batch).slice(0, 2).to_pylist()
+    run_id = next(e["run_id"] for e in tables.read(settings, RUN).to_pylist() if e["job"] == "gate")
+    first = tables.reserve(settings, 2, run_id=run_id)
+    again = [
+        row | {"row_id": bytes([250, n]) * 8, "row_no": first + n, "run_id": run_id}
+        for n, row in enumerate(rows)
+    ]
+    table = pa.Table.from_pylist(again, schema=TRACE.schema)
+    file = tables.write_file(settings, table, into=TRACE, name="again")
+    tables.commit(settings, [file], into=TRACE, run_id=run_id, keys=["another key"])
+
+
+def bring_back_a_copy(**changes: Any) -> Callable[[Settings], None]:
+    """A trace is recalled; later one comes of another id, number and run, with the same words or place."""
+
+    def mutate(settings: Settings) -> None:
+        parent = tables.read(settings, EXAMPLE, columns=["parents"])["parents"][0].as_py()[0]
+        held = next(row for row in tables.read(settings, TRACE).to_pylist() if row["row_id"] == parent)
+        recall(Runtime(settings), Selector(rows=(parent.hex(),)), reason="wrong", anyway=True)
+        run_id = next(e["run_id"] for e in tables.read(settings, RUN).to_pylist() if e["job"] == "gate")
+        new = {"row_id": b"\xfe" * 16, "row_no": tables.reserve(settings, 1, run_id=run_id), "run_id": run_id}
+        back = held | new | changes | {"extracted_at": dt.datetime.now(dt.UTC)}
+        table = pa.Table.from_pylist([back], schema=TRACE.schema)
+        file = tables.write_file(settings, table, into=TRACE, name="back")
+        tables.commit(settings, [file], into=TRACE, run_id=run_id, keys=["back"])
+
+    return mutate
+
+
+def forget_how_a_run_began(settings: Settings) -> None:
+    held = tables.read(settings, RUN)
+    left = [row for row in held.to_pylist() if (row["job"], row["status"]) != ("curate", "START")]
+    assert len(left) < held.num_rows
+    rows = pa.Table.from_pylist(left, schema=RUN.schema)
+    write_deltalake(delta(settings, "runs"), rows, mode="overwrite")
+
+
+def register_what_leads_nowhere(settings: Settings) -> None:
+    """A version on which no alias stands, of a checkpoint that nobody made."""
+    (known,) = tables.read(settings, MODEL).to_pylist()
+    tables.record(settings, [known | {"version": 2, "run_id": "0123456789abcdef-1"}], into=MODEL)
+
+
+def vacuum_what_a_recall_needs(settings: Settings) -> None:
+    """With our own words in the log, and without asking what is pinned."""
+    called_back(settings)
+    entry = next(e for e in tables.commits(settings, EXAMPLE) if "stemma.recall" in e)
+    run_id = entry["stemma.run_id"]
+    assert tables.vacuum(settings, EXAMPLE, keep_versions=[], keep_hours=0, run_id=run_id)
+
+
 MUTATIONS: dict[str, tuple[Callable[[Settings], None], set[str]]] = {
     "an example is gone": (lose_an_example, {"closure", "roots", "commits"}),
     "a trace is gone": (lose_a_trace, {"closure", "commits"}),
     "a member weighs otherwise": (weigh_a_member_otherwise, {"roots", "commits"}),
     "a batch is stored twice": (store_a_batch_twice, {"exactly_once"}),
     "the adapter is another": (change_the_adapter, {"roots"}),
+    "a place in a source is read twice": (read_a_span_twice, {"exactly_once", "sources"}),
+    "the plan is gone": (lose("plans"), {"ledger", "roots"}),
+    "another row was eaten": (
+        write("consumption", "row_no", "0", "step = 0 AND slot = 0"),
+        {"ledger", "roots"},
+    ),
+    "a run has another config": (
+        lambda settings: rewrite(
+            settings, RUN, lambda row: {"config": "{}"} if row["job"] == "finetune" else {}
+        ),
+        {"runs"},
+    ),
+    "a run has other inputs": (
+        lambda settings: rewrite(
+            settings, RUN, lambda row: {"inputs": "[]"} if row["job"] == "curate" else {}
+        ),
+        {"runs"},
+    ),
+    "a run never began": (forget_how_a_run_began, {"runs"}),
+    "a version leads nowhere": (register_what_leads_nowhere, {"pins"}),
+    "a vacuum took what a recall needs": (
+        vacuum_what_a_recall_needs,
+        {"pins", "books", "closure", "roots", "recalls"},
+    ),
+    "a copy of a banned row is back": (
+        bring_back_a_copy(source_revision="sha256:" + "ef" * 32, source_span="bytes:0-1"),
+        {"recalls"},
+    ),
+    "a banned place is read again": (bring_back_a_copy(response="another"), {"recalls", "sources"}),
     "a slot was not eaten": (lose_a_slot, {"ledger", "roots", "books"}),
     "a slot was eaten twice": (eat_a_slot_twice, {"ledger", "roots"}),
     "the plan is another": (plan_otherwise, {"roots"}),
     "examples were refused": (refuse(EXAMPLE), {"admitted"}),
     "the curriculum was refused": (refuse(CURRICULUM), {"admitted"}),
     "an alias stands on nothing": (move_an_alias_to_nowhere, {"aliases"}),
-    "the checkpoint is gone": (lose_the_checkpoint, {"aliases", "books"}),
+    "the checkpoint is gone": (lose_the_checkpoint, {"aliases", "books", "pins"}),
     "ingest counted otherwise": (count_otherwise("ingest"), {"balance"}),
     "curate counted otherwise": (count_otherwise("curate"), {"balance"}),
     "rejected rows are gone": (lose("rejected"), {"balance"}),
@@ -352,9 +436,9 @@ MUTATIONS: dict[str, tuple[Callable[[Settings], None], set[str]]] = {
     "the table of events is gone": (remove("events"), {"books"}),
     "an event is gone": (lose_events("alias = 'candidate'"), {"books"}),
     "models are gone": (lose("models"), {"aliases", "books"}),
-    "the table of checkpoints is gone": (remove("checkpoints"), {"aliases", "books"}),
+    "the table of checkpoints is gone": (remove("checkpoints"), {"aliases", "books", "pins"}),
     "verdicts are gone": (lose("verdicts"), {"admitted", "books"}),
-    "curricula are gone": (lose("curricula"), {"admitted", "books", "commits"}),
+    "curricula are gone": (lose("curricula"), {"admitted", "books", "commits", "pins"}),
     "leases are gone": (lose("leases"), {"books"}),
     "runs are gone": (lose("runs"), {"books"}),
     "recalls are gone": (after_a_recall(lose("recalls")), {"books"}),

@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 from infra.cli import run
 from infra.settings import Settings
 from lineage import models, tables
+from lineage.fsck import books
 from lineage.models import ModelError
 from lineage.recall import recall
 from lineage.rollback import roll_back
@@ -258,3 +259,12 @@ def test_finished_under_other_code_it_is_not_finished_again_and_again(lake, monk
     assert roll_back(lake.runtime, reason="complaints").facets["to"] == 2
     assert roll_back(lake.runtime, reason="complaints").facets["to"] == 1
     assert lake.standing["champion"] == 1
+
+
+def test_fsck_names_a_rollback_whose_move_is_lost(lake):
+    run_id = roll_back(lake.runtime, reason="complaints").run_id
+    before = books(lake.settings)[1]
+    assert run_id not in " ".join(before)
+    lose(lake, "events", "kind = 'rollback'")
+    (sentence,) = set(books(lake.settings)[1]) - set(before)
+    assert sentence.startswith(f"run {run_id} (rollback) left 'champion' of 'router' on version 2")

@@ -21,7 +21,7 @@ from lineage.consumption import checkpoints
 from lineage.fsck import fsck, repair
 from lineage.pins import pins
 from lineage.recall import recall
-from lineage.runs import Outcome, RunError, latest
+from lineage.runs import Outcome, Run, RunError, carry_out, latest
 from lineage.schemas import CHECKPOINT, CONSUMPTION, CURRICULUM, EXAMPLE, RUN, TABLES, TRACE
 from lineage.selectors import Selector
 from lineage.tables import TableError
@@ -54,21 +54,22 @@ def told(settings: Settings, reference: str) -> Any:
 
 def refused_batch(settings: Settings) -> tables.TableVersion:
     """A batch that came, was refused and withdrawn."""
-    rows = tables.read(settings, TRACE).slice(0, 3).to_pylist()
-    again = [
-        row | {"row_id": bytes([n]) * 16, "row_no": 90_000 + n, "run_id": "0000000000000bad-1"}
-        for n, row in enumerate(rows)
-    ]
-    tables.record(
-        settings, [{"first": 90_000, "count": 3, "run_id": "0000000000000bad-1"}], into=TABLES["leases"]
-    )
-    carried = tables.read(settings, RUN).slice(0, 1).to_pylist()
-    tables.record(settings, [{**carried[0], "run_id": "0000000000000bad-1", "status": "FAIL"}], into=RUN)
-    table = pa.Table.from_pylist(again, schema=TRACE.schema)
-    file = tables.write_file(settings, table, into=TRACE, name="0000000000000bad-1-00000")
-    batch = tables.commit(settings, [file], into=TRACE, run_id="0000000000000bad-1", keys=["source:bad"])
-    tables.withdraw(settings, batch, run_id="0000000000000bad-1", reason="refused")
-    return batch
+
+    def work(run: Run) -> Outcome:
+        first = tables.reserve(settings, 3, run_id=run.id)
+        rows = tables.read(settings, TRACE).slice(0, 3).to_pylist()
+        again = [
+            row | {"row_id": bytes([n]) * 16, "row_no": first + n, "run_id": run.id}
+            for n, row in enumerate(rows)
+        ]
+        table = pa.Table.from_pylist(again, schema=TRACE.schema)
+        file = tables.write_file(settings, table, into=TRACE, name="refused-00000")
+        batch = tables.commit(settings, [file], into=TRACE, run_id=run.id, keys=["source:refused"])
+        tables.withdraw(settings, batch, run_id=run.id, reason="refused")
+        return Outcome((str(batch),))
+
+    done = carry_out(Runtime(settings), "ingest", config={"sources": ["refused"]}, inputs=[], work=work)
+    return tables.resolve(settings, done.outputs[0])
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_after_a_vacuum_the_lake_is_sound_and_every_model_and_recall_still_told(
     before, kept = parquet(used), pins(used)
     done = vacuumed(used)
     gone = {name: before[name] - left for name, left in parquet(used).items() if before[name] - left}
-    assert "0000000000000bad-1-00000.parquet" in gone["traces"]
+    assert "refused-00000.parquet" in gone["traces"]
     assert gone["examples"] == {"0123456789abcdef-1-00000.parquet"}  # the recall needs its two versions
     assert len(gone["checkpoints"]) == 1  # the row that the copy wrote anew
     assert done.counts["files"] == sum(map(len, gone.values()))

@@ -41,7 +41,8 @@ VERBS = {
     "status": ("lineage.commands:status", "tables, runs, models and aliases"),
     "query": ("lineage.commands_query:query", "read-only SQL over the lake"),
     "export": ("lineage.commands_export:export", "what every run did, as OpenLineage events"),
-    "fsck": ("lineage.commands:fsck", "check every invariant of the lake"),
+    "fsck": ("lineage.commands_upkeep:fsck", "check every invariant of the lake"),
+    "vacuum": ("lineage.commands_upkeep:vacuum", "remove files that nothing rests on any more"),
     "submit": ("infra.submit:submit", "the same verb as a Ray job"),
 }
 

@@ -118,6 +118,11 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def environment_but(prefix: str) -> dict[str, str]:
+    """What a program that we start finds in its environment: ours, without what begins so."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefix)}
+
+
 def dashboard_address(address: str | None = None) -> str:
     """Where jobs are submitted: the argument, RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or Ray's default.
 

@@ -1,9 +1,9 @@
-"""The verbs of this folder that tell what is there: `stemma` status, fsck."""
+"""The verb of this folder that tells what is there: `stemma status`."""
 
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -12,16 +12,29 @@ from infra.cli import Json, Lake, existing
 from infra.screen import print_table
 from infra.settings import Settings
 from lineage import bans, models, runs, tables, verdicts
-from lineage import fsck as checks
 from lineage.schemas import BOOKS, ROW_TABLES, TABLES
 
 
-def status(lake: Lake = None, as_json: Json = False) -> int:
+def status(
+    history: Annotated[
+        bool, typer.Option("--history", help="Every move of an alias instead: who, when and why.")
+    ] = False,
+    lake: Lake = None,
+    as_json: Json = False,
+) -> int:
     """What the lake holds: tables, batches and their verdicts, runs, models and aliases.
 
     Example: stemma status
     """
     settings = existing(lake)
+    if history:
+        moved = list(_history(settings))
+        if as_json:
+            print(json.dumps(moved))
+        for move in () if as_json else moved:
+            told = "{at}  {alias}: {from} -> {to}, by {by}, {kind}\n    {why} (run {run})"
+            print(told.format(**move))
+        return 0
     found = _status(settings)
     if as_json:
         print(json.dumps(found, default=str))
@@ -32,33 +45,6 @@ def status(lake: Lake = None, as_json: Json = False) -> int:
     print_table("recalls", found["recalls"])
     print_table("last runs", found["runs"][-15:])
     return 0
-
-
-def fsck(
-    repair: Annotated[
-        bool, typer.Option("--repair", help="First set aliases in MLflow back to where the lake's log says.")
-    ] = False,
-    lake: Lake = None,
-    as_json: Json = False,
-) -> int:
-    """Check every invariant of the lake; exit 1 if one is broken.
-
-    Example: stemma fsck
-    """
-    settings = existing(lake)
-    for sentence in checks.repair(settings) if repair else ():
-        print(f"repaired: {sentence}", file=sys.stderr)
-    done = checks.fsck(settings)
-    if as_json:
-        print(json.dumps([vars(check) for check in done]))
-    else:
-        for check in done:
-            print(
-                f"{'ok    ' if not check.found else 'BROKEN'}  {check.name:<13} {check.looked_at:>8,} checked"
-            )
-            for sentence in check.found[:20]:
-                print(f"        {sentence}")
-    return 1 if any(check.found for check in done) else 0
 
 
 def _status(settings: Settings) -> dict[str, list[dict[str, Any]]]:
@@ -103,3 +89,19 @@ def _status(settings: Settings) -> dict[str, list[dict[str, Any]]]:
         "recalls": called_back,
         "runs": runs.latest(settings),
     }
+
+
+def _history(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Every move of an alias, oldest first; what serves again after a rollback is its event's evidence."""
+    for event in models.events(settings):
+        was, now = (f"version {n}" if n else "nothing" for n in (event.from_version, event.to_version))
+        yield {
+            "at": event.at.isoformat(timespec="seconds"),
+            "alias": f"{event.name}@{event.alias}",
+            "from": was,
+            "to": now,
+            "by": event.actor,
+            "kind": event.kind,
+            "why": event.reason,
+            "run": event.run_id,
+        }

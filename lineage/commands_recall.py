@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -105,7 +105,14 @@ def rollback(
         print(json.dumps({"run_id": outcome.run_id, **outcome.facets}))
     else:
         moved = outcome.facets
+        back = moved["restored"]
         print(f"{moved['name']}@champion: version {moved['from']} -> {moved['to']}")
+        print(f"  adapter     {back['adapter_digest'][:23]} of {back['checkpoint']}")
+        print(f"  curriculum  {back['curriculum'][:16]} ({back['curriculum_version']})")
+        print(f"  config      {_shortly(back['config'])}")
+        for each in back["evaluations"]:
+            numbers = ", ".join(f"{name} {values[0]:.3f}" for name, values in sorted(each["reports"].items()))
+            print(f"  scored on   {each['rows']} rows of {each['split']} ({each['digest'][:12]}): {numbers}")
     return 0
 
 
@@ -163,6 +170,13 @@ def _findings(found: suspicion.Findings) -> None:
         print(f"no value stands out beyond chance (adjusted p < {found.alpha:g})")
         return
     print(f"next: stemma impact {found.standing_out[0].selector}")
+
+
+def _shortly(config: dict[str, Any]) -> str:
+    """The parts of a config that a person looks for first."""
+    training = config.get("training", config)
+    shown = ("method", "base_model", "learning_rate", "num_train_epochs", "seed")
+    return ", ".join(f"{name} {training[name]}" for name in shown if name in training) or json.dumps(config)
 
 
 def _name(value: str) -> str:

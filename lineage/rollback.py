@@ -1,4 +1,7 @@
-"""Roll back: the champion before this one serves again. Every move stands in the log of events."""
+"""Roll back: the champion before this one serves again, with all that it was made of and scored on.
+
+Every move stands in the log of events.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import models, registry, runs
 from lineage.models import ModelError
+from lineage.restored import restored
 from lineage.runs import Outcome, Run, carry_out
 
 log = logging.getLogger("stemma.rollback")
@@ -19,8 +23,9 @@ def roll_back(runtime: Runtime, name: str | None = None, *, reason: str, to: int
     """Move `champion` back to the version that reigned before it, or to an earlier one.
 
     Recalled versions are passed over. `name` may be left out where one model has a champion. A rollback that
-    was killed is finished, not made twice. The facets hold `name`, `from` and `to`. Raises ModelError where
-    there is nothing to go back to, or `to` was never champion or was recalled.
+    was killed is finished, not made twice. The facets hold `name`, `from`, `to` and `restored`: what serves
+    again with it. Raises ModelError where there is nothing to go back to, `to` was never champion or was
+    recalled, or a part of what would serve again is lost.
     """
     settings = runtime.settings
     if not reason.strip():
@@ -32,6 +37,7 @@ def roll_back(runtime: Runtime, name: str | None = None, *, reason: str, to: int
         champion = models.aliases(settings)[name]["champion"]
         moves = sum(event.alias == "champion" for event in models.events(settings, name))
         config = {"name": name, "from": champion, "to": _target(settings, name, champion, to), "moves": moves}
+    back = restored(settings, f"{name}@{config['to']}")
 
     def work(run: Run) -> Outcome:
         runs.require_idle(settings, to="roll back", jobs=models.MOVERS)
@@ -40,10 +46,13 @@ def roll_back(runtime: Runtime, name: str | None = None, *, reason: str, to: int
             raise ModelError(f"{name}@{config['to']} was recalled meanwhile; give the rollback again")
         below = clean[: clean.index(config["to"])]
         moves = {"champion": config["to"], "previous": below[-1] if below else 0}
-        models.move_aliases(runtime, moves, name=name, kind="rollback", reason=reason, evidence=[], run=run)
+        evidence = [back.as_json()]
+        models.move_aliases(
+            runtime, moves, name=name, kind="rollback", reason=reason, evidence=evidence, run=run
+        )
         registry.mirror(models.mirror_aliases, settings, name)
         log.info("rollback: %s@champion is version %d again", name, config["to"])
-        facets = {part: config[part] for part in ("name", "from", "to")}
+        facets = {part: config[part] for part in ("name", "from", "to")} | {"restored": back.as_json()}
         return Outcome((f"model:{name}@{config['to']}",), {}, facets)
 
     return carry_out(runtime, "rollback", config=config, inputs=[], work=work)

@@ -10,31 +10,31 @@ by that identity.
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import os
-import socket
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.dataset as pads
 
-from infra import PACKAGES
+from infra.code import code_revision
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import tables
+from lineage.agents import agent, is_dead, is_here, lives, peak_mb
 from lineage.rows import canonical_json
 from lineage.schemas import NOT_APPLICABLE, RUN, TABLES
 
 _ORPHANS_LIVE_S = (
     30  # Ray's workers were gone 2 to 3 s after their driver, with ten busy processes on two cores
 )
+
+COST = "cost"
+"""The facet of a run that ended: `wall_s` and `peak_mb`, which no two goes at the same work share."""
 
 Status = Literal["START", "COMPLETE", "FAIL", "ABORT"]
 
@@ -91,19 +91,22 @@ def carry_out(
     for event in reversed(earlier):
         if event["status"] == "COMPLETE" and _still_stands(settings, json.loads(event["outputs"])):
             return _outcome(event)
-    attempts = {event["attempt"] for event in earlier}
     _refuse_if_in_progress(earlier)
-    for attempt in attempts - {event["attempt"] for event in earlier if event["status"] != "START"}:
-        _write(runtime, Run(run_identity, attempt, job), "ABORT", error="the process ended without a word")
-    run = Run(run_identity, max(attempts, default=0) + 1, job, parent.id if parent else NOT_APPLICABLE)
+    # A part of a job looks after its own work alone: the job has looked after all others when it began.
+    mark_dead(runtime, left_behind(settings) if parent is None else _dead(earlier))
+    attempt = max((event["attempt"] for event in earlier), default=0) + 1
+    run = Run(run_identity, attempt, job, parent.id if parent else NOT_APPLICABLE)
     _write(runtime, run, "START", config=config, inputs=inputs)
+    since = time.monotonic()
     try:
         outcome = work(run)
     except BaseException as error:
         status: Status = "FAIL" if isinstance(error, Exception) else "ABORT"
-        _write(runtime, run, status, error=_sentence(error), config=config, inputs=inputs)
+        failed = Outcome(facets=_cost(since))
+        _write(runtime, run, status, error=_sentence(error), config=config, inputs=inputs, outcome=failed)
         raise
-    _write(runtime, run, "COMPLETE", config=config, inputs=inputs, outcome=outcome)
+    told = replace(outcome, facets={**outcome.facets, **_cost(since)})
+    _write(runtime, run, "COMPLETE", config=config, inputs=inputs, outcome=told)
     return Outcome(outcome.outputs, outcome.counts, outcome.facets, run.id)
 
 
@@ -124,6 +127,27 @@ def unfinished(settings: Settings, job: str) -> list[dict[str, Any]]:
     history = tables.read(settings, RUN, where=pads.field("job") == job).sort_by("at").to_pylist()
     ended = {identity_of(e["run_id"]) for e in history if e["status"] in ("COMPLETE", "FAIL")}
     return [e for e in history if e["status"] == "START" and identity_of(e["run_id"]) not in ended]
+
+
+def left_behind(settings: Settings) -> list[dict[str, Any]]:
+    """The START events of runs that ended with their process on this machine, and on record go on."""
+    history = tables.read(settings, RUN, columns=["run_id", "status", "agent"]).to_pylist()
+    dead = pa.array([event["run_id"] for event in _dead(history)], pa.string())
+    if not len(dead):
+        return []
+    where = pads.field("run_id").isin(dead) & (pads.field("status") == "START")
+    return tables.read(settings, RUN, where=where).sort_by("at").to_pylist()
+
+
+def mark_dead(runtime: Runtime, starts: Sequence[Mapping[str, Any]]) -> None:
+    """Put on record that these runs ended with their process, as they began: nothing of their work is judged.
+
+    What a resume goes by stays as it was: the work is still to be carried out, under the next attempt.
+    """
+    ended = {"status": "ABORT", "error": "the process ended without a word", "agent": _this_process()}
+    rows = [{**start, **ended, "at": runtime.now()} for start in starts]
+    if rows:
+        tables.record(runtime.settings, rows, into=RUN)
 
 
 def require_idle(settings: Settings, *, to: str, jobs: Collection[str] | None = None) -> None:
@@ -161,8 +185,7 @@ def _is_orphan(settings: Settings, event: Mapping[str, Any]) -> bool:
     """Is it part of a run whose process, on this machine, is dead?"""
     for other in events(settings, identity_of(event["parent_run"])):
         if other["run_id"] == event["parent_run"]:
-            who = json.loads(other["agent"])
-            return who["host"] == socket.gethostname() and not _lives(who)
+            return is_dead(json.loads(other["agent"]))
     return False
 
 
@@ -178,41 +201,30 @@ def _going_on(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ended = {event["run_id"] for event in history if event["status"] != "START"}
     found: list[dict[str, Any]] = []
     for event in history:
+        if event["run_id"] in ended:
+            continue
         who = json.loads(event["agent"])
-        elsewhere = who["host"] != socket.gethostname() or who["process"] == os.getpid()
-        if event["run_id"] not in ended and not elsewhere and _lives(who):
+        if is_here(who) and who["process"] != os.getpid() and lives(who):
             found.append(dict(event))
     return found
 
 
-def _lives(who: Mapping[str, Any]) -> bool:
-    """Is it the very process that was recorded that goes on here, and not another under its number?"""
-    since = _started(who["process"])
-    return since is not None and who.get("started", since) == since
-
-
-def _started(process: int) -> int | None:
-    """When a process of this machine began, in clock ticks since the machine did; None where none goes on.
-
-    One that was killed and that nobody waited for keeps its number: a zombie, which works no more.
-    """
-    try:
-        told = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return None
-    state, *fields = told.rpartition(")")[2].split()  # before it: the program's name, whatever that holds
-    return None if state in "ZX" else int(fields[18])  # the 22nd of proc_pid_stat(5); these begin at the 4th
+def _dead(history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    ended = {event["run_id"] for event in history if event["status"] != "START"}
+    return [e for e in history if e["run_id"] not in ended and is_dead(json.loads(e["agent"]))]
 
 
 def _process(event: Mapping[str, Any]) -> int:
     return json.loads(event["agent"])["process"]
 
 
-def identity(job: str, config: Mapping[str, Any], inputs: Sequence[str]) -> str:
-    """What makes two runs the same work: job, config, inputs and code; no clock, host or random number."""
-    return hashlib.sha256(canonical_json([job, dict(config), sorted(inputs), code_revision()])).hexdigest()[
-        :16
-    ]
+def identity(job: str, config: Mapping[str, Any], inputs: Sequence[str], *, code: str | None = None) -> str:
+    """What makes two runs the same work: job, config, inputs and code; no clock, host or random number.
+
+    The code is ours as it is now, unless another's digest is given.
+    """
+    said = [job, dict(config), sorted(inputs), code_revision() if code is None else code]
+    return hashlib.sha256(canonical_json(said)).hexdigest()[:16]
 
 
 def identity_of(run_id: str) -> str:
@@ -224,22 +236,6 @@ def of_any_attempt(run_identity: str) -> pads.Expression:
     """The condition on rows that carry a `run_id`: written by whichever go at this work."""
     run_id = pads.field("run_id")
     return (run_id >= f"{run_identity}-") & (run_id < f"{run_identity}.")  # '.' is the character after '-'
-
-
-@cache
-def code_revision() -> str:
-    """Digest over our packages' source files as they are on this machine, uncommitted changes included."""
-    digest = hashlib.sha256()
-    for package in PACKAGES:
-        found = find_spec(package)
-        if found is None or not found.submodule_search_locations:
-            continue
-        root = Path(next(iter(found.submodule_search_locations)))
-        for path in sorted(root.rglob("*")):
-            if path.suffix in (".py", ".toml", ".json") and "__pycache__" not in path.parts:
-                digest.update(f"{package}/{path.relative_to(root).as_posix()}".encode())
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return f"sha256:{digest.hexdigest()[:32]}"
 
 
 def events(settings: Settings, run_identity: str) -> list[dict[str, Any]]:
@@ -283,10 +279,20 @@ def _outcome(event: Mapping[str, Any]) -> Outcome:
     return Outcome(
         tuple(json.loads(event["outputs"])),
         json.loads(event["counts"]),
-        json.loads(event["facets"]),
+        measured(event),
         event["run_id"],
         again=True,
     )
+
+
+def measured(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The facets that a job measured itself, without what it cost: those are the same whenever it is done."""
+    return {name: value for name, value in json.loads(event["facets"]).items() if name != COST}
+
+
+def _cost(since: float) -> dict[str, Any]:
+    """What a run cost: seconds, and the most memory that the driver's process had until now."""
+    return {COST: {"wall_s": round(time.monotonic() - since, 3), "peak_mb": peak_mb()}}
 
 
 def _write(
@@ -310,7 +316,7 @@ def _write(
         "inputs": json.dumps(list(inputs)),
         "outputs": json.dumps(list(outcome.outputs)),
         "config": canonical_json(dict(config or {})).decode(),
-        "agent": json.dumps(asdict(agent())),
+        "agent": _this_process(),
         "counts": json.dumps(dict(outcome.counts)),
         "facets": json.dumps(dict(outcome.facets)),
         "error": error,
@@ -318,22 +324,8 @@ def _write(
     tables.record(runtime.settings, [event], into=RUN)
 
 
-@dataclass(frozen=True)
-class Agent:
-    """Who ran it: user, host, process, and the digest of the code."""
-
-    user: str
-    host: str
-    process: int
-    code: str
-    started: int | None
-    """When the process began, in clock ticks since the machine did: with it, a number given again is told."""
-
-
-def agent() -> Agent:
-    """This process."""
-    process = os.getpid()
-    return Agent(getpass.getuser(), socket.gethostname(), process, code_revision(), _started(process))
+def _this_process() -> str:
+    return json.dumps(asdict(agent()))
 
 
 def _sentence(error: BaseException) -> str:

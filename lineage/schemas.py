@@ -179,9 +179,9 @@ RUN = TableSpec(
         Column("inputs", pa.string(), "what it read: JSON list of table versions and digests"),
         Column("outputs", pa.string(), "what it wrote: JSON list of table versions"),
         Column("config", pa.string(), "the resolved config, JSON"),
-        Column("agent", pa.string(), "user, host, process, code digest, JSON"),
+        Column("agent", pa.string(), "user, host, process, code, its commit, what is installed; JSON"),
         Column("counts", pa.string(), "rows in, out, merged, rejected, quarantined, ..., JSON"),
-        Column("facets", pa.string(), "whatever else the job measured, JSON"),
+        Column("facets", pa.string(), "whatever else the job measured, and what it cost; JSON"),
         Column("error", pa.string(), "one sentence, where it failed", nullable=True),
     ),
 )

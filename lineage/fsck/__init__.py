@@ -7,18 +7,26 @@ stored.py
     commits       every commit of a table of rows was made by a run, none by hand
     sources       of a sample of source rows: what lies at the span of an unchanged source gives the row again
     closure       every parent (by id and number), consumed row, curriculum member and reviewed row is a row
-                  that is stored, or was recalled; a member says what its example says
-    exactly_once  no row id or row number is stored twice
+                  that is stored, or was recalled; parents are earlier rows, so nothing comes from itself; a
+                  member says what its example says
+    exactly_once  no row id, row number or place in a source is stored twice
 trained.py
     admitted      no curriculum or checkpoint was built from a batch without a passing verdict
     ledger        what a checkpoint ate is what was planned, each slot once, and what its bitmap holds
     roots         every curriculum, plan and consumption digest, and every adapter, recomputes
     reports       every accuracy recomputes from its predictions; every number is what its run measured
+kept.py
+    runs          every run's id is the digest of its job, config, inputs and code; it began before it ended
+    pins          every registered version leads to its checkpoint and curriculum; no vacuum took what a live
+                  model or a recall rests on
 recorded.py
     balance       rows in (+ created) = rows out + merged + rejected + quarantined, for every finished run
     books         what finished runs, commits and row numbers speak of is on record
     aliases       every alias names a registered version whose checkpoint is there, here and in MLflow
     recalls       nothing that was recalled is stored, nor what fell with it; no alias stands on what ate it
+
+What killed jobs left breaks nothing: runs that nobody ended, files that no version names, folders of
+trainings without a checkpoint. They are told as remarks, under `leftovers`.
 """
 
 from __future__ import annotations
@@ -26,8 +34,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from infra.runtime import Runtime
 from infra.settings import Settings
-from lineage import models
+from lineage import models, upkeep
+from lineage.fsck.kept import pins, runs
 from lineage.fsck.recorded import aliases, astray, balance, books, recalls
 from lineage.fsck.stored import Findings, closure, commits, exactly_once, files, sources
 from lineage.fsck.trained import admitted, ledger, reports, roots
@@ -44,6 +54,9 @@ class Check:
 
     found: tuple[str, ...]
 
+    remarks: tuple[str, ...] = ()
+    """What is left over and breaks nothing."""
+
 
 CHECKS: dict[str, Callable[[Settings], Findings]] = {
     "files": files,
@@ -57,32 +70,41 @@ CHECKS: dict[str, Callable[[Settings], Findings]] = {
     "ledger": ledger,
     "roots": roots,
     "reports": reports,
+    "runs": runs,
+    "pins": pins,
     "aliases": aliases,
     "recalls": recalls,
 }
 
 
 def fsck(settings: Settings) -> list[Check]:
-    """Run every check. A check that cannot be carried out counts as broken."""
-    done: list[Check] = []
-    for name, check in CHECKS.items():
-        try:
-            looked_at, found = check(settings)
-        except TableError as error:
-            looked_at, found = 0, [f"could not be checked: {error}"]
-        except Exception as error:  # a lake that cannot be read is not sound
-            sentence = " ".join(str(error).split())[:300]
-            looked_at, found = 0, [f"could not be checked: {type(error).__name__}: {sentence}"]
-        done.append(Check(name, looked_at, tuple(found)))
-    return done
+    """Run every check, and look for leftovers. A check that cannot be carried out counts as broken."""
+    done = [_checked(name, check, settings) for name, check in CHECKS.items()]
+    try:
+        left = upkeep.leftovers(settings)
+    except TableError:  # what is wrong with that table is told above
+        return done
+    return [*done, Check("leftovers", left.looked_at, (), tuple(left.told()))]
+
+
+def _checked(name: str, check: Callable[[Settings], Findings], settings: Settings) -> Check:
+    try:
+        looked_at, found = check(settings)
+    except TableError as error:
+        looked_at, found = 0, [f"could not be checked: {error}"]
+    except Exception as error:  # a lake that cannot be read is not sound
+        sentence = " ".join(str(error).split())[:300]
+        looked_at, found = 0, [f"could not be checked: {type(error).__name__}: {sentence}"]
+    return Check(name, looked_at, tuple(found))
 
 
 def repair(settings: Settings) -> list[str]:
     """Mend what can be mended without a choice; a sentence per repair.
 
     Aliases in MLflow that were moved by hand, or not mirrored, are put where the lake's log says they stand.
+    Runs whose process died are marked, and what killed jobs left is removed.
     """
-    done: list[str] = []
+    done = upkeep.clear(Runtime(settings))
     for name in models.aliases(settings):
         if astray(settings, name):
             models.mirror_aliases(settings, name, anew=True)
@@ -104,9 +126,11 @@ __all__ = [
     "files",
     "fsck",
     "ledger",
+    "pins",
     "recalls",
     "repair",
     "reports",
     "roots",
+    "runs",
     "sources",
 ]

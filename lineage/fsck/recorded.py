@@ -19,7 +19,7 @@ from lineage import bans, models, registry, tables
 from lineage.bans import Bans
 from lineage.fsck.stored import Findings
 from lineage.impact import details, impact
-from lineage.runs import identity_of
+from lineage.runs import identity_of, measured
 from lineage.schemas import (
     BAN,
     CHECKPOINT,
@@ -254,8 +254,8 @@ def astray(settings: Settings, name: str) -> list[str]:
 
 def _complete_runs(settings: Settings) -> list[dict[str, Any]]:
     rows = tables.read(settings, RUN, where=pads.field("status") == "COMPLETE").to_pylist()
-    told = ("inputs", "outputs", "counts", "facets")
-    return [row | {name: json.loads(row[name]) for name in told} for row in rows]
+    told = ("inputs", "outputs", "counts")
+    return [row | {n: json.loads(row[n]) for n in told} | {"facets": measured(row)} for row in rows]
 
 
 def _rows_per_work(settings: Settings, book: TableSpec) -> Counter[str]:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
 
 from infra.settings import Settings
 from infra.storage import StorageError, survey
@@ -20,7 +22,7 @@ Findings = tuple[int, list[str]]
 """How many things were looked at, and a sentence for each that is wrong."""
 
 SAMPLED = 200  # source rows per table: more than every tenth of the demo's
-_OURS = ("stemma.keys", "stemma.withdrawn", "stemma.recall")  # what a commit of rows may be about
+_OURS = ("stemma.keys", "stemma.withdrawn", "stemma.recall", "stemma.vacuumed")  # what a commit may be about
 
 
 def files(settings: Settings) -> Findings:
@@ -93,7 +95,10 @@ def sources(settings: Settings) -> Findings:
 
 
 def closure(settings: Settings) -> Findings:
-    """Nothing names a row that is not stored, nor by a number that is another row's."""
+    """Nothing names a row that is not stored, nor by a number that is another row's.
+
+    Nor does a row come from itself: where parents have smaller numbers than children, no way leads back.
+    """
     numbers: dict[bytes, set[int]] = {}
     named: list[tuple[str, bytes, int]] = []
     found: list[str] = []
@@ -107,6 +112,12 @@ def closure(settings: Settings) -> Findings:
                     f"row {row_no} of {spec.name} names {len(parents)} parents, but {len(parent_nos)} numbers"
                 )
                 continue
+            later = [number for number in parent_nos if number >= row_no]
+            if later or row_id in parents:
+                who = f"row {later[0]}" if later else "itself"
+                found.append(
+                    f"row {row_no} of {spec.name} names {who} as its parent, which is no earlier row"
+                )
             pairs = zip(parents, parent_nos, strict=True)
             named += [(f"row {row_no} of {spec.name}", parent, number) for parent, number in pairs]
     members = tables.read(settings, CURRICULUM, columns=["curriculum", "row_id", "row_no", "answer", "text"])
@@ -135,7 +146,7 @@ def closure(settings: Settings) -> Findings:
 
 
 def exactly_once(settings: Settings) -> Findings:
-    """No identity stands twice."""
+    """No identity stands twice, and no place in a source was read twice by one reader."""
     found: list[str] = []
     looked_at = 0
     for spec in ROW_TABLES:
@@ -152,7 +163,24 @@ def exactly_once(settings: Settings) -> Findings:
         for n in tables.read(settings, spec, columns=["row_no"])["row_no"].to_pylist()
     ]
     found += [f"row_no {number} is used in two tables" for number, n in Counter(numbers).items() if n > 1]
-    return looked_at, found
+    return looked_at, found + _read_twice(settings)
+
+
+def _read_twice(settings: Settings) -> list[str]:
+    """A record may give several rows, but to one run alone: what was read before is known by its ids."""
+    place = ["source_revision", "source_span", "step", "step_revision"]
+    found: list[str] = []
+    for spec in ROW_TABLES:
+        source = pads.field("derivation") == "source"
+        rows = tables.read(settings, spec, columns=[*place, "run_id"], where=source)
+        counted = rows.group_by(place).aggregate([("run_id", "count_distinct")])
+        twice = counted.filter(pc.greater(counted["run_id_count_distinct"], 1)).to_pylist()
+        found += [
+            f"{spec.name}: {row['source_span']} of {row['source_revision'][:23]} was read and stored by "
+            f"{row['run_id_count_distinct']} runs"
+            for row in twice[:5]
+        ]
+    return found
 
 
 def _repeated(column: pa.ChunkedArray) -> list[tuple[Any, int]]:

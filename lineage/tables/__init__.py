@@ -6,6 +6,7 @@
     files     write one Parquet file with the statistics that Delta skips by
     commit    make files visible exactly once; withdraw a commit; replace a run's rows; take out
     leases    reserve row numbers
+    vacuum    remove files that no version has to be read from any more
     snapshots what the newest version of a table holds, remembered
     reads     read a version, whole or only what was admitted
     sql       read-only SQL over all tables, or a condition on one; engine: the process that answers it
@@ -34,6 +35,7 @@ from lineage.tables.reads import (
 )
 from lineage.tables.snapshots import Snapshot, forget, snapshot
 from lineage.tables.sql import TIMEOUT_S, Answer, StatementError, rows_where, sql
+from lineage.tables.vacuum import lost, orphans, remove_orphans, spare, vacuum
 
 __all__ = [
     "TIMEOUT_S",
@@ -56,20 +58,25 @@ __all__ = [
     "facts",
     "forget",
     "is_stored",
+    "lost",
+    "orphans",
     "read",
     "read_batch",
     "read_ever",
     "read_file",
     "record",
+    "remove_orphans",
     "replace",
     "reserve",
     "resolve",
     "rewrites",
     "rows_where",
     "snapshot",
+    "spare",
     "sql",
     "stored_by",
     "take_out",
+    "vacuum",
     "withdraw",
     "withdrawn",
     "write_file",

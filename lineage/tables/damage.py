@@ -1,7 +1,7 @@
 """Damaged files of a table: found, and named in one sentence by whatever stumbles over one.
 
-The log says which files a commit added and how long they are. Nothing is ever deleted from the lake, so all
-of them must be there, those of earlier versions, too.
+The log says which files a commit added and how long they are. All of them must be there, those of earlier
+versions, too, but for those that the log says a vacuum took.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +21,9 @@ from pyarrow.fs import FileSelector, FileSystem, FileType
 from infra.settings import Settings
 from lineage.schemas import TableSpec
 from lineage.tables.place import TableError, location, open_filesystem
+
+VACUUMED = "stemma.vacuumed"
+"""In a commit's metadata: JSON list of the files that a vacuum removes."""
 
 _UNREADABLE = (pa.ArrowException, OSError, ValueError)  # what a damaged file makes its readers raise
 
@@ -39,6 +42,12 @@ def told(settings: Settings, spec: TableSpec) -> Iterator[None]:
         yield
     except (DeltaError, *_UNREADABLE) as error:
         require_whole(settings, spec)
+        gone = re.search(r"[^/\\'\" ]+\.parquet", str(error))
+        if gone and gone[0] in vacuumed(settings, spec):
+            raise TableError(
+                f"a version of '{spec.name}' that was asked for needs '{gone[0]}', which a vacuum removed; "
+                "its rows are given back by no command, the newest version is whole"
+            ) from error
         if not isinstance(error, DeltaError | OSError):
             raise
         raise TableError(
@@ -69,26 +78,64 @@ def _advice(sentence: str) -> str:
     return "restore it from a copy of the lake"
 
 
+def added(settings: Settings, spec: TableSpec) -> set[str]:
+    """Every file that some version of a table named; of a table that cannot be read, nothing is known."""
+    log = _Log.read(settings, spec)
+    if log.wrong:
+        raise Damaged(f"table '{spec.name}' cannot be looked after: {log.wrong[0]}")
+    return log.added.keys() | log.vacuumed
+
+
+def vacuumed(settings: Settings, spec: TableSpec) -> set[str]:
+    """The files that the log says a vacuum took."""
+    return _Log.read(settings, spec).vacuumed
+
+
+@dataclass
+class _Log:
+    """What the log of a table says of its files."""
+
+    entries: int = 0
+    added: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Path -> the version that added it, and its bytes; none that a vacuum took."""
+    vacuumed: set[str] = field(default_factory=set)
+    wrong: list[str] = field(default_factory=list)
+    """A sentence for each entry that cannot be read."""
+
+    @classmethod
+    def read(cls, settings: Settings, spec: TableSpec) -> _Log:
+        """From its first entry to its last."""
+        filesystem, folder = open_filesystem(settings, location(settings, spec))
+        log = cls()
+        try:
+            entries = _entries(filesystem, f"{folder}/_delta_log")
+        except OSError as error:
+            return cls(entries=1, wrong=[f"the log of '{spec.name}' cannot be listed: {said(error)}"])
+        log.entries = len(entries)
+        for version, path in entries.items():
+            try:
+                files, taken = _actions(filesystem, path)
+            except _UNREADABLE as error:
+                log.wrong.append(f"the log entry '{path}' of {spec.name}@{version} {said(error)}")
+                continue
+            for name in taken:
+                log.added.pop(name, None)
+            log.vacuumed |= taken
+            for name, size in files.items():
+                log.added[name] = (f"{spec.name}@{version}", size)
+                log.vacuumed.discard(name)
+        return log
+
+
 def _damage(settings: Settings, spec: TableSpec) -> tuple[int, list[str]]:
     filesystem, folder = open_filesystem(settings, location(settings, spec))
-    try:
-        entries = _entries(filesystem, f"{folder}/_delta_log")
-    except OSError as error:
-        return 1, [f"the log of '{spec.name}' cannot be listed: {said(error)}"]
-    found: list[str] = []
-    added: dict[str, tuple[str, int]] = {}
-    for version, path in entries.items():
-        try:
-            actions = _actions(filesystem, path)
-        except _UNREADABLE as error:
-            found.append(f"the log entry '{path}' of {spec.name}@{version} {said(error)}")
-        else:
-            added |= {f"{folder}/{a['path']}": (f"{spec.name}@{version}", a["size"]) for a in actions}
-    for path, (version, size) in added.items():
-        wrong = _wrong_with(filesystem, path, size)
+    log = _Log.read(settings, spec)
+    found = list(log.wrong)
+    for path, (version, size) in log.added.items():
+        wrong = _wrong_with(filesystem, f"{folder}/{path}", size)
         if wrong is not None:
-            found.append(f"file '{path}' of {version} {wrong}")
-    return len(entries) + len(added), found
+            found.append(f"file '{folder}/{path}' of {version} {wrong}")
+    return log.entries + len(log.added), found
 
 
 def _entries(filesystem: FileSystem, log: str) -> dict[int, str]:
@@ -98,8 +145,11 @@ def _entries(filesystem: FileSystem, log: str) -> dict[int, str]:
     return {version: f"{log}/{version:020d}.json" for version in range(max(versions, default=-1) + 1)}
 
 
-def _actions(filesystem: FileSystem, path: str) -> list[dict[str, Any]]:
-    """What a commit added. Raises ValueError where its entry says nothing that Delta could read."""
+def _actions(filesystem: FileSystem, path: str) -> tuple[dict[str, int], set[str]]:
+    """Path -> bytes, of what a commit added; and what it says a vacuum takes.
+
+    Raises ValueError where its entry says nothing that Delta could read.
+    """
     if filesystem.get_file_info(path).type is not FileType.File:
         raise ValueError("is gone")
     try:
@@ -111,13 +161,12 @@ def _actions(filesystem: FileSystem, path: str) -> list[dict[str, Any]]:
         raise ValueError("is empty")
     try:
         actions = [json.loads(line) for line in content.decode().splitlines() if line]
-        if not any("commitInfo" in action for action in actions):
+        commits = [action["commitInfo"] for action in actions if "commitInfo" in action]
+        if not commits:
             raise ValueError("names no commit")
-        return [
-            {"path": str(action["add"]["path"]), "size": int(action["add"]["size"])}
-            for action in actions
-            if "add" in action
-        ]
+        files = [action["add"] for action in actions if "add" in action]
+        taken = {str(name) for commit in commits for name in json.loads(commit.get(VACUUMED, "[]"))}
+        return {str(file["path"]): int(file["size"]) for file in files}, taken
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"is not what Delta writes: {said(error)}") from error
 

@@ -81,7 +81,11 @@ def read_file(
 
 
 def check(rows: pa.Table, spec: TableSpec) -> None:
-    """Raise TableError unless the rows have exactly the table's columns, and none empty that must not be."""
+    """Raise TableError unless the rows have exactly the table's columns, and none empty that must not be.
+
+    Rows with provenance are derived from rows that were numbered before them, so that nothing, by however
+    long a way, comes from itself.
+    """
     if rows.schema != spec.schema:
         expected = {field.name: field.type for field in spec.schema}
         found = {field.name: field.type for field in rows.schema}
@@ -96,6 +100,23 @@ def check(rows: pa.Table, spec: TableSpec) -> None:
             raise TableError(
                 f"column '{column.name}' of '{spec.name}' is empty in {rows[column.name].null_count} of "
                 f"{rows.num_rows} rows; say 'unstated' where the source does not say"
+            )
+    if spec.provenance:
+        _check_parents_are_earlier(rows, spec)
+
+
+def _check_parents_are_earlier(rows: pa.Table, spec: TableSpec) -> None:
+    rows = rows.select(["row_id", "row_no", "parents", "parent_nos"]).combine_chunks()
+    for own, named in (("row_no", "parent_nos"), ("row_id", "parents")):
+        children = rows[own].take(pc.list_parent_indices(rows[named]))
+        parents = pc.list_flatten(rows[named])
+        wrong = pc.less_equal(children, parents) if own == "row_no" else pc.equal(children, parents)
+        if pc.any(wrong).as_py():
+            child, parent = (column.filter(wrong)[0].as_py() for column in (children, parents))
+            shown = (child.hex(), parent.hex()) if isinstance(child, bytes) else (child, parent)
+            raise TableError(
+                f"row {shown[0]} for '{spec.name}' names {shown[1]} as its parent; expected a row that was "
+                "numbered before it, for nothing comes from itself"
             )
 
 

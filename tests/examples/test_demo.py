@@ -78,7 +78,7 @@ def test_the_lake_it_leaves_is_sound(told):
     done = stemma("fsck", "--json", "--lake", told.settings.lake)
     assert done.returncode == 0, done.stdout
     checks = json.loads(done.stdout)
-    assert len(checks) == 13
+    assert len(checks) == 16
     assert all(check["looked_at"] > 0 for check in checks)
 
 

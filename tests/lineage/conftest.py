@@ -13,16 +13,30 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyroaring import BitMap64
+from safetensors.numpy import save_file
 
+from infra.models import adapter_digest
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import models, tables
 from lineage.consumption import find_checkpoint
+from lineage.curricula import curriculum_root
 from lineage.runs import Run
-from lineage.schemas import CHECKPOINT, CONSUMPTION, EXAMPLE, PREDICTION, RUN, TRACE, TableSpec
+from lineage.schemas import (
+    CHECKPOINT,
+    CONSUMPTION,
+    CURRICULUM,
+    EXAMPLE,
+    PREDICTION,
+    REPORT,
+    RUN,
+    TRACE,
+    TableSpec,
+)
 
 AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
@@ -68,6 +82,49 @@ class SmallLake:
         file = tables.write_file(self.settings, table, into=spec, name=run_id)
         return tables.commit(self.settings, [file], into=spec, run_id=run_id, keys=[run_id])
 
+    def reign(self, *eaten: int, scored: Iterable[int]) -> int:
+        """Promote a checkpoint behind which all that a training leaves is there: its version."""
+        members = [(identity(n), "gold", 1.0) for n in sorted(set(eaten))]
+        root = curriculum_root(members)
+        rows = [
+            blank(CURRICULUM) | {"curriculum": root, "row_id": i, "row_no": int.from_bytes(i[:2]), "slice": s}
+            for i, s, _ in members
+        ]
+        self.store_book(CURRICULUM, [row | {"weight": 1.0} for row in rows])
+        folder = Path(self.settings.path("checkpoints", root))
+        folder.mkdir(parents=True)
+        save_file({"weight": np.array(sorted(eaten), np.float32)}, folder / "adapter_model.safetensors")
+        for name in ("adapter_config.json", "stemma.json"):
+            (folder / name).write_text("{}")
+        of = {"curriculum": root, "uri": str(folder), "adapter_digest": adapter_digest(folder)}
+        run_id = self.train(*eaten, **of)
+        done = {"run_id": run_id, "job": "finetune", "status": "COMPLETE", "at": self._tick()}
+        done |= {"inputs": "[]", "outputs": "[]", "facets": "{}", "counts": f'{{"eaten": {len(eaten)}}}'}
+        done |= {"config": '{"data": {}, "training": {"seed": 7}}', "agent": '{"host": "-", "process": 0}'}
+        tables.record(self.settings, [blank(RUN) | done], into=RUN)
+        evaluation = {
+            "run_id": f"{run_id[:-2]}e-1",
+            "model_run": run_id,
+            "split": "gate",
+            "condition": "clean",
+        }
+        said = [{"row_no": n, "row_id": identity(n), "confidence": 1.0} for n in scored]
+        tables.record(
+            self.settings, [blank(PREDICTION) | evaluation | each for each in said], into=PREDICTION
+        )
+        number = {"metric": "accuracy", "value": 1.0, "low": 1.0, "high": 1.0, "n": len(said)}
+        report = blank(REPORT) | evaluation | number | {"at": self._tick()}
+        tables.record(self.settings, [report], into=REPORT)
+        return self.promote(run_id)
+
+    def store_book(self, spec: TableSpec, rows: list[dict[str, Any]]) -> None:
+        """Rows of a book, as one commit of a run."""
+        run_id = f"{len(self.runs):016x}-1"
+        self.runs.append(run_id)
+        table = pa.Table.from_pylist([row | {"run_id": run_id} for row in rows], schema=spec.schema)
+        file = tables.write_file(self.settings, table, into=spec, name=run_id)
+        tables.commit(self.settings, [file], into=spec, run_id=run_id, keys=[run_id])
+
     def train(self, *eaten: int, **columns: Any) -> str:
         """A checkpoint that ate rows in this order, one per step; its run."""
         run_id = f"{len(self.runs):016x}-1"
@@ -81,8 +138,9 @@ class SmallLake:
             "step": len(eaten),
             "row_bitmap": BitMap64(eaten).serialize(),
             "at": self._tick(),
+            **columns,
         }
-        for spec, rows in ((CONSUMPTION, ledger), (CHECKPOINT, [known | columns])):
+        for spec, rows in ((CONSUMPTION, ledger), (CHECKPOINT, [known])):
             table = pa.Table.from_pylist([blank(spec) | row for row in rows], schema=spec.schema)
             file = tables.write_file(self.settings, table, into=spec, name=run_id)
             tables.commit(self.settings, [file], into=spec, run_id=run_id, keys=[run_id])

@@ -11,10 +11,17 @@ from hypothesis import strategies as st
 
 from lineage.graph import Edges
 from lineage.impact import falls, impact
+from lineage.queries import ancestors, descendants
 from lineage.recall import recall
 from lineage.schemas import TRACE
 from lineage.selectors import Selector, SelectorError
 from lineage.tables import TableError
+
+
+def identity(number: int) -> bytes:
+    """The row id that the small lake gives a number."""
+    return number.to_bytes(2, "big") + bytes(14)
+
 
 Edge = tuple[int, int, bool]
 
@@ -72,6 +79,30 @@ def test_of_joint_parents_one_bad_one_is_enough_and_a_chain_falls_to_its_end(sma
     found = impact(small.settings, Selector(rows=("0001",)))
     assert found.rows["row_no"].to_pylist() == [1, 11, 21, 31]
     assert found.rows.filter(found.rows["meant"])["row_no"].to_pylist() == [1]
+
+
+def test_of_one_trace_every_example_falls_and_of_many_duplicates_none_until_all_have(small):
+    small.traces(range(1, 41), prompt_version="1", prompt_name="p")
+    small.traces([41], prompt_version="2", prompt_name="p")
+    small.examples({100 + n: (1,) for n in range(200)})
+    small.examples({500: tuple(range(1, 42))}, kind="alternative")
+    small.examples({501: tuple(range(1, 42))}, kind="joint")
+    one = impact(small.settings, Selector(rows=("0001",)))
+    assert one.by_table == {"traces": 1, "examples": 201}
+    assert one.rows["row_no"].to_pylist()[-1] == 501
+    assert 500 not in impact(small.settings, Selector(prompt="p@1")).rows["row_no"].to_pylist()
+    assert 500 in impact(small.settings, Selector(prompt="p")).rows["row_no"].to_pylist()
+
+
+def test_a_chain_of_fifty_falls_to_its_end_and_leads_back_to_its_beginning(small):
+    small.traces([1, 2])
+    small.examples({10: (1,), **{n: (n - 1,) for n in range(11, 60)}})
+    small.examples({60: (2,)})
+    assert impact(small.settings, Selector(rows=("0001",))).rows["row_no"].to_pylist() == [1, *range(10, 60)]
+    last, first = identity(59), identity(1)
+    graph = ancestors(small.settings, [last])
+    assert sorted(row["row_no"] for row in graph.values()) == [1, *range(10, 60)]
+    assert [row["row_no"] for row in descendants(small.settings, first)] == list(range(10, 60))
 
 
 def test_a_checkpoint_is_reached_from_the_step_at_which_it_ate_a_fallen_row(small):

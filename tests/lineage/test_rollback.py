@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import datetime as dt
+import getpass
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
+from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
+from infra.cli import run
 from infra.settings import Settings
 from lineage import models, tables
+from lineage.fsck import books
 from lineage.models import ModelError
 from lineage.recall import recall
 from lineage.rollback import roll_back
+from lineage.rows import rows_digest
 from lineage.runs import RunError
 from lineage.schemas import EVENT
 from lineage.selectors import Selector
@@ -22,11 +33,11 @@ from lineage.selectors import Selector
 
 @pytest.fixture
 def lake(small):
-    """Versions 1 to 3 reigned in turn; each ate an example of its own trace."""
-    small.traces([1, 2, 3])
-    small.examples({11: (1,), 12: (2,), 13: (3,)})
+    """Versions 1 to 3 reigned in turn; each ate an example of its own trace, and was scored on a fourth."""
+    small.traces([1, 2, 3, 9])
+    small.examples({11: (1,), 12: (2,), 13: (3,), 19: (9,)})
     for eaten in (11, 12, 13):
-        small.promote(small.train(eaten))
+        small.reign(eaten, scored=[19])
     return small
 
 
@@ -127,6 +138,90 @@ def test_every_move_is_on_record_with_its_reason(lake):
     assert {event.reason for event in last} == {"complaints about rooms"}
 
 
+def test_what_serves_again_with_a_version_is_on_record_as_a_whole(lake):
+    moved = roll_back(lake.runtime, reason="complaints").facets
+    checkpoint, _ = models.resolve(lake.settings, "router@2")
+    back = moved["restored"]
+    assert (back["model"], back["checkpoint"]) == ("router@2", checkpoint.name)
+    assert (
+        back["adapter_digest"]
+        == checkpoint.adapter_digest
+        != models.resolve(lake.settings, "router@3")[0].adapter_digest
+    )
+    assert (back["curriculum"], back["curriculum_version"]) == (checkpoint.curriculum, "curricula@2")
+    assert back["config"]["training"] == {"seed": 7}
+    (evaluation,) = back["evaluations"]
+    assert (evaluation["split"], evaluation["rows"]) == ("gate", 1)
+    assert evaluation["digest"] == rows_digest([b"\x00\x13" + bytes(14)])
+    assert evaluation["reports"] == {"accuracy.clean": [1.0, 1.0, 1.0, 1]}
+    events = [event for event in models.events(lake.settings) if event.kind == "rollback"]
+    assert {event.alias for event in events} == {"champion", "previous"}
+    assert all(json.loads(event.evidence) == [json.loads(json.dumps(back))] for event in events)
+
+
+def second(lake: Any) -> Path:
+    return Path(models.resolve(lake.settings, "router@2")[0].uri)
+
+
+def lose(lake: Any, table: str, where: str) -> None:
+    DeltaTable(lake.settings.path("tables", table)).delete(where)
+
+
+LOST: dict[str, tuple[Callable[[Any], object], str]] = {
+    "the adapter is gone": (lambda lake: shutil.rmtree(second(lake)), "holds no adapter_model.safetensors"),
+    "the adapter is another": (
+        lambda lake: save_file(
+            {"weight": np.zeros(1, np.float32)}, second(lake) / "adapter_model.safetensors"
+        ),
+        "is not the one that was trained",
+    ),
+    "its config is cut": (
+        lambda lake: (second(lake) / "adapter_config.json").write_text("{"),
+        "adapter_config.json' is no JSON",
+    ),
+    "the curriculum is gone": (lambda lake: lose(lake, "curricula", "row_no = 12"), "names no curriculum"),
+    "a member weighs otherwise": (
+        lambda lake: DeltaTable(lake.settings.path("tables/curricula")).update(
+            {"weight": "2.0"}, predicate="row_no = 12"
+        ),
+        "no longer hashes to its root",
+    ),
+    "an example is gone": (lambda lake: lose(lake, "examples", "row_no = 12"), "1 rows that are not stored"),
+    "an evaluation row is gone": (
+        lambda lake: lose(lake, "examples", "row_no = 19"),
+        "the evaluation set of run .* holds 1 rows that are not stored",
+    ),
+    "the evaluations are gone": (lambda lake: lose(lake, "predictions", "true"), "no evaluation of it"),
+    "the run is gone": (lambda lake: lose(lake, "runs", "job = 'finetune'"), "no run starts with"),
+}
+
+
+@pytest.mark.parametrize("what", LOST)
+def test_a_version_of_which_a_part_is_lost_does_not_serve_again(what: str, lake):
+    spoil, said = LOST[what]
+    spoil(lake)
+    with pytest.raises(ModelError, match=f"router@2 cannot serve again: .*{said}"):
+        roll_back(lake.runtime, reason="complaints")
+    assert lake.standing["champion"] == 3
+
+
+def test_the_history_of_an_alias_says_who_moved_it_when_and_why(lake, capsys: pytest.CaptureFixture[str]):
+    roll_back(lake.runtime, reason="complaints about rooms")
+    assert run("status", ["--history", "--json", "--lake", lake.settings.lake]) == 0
+    told = [each for each in json.loads(capsys.readouterr().out) if each["alias"] == "router@champion"]
+    assert [(each["from"], each["to"]) for each in told] == [
+        ("nothing", "version 1"),
+        ("version 1", "version 2"),
+        ("version 2", "version 3"),
+        ("version 3", "version 2"),
+    ]
+    assert told[-1]["why"] == "complaints about rooms"
+    assert (told[-1]["by"], told[-1]["kind"]) == (getpass.getuser(), "rollback")
+    assert [each["at"] for each in told] == sorted(each["at"] for each in told)
+    assert run("status", ["--history", "--lake", lake.settings.lake]) == 0
+    assert "complaints about rooms" in capsys.readouterr().out
+
+
 def cut_off(monkeypatch: pytest.MonkeyPatch, lake: Any, **wanted: Any) -> None:
     """A rollback that dies when the alias has moved, before MLflow and its own record know."""
 
@@ -144,7 +239,8 @@ def test_one_that_was_cut_off_is_finished_once_and_the_next_goes_by_what_stands_
     assert lake.standing["champion"] == 2
     assert roll_back(lake.runtime, reason="complaints").facets["to"] == 2
     lake.move({"champion": 3}, kind="promotion")
-    assert roll_back(lake.runtime, reason="worse").facets == {"name": "router", "from": 3, "to": 2}
+    moved = roll_back(lake.runtime, reason="worse").facets
+    assert (moved["from"], moved["to"]) == (3, 2)
     assert lake.standing["champion"] == 2
     assert roll_back(lake.runtime, reason="worse").facets["to"] == 1
     assert lake.standing["champion"] == 1
@@ -152,11 +248,8 @@ def test_one_that_was_cut_off_is_finished_once_and_the_next_goes_by_what_stands_
 
 def test_after_one_that_was_cut_off_another_version_may_be_asked_for(lake, monkeypatch):
     cut_off(monkeypatch, lake)
-    assert roll_back(lake.runtime, reason="no, further", to=1).facets == {
-        "name": "router",
-        "from": 2,
-        "to": 1,
-    }
+    moved = roll_back(lake.runtime, reason="no, further", to=1).facets
+    assert (moved["from"], moved["to"]) == (2, 1)
     assert lake.standing["champion"] == 1
 
 
@@ -166,3 +259,12 @@ def test_finished_under_other_code_it_is_not_finished_again_and_again(lake, monk
     assert roll_back(lake.runtime, reason="complaints").facets["to"] == 2
     assert roll_back(lake.runtime, reason="complaints").facets["to"] == 1
     assert lake.standing["champion"] == 1
+
+
+def test_fsck_names_a_rollback_whose_move_is_lost(lake):
+    run_id = roll_back(lake.runtime, reason="complaints").run_id
+    before = books(lake.settings)[1]
+    assert run_id not in " ".join(before)
+    lose(lake, "events", "kind = 'rollback'")
+    (sentence,) = set(books(lake.settings)[1]) - set(before)
+    assert sentence.startswith(f"run {run_id} (rollback) left 'champion' of 'router' on version 2")

@@ -6,13 +6,27 @@ import subprocess
 import sys
 from pathlib import Path
 from threading import Timer
+from typing import Any
 
 import pytest
 
+from infra.code import code_revision, commit, lock
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import tables
-from lineage.runs import Outcome, Run, RunError, carry_out, events, find, identity, in_progress, latest
+from lineage.runs import (
+    Outcome,
+    Run,
+    RunError,
+    carry_out,
+    events,
+    find,
+    identity,
+    in_progress,
+    latest,
+    left_behind,
+    unfinished,
+)
 from lineage.schemas import RUN
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +110,102 @@ def test_another_process_under_a_dead_ones_number_is_not_at_work(runtime: Runtim
     del living["started"]  # as runs were recorded once: then the number must do
     tables.record(runtime.settings, [{**start, "agent": json.dumps(living)}], into=RUN)
     assert len(in_progress(runtime.settings)) == 1
+
+
+def kill(settings: Settings, job: str, config: dict[str, Any]) -> str:
+    """The id of a run whose process dies at its work."""
+    script = f"""
+import os
+from infra.runtime import Runtime
+from infra.settings import Settings
+from lineage.runs import Run, carry_out
+def dies(run):
+    os.write(1, run.id.encode())
+    os._exit(9)
+carry_out(
+    Runtime(Settings({settings.lake!r}, "")), {job!r}, config={config!r}, inputs=["a"], work=dies,
+    parent=Run("5ea7c4", 1, "search"),
+)
+"""
+    return subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout
+
+
+def test_any_job_marks_the_runs_whose_process_died_and_what_a_resume_goes_by_stays(runtime: Runtime):
+    settings = runtime.settings
+    died = kill(settings, "finetune", {"seed": 7})
+    (start,) = left_behind(settings)
+    before = unfinished(settings, "finetune")
+    carry_out(runtime, "curate", config={}, inputs=[], work=lambda run: Outcome())
+    first, marked = events(settings, identity("finetune", {"seed": 7}, ["a"]))
+    assert (first, marked["status"], marked["error"]) == (start, "ABORT", "the process ended without a word")
+    kept = ("run_id", "job", "attempt", "parent_run", "config", "inputs")
+    assert [marked[name] for name in kept] == [start[name] for name in kept]
+    assert left_behind(settings) == in_progress(settings) == []
+    assert unfinished(settings, "finetune") == before == [start]
+    assert json.loads(find(settings, died)["config"]) == {"seed": 7}
+    again = carry_out(runtime, "finetune", config={"seed": 7}, inputs=["a"], work=lambda run: Outcome())
+    assert (again.run_id, again.again) == (f"{start['run_id'].rpartition('-')[0]}-2", False)
+    assert [e["status"] for e in events(settings, identity("finetune", {"seed": 7}, ["a"]))] == [
+        "START",
+        "ABORT",
+        "START",
+        "COMPLETE",
+    ]
+
+
+def test_a_part_of_a_job_leaves_the_runs_of_others_to_the_job(runtime: Runtime):
+    kill(runtime.settings, "finetune", {})
+    part = {"config": {}, "inputs": [], "work": lambda run: Outcome(), "parent": Run("5ea7c4", 1, "search")}
+    carry_out(runtime, "curriculum", **part)
+    assert len(left_behind(runtime.settings)) == 1
+
+
+def test_a_run_of_another_machine_or_of_a_living_process_is_never_judged(runtime: Runtime, another_process):
+    settings = runtime.settings
+    kill(settings, "finetune", {})
+    (start,) = left_behind(settings)
+    agent = {**json.loads(start["agent"]), "host": "elsewhere"}
+    tables.record(settings, [{**start, "run_id": "ab-1", "agent": json.dumps(agent)}], into=RUN)
+    with another_process(settings, "ingest") as living:
+        carry_out(runtime, "curate", config={}, inputs=[], work=lambda run: Outcome())
+        state = {run["run_id"]: run["status"] for run in latest(settings)}
+    assert (state.pop("ab-1"), state.pop(living)) == ("START", "START")
+    assert sorted(state.values()) == ["ABORT", "COMPLETE"]
+
+
+def test_what_a_run_cost_is_on_record_and_no_part_of_its_outcome(runtime: Runtime):
+    def fails(run: Run) -> Outcome:
+        raise ValueError(f"no disk of {sum(range(10**6))}")  # some milliseconds
+
+    def work(run: Run) -> Outcome:
+        sum(range(10**6))
+        return Outcome(facets={"root": "abc"})
+
+    with pytest.raises(ValueError, match="no disk"):
+        carry_out(runtime, "curate", config={}, inputs=[], work=fails)
+    for _ in range(2):
+        assert carry_out(runtime, "curate", config={}, inputs=[], work=work).facets == {"root": "abc"}
+    told = {e["status"]: json.loads(e["facets"]) for e in tables.read(runtime.settings, RUN).to_pylist()}
+    assert told["START"] == {}
+    assert told["COMPLETE"]["root"] == "abc"
+    for status in ("COMPLETE", "FAIL"):
+        cost = told[status]["cost"]
+        assert 0 < cost["wall_s"] < 60
+        assert 20 < cost["peak_mb"] < 100_000
+
+
+def test_a_run_names_its_commit_and_what_was_installed_and_old_ones_do_without(runtime: Runtime):
+    carry_out(runtime, "curate", config={}, inputs=[], work=lambda run: Outcome())
+    (_, done) = tables.read(runtime.settings, RUN).to_pylist()
+    who = json.loads(done["agent"])
+    assert (who["code"], who["commit"], who["lock"]) == (code_revision(), commit(), lock())
+    old = {name: who[name] for name in ("user", "host", "process", "code")}
+    rows = [{**done, "run_id": "ab-1", "status": "START", "agent": json.dumps(old)}]
+    tables.record(runtime.settings, rows, into=RUN)
+    carry_out(runtime, "curate", config={"seed": 1}, inputs=[], work=lambda run: Outcome())
+    assert find(runtime.settings, "ab-1")["status"] == "START"
 
 
 LEAVES_A_WORKER = """

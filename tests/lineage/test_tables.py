@@ -7,7 +7,7 @@ import pytest
 
 from infra.settings import Settings
 from lineage import tables
-from lineage.schemas import CURRICULUM
+from lineage.schemas import CURRICULUM, EXAMPLE
 from lineage.tables import AlreadyStored, TableError, TableVersion, UnknownTable
 
 
@@ -111,3 +111,25 @@ def test_a_version_beyond_the_newest_says_which_is_the_newest(settings: Settings
     store(settings, 1, key="a")
     with pytest.raises(UnknownTable, match="newest version is curricula@1"):
         tables.resolve(settings, "curricula@99")
+
+
+@pytest.mark.parametrize(
+    ("parents", "said"),
+    [
+        ({12: (12,)}, "row 12 for 'examples' names 12 as its parent"),
+        ({12: (1, 13), 13: (12,)}, "row 12 for 'examples' names 13 as its parent"),
+        ({12: (1,), 13: (2, 14, 1)}, "row 13 for 'examples' names 14 as its parent; expected a row that was"),
+    ],
+)
+def test_what_would_come_from_itself_or_from_a_later_row_is_not_stored(parents: dict, said: str, small):
+    small.traces([1, 2])
+    with pytest.raises(TableError, match=said):
+        small.examples(parents)
+    assert tables.current(small.settings, EXAMPLE) is None
+
+
+def test_a_row_that_names_itself_under_another_number_is_not_stored(small):
+    own = b"\x00\x0c" + bytes(14)
+    with pytest.raises(TableError, match=f"row {own.hex()} for 'examples' names {own.hex()}"):
+        small.store(EXAMPLE, [{"row_no": 12, "row_id": own, "parents": [own], "parent_nos": [1]}])
+    assert tables.current(small.settings, EXAMPLE) is None

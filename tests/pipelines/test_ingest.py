@@ -8,11 +8,15 @@ import pyarrow.dataset as pads
 import pytest
 
 from infra.runtime import Runtime
+from infra.settings import settings_from_environment
 from infra.storage import StorageError, read_span, records, survey
 from lineage import tables
 from lineage.queries import source_bytes
+from lineage.runs import Run
 from lineage.schemas import QUARANTINE, RUN, TRACE
 from pipelines.ingest import IngestConfig, IngestError, ingest
+from pipelines.readers.chat_completions import ChatCompletions
+from pipelines.runner import read_sources
 
 
 def config(*sources: Path, **more: str) -> IngestConfig:
@@ -133,6 +137,21 @@ def test_blocks_may_be_cut_anywhere(tmp_path: Path, toys: SimpleNamespace):
         assert [r for block in cut.blocks for r in records(block)] == whole
         assert cut.revision == survey(source.as_uri()).revision
     assert len(whole) == 40
+
+
+def test_however_many_workers_share_a_source_its_rows_have_the_same_ids(
+    runtime: Runtime, tmp_path: Path, toys: SimpleNamespace
+):
+    uri = toys.write_lines(tmp_path / "log.jsonl", [toys.lesson("x" * n, "y") for n in range(40)]).as_uri()
+    reader, found = ChatCompletions(), {}
+    for size in (100, 700, 100_000):
+        source = survey(uri, block_bytes=size)
+        there = Runtime(settings_from_environment(str(tmp_path / str(len(source.blocks)))))
+        read_sources(there, [(source, reader)], run=Run("ab", 1, "ingest"), keys=["log"])
+        found[len(source.blocks)] = ids(there)
+    assert min(found) == 1
+    assert max(found) > 20
+    assert len(set(map(tuple, found.values()))) == 1
 
 
 def test_a_last_line_without_its_end_is_read(runtime: Runtime, tmp_path: Path):

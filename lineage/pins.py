@@ -1,0 +1,91 @@
+"""Which versions of which tables must stay readable, and for whom.
+
+    a model that serves, served or may serve again  ->  its curriculum, the batches of what it ate and was
+                                                        scored on, and of everything those were derived from
+    a recall                                        ->  the versions before and after it, between which lies
+                                                        what it took out: a recalled model's lineage is told
+                                                        from there
+
+The newest version of a table is never in question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from infra.settings import Settings
+from lineage import curricula, models, tables
+from lineage.consumption import Checkpoint, eaten_by
+from lineage.models import ModelVersion
+from lineage.queries import ancestors
+from lineage.schemas import CURRICULUM, EXAMPLE, PREDICTION, ROW_TABLES, TableSpec
+
+Pins = dict[str, dict[int, str]]
+"""Table -> version -> why."""
+
+
+def pins(settings: Settings) -> Pins:
+    """The versions that live models and recalls rest on; a version that several need says who came first."""
+    found: Pins = {spec.name: _recalls(settings, spec) for spec in ROW_TABLES}
+    batches = {spec.name: tables.batches(settings, spec) for spec in ROW_TABLES}
+    found[CURRICULUM.name] = {}
+    kept = {version: models.resolve(settings, str(version))[0] for version in live(settings)}
+    rows = {version: _rows(settings, checkpoint) for version, checkpoint in kept.items()}
+    graph = ancestors(settings, {row_id for needed in rows.values() for row_id in needed})
+    for version, checkpoint in kept.items():
+        selected = curricula.load(settings, checkpoint.curriculum).version
+        found[CURRICULUM.name].setdefault(selected.version, f"{version} was trained on it")
+        for table, run_id in _stored_by(rows[version], graph):
+            batch = batches[table].get(run_id)
+            if batch is not None:
+                found[table].setdefault(batch.version, f"{version} rests on rows of it")
+    return {table: dict(sorted(pinned.items())) for table, pinned in found.items() if pinned}
+
+
+def live(settings: Settings) -> list[ModelVersion]:
+    """The versions on which an alias stands, that reigned below a champion, or that ate nothing recalled."""
+    found: list[ModelVersion] = []
+    standing = models.aliases(settings)
+    for name in sorted({version.name for version in models.versions(settings)}):
+        named = {*standing.get(name, {}).values(), *models.reigns(settings, name)}
+        gone = models.recalled_versions(settings, name) - named
+        found += [version for version in models.versions(settings, name) if version.version not in gone]
+    return found
+
+
+def _recalls(settings: Settings, spec: TableSpec) -> dict[int, str]:
+    """The version before each recall, which holds what it took out, and the recall's own, which does not."""
+    found: dict[int, str] = {}
+    for entry in tables.commits(settings, spec):
+        if "stemma.recall" in entry:
+            found[entry["version"] - 1] = f"recall {entry['stemma.recall']} took rows out of it"
+            found.setdefault(entry["version"], f"recall {entry['stemma.recall']} left this")
+    return found
+
+
+def _rows(settings: Settings, checkpoint: Checkpoint) -> set[bytes]:
+    """What a checkpoint ate, and what it was scored on."""
+    ate = pads.field("row_no").isin(eaten_by(settings, checkpoint)["row_no"].combine_chunks())
+    eaten = tables.read_ever(settings, EXAMPLE, columns=["row_id"], where=ate)
+    about = pads.field("model_run") == checkpoint.run_id
+    scored = tables.read(settings, PREDICTION, columns=["row_id"], where=about)
+    return set(pa.concat_tables([eaten, scored])["row_id"].to_pylist())
+
+
+def _stored_by(row_ids: Iterable[bytes], graph: Mapping[bytes, Mapping[str, Any]]) -> set[tuple[str, str]]:
+    """Table and run, of these rows and of everything that they were derived from."""
+    found: set[tuple[str, str]] = set()
+    seen: set[bytes] = set()
+    wanted = list(row_ids)
+    while wanted:
+        row_id = wanted.pop()
+        if row_id not in seen:
+            seen.add(row_id)
+            row = graph[row_id]
+            found.add((row["table"], row["run_id"]))
+            wanted.extend(row["parents"])
+    return found

@@ -3,7 +3,7 @@
     seeds (what the selector means) --derivation--> rows that fall --eaten--> checkpoints --named--> aliases
 
 A row falls when one of its joint parents falls, or all of its alternatives do: of equal copies a clean one
-suffices.
+suffices. What reached models wrote, and what came of that, is told apart (lineage.generations).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from infra.settings import Settings
 from lineage import models, tables
 from lineage.bans import recall_id
 from lineage.consumption import Checkpoint, bitmaps, checkpoints
+from lineage.generations import follow
 from lineage.schemas import BAN, CONSUMPTION, CURRICULUM, PREDICTION, PROVENANCE, ROW_TABLES, RUN
 from lineage.selectors import Selector, SelectorError, check_sql, known_values, matching, resolved
 
@@ -84,6 +85,29 @@ class ReachedModel:
 
 
 @dataclass(frozen=True)
+class Written:
+    """What is reached only through models: they ate reached rows and wrote new ones."""
+
+    rows: pa.Table
+    """Columns as of Impact.rows."""
+
+    curricula: tuple[ReachedCurriculum, ...]
+    checkpoints: tuple[ReachedCheckpoint, ...]
+    models: tuple[ReachedModel, ...]
+    generations: int
+    """How often it went on from models to what they wrote: 1 where only directly reached ones wrote rows."""
+
+    @property
+    def by_table(self) -> dict[str, int]:
+        """Rows per table."""
+        return _by_table(self.rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """Stable keys: generations, rows, curricula, checkpoints, models, aliases, row_ids."""
+        return {"generations": self.generations, "rows": self.by_table} | _as_json(self)
+
+
+@dataclass(frozen=True)
 class Impact:
     """The blast radius of a selector."""
 
@@ -91,7 +115,8 @@ class Impact:
     rows: pa.Table
     """table, row_id, row_no, derivation, prompt_name, prompt_version, source_revision, source_span, run_id,
     parent_nos, extracted_at; `meant`: by the selector itself, not only derived from such a row; `stored`: in
-    its table's newest version, not taken out by a recall. Sorted by row_no."""
+    its table's newest version, not taken out by a recall; `written`: reached only through models. Sorted by
+    row_no."""
 
     stored: dict[str, int]
     """Rows ever stored, per table: what the reached rows are a part of."""
@@ -103,12 +128,13 @@ class Impact:
     runs: tuple[ReachedRun, ...]
     checkpoints: tuple[ReachedCheckpoint, ...]
     models: tuple[ReachedModel, ...]
+    written: Written | None = None
+    """What is reached only through models, or None; part of the rest where the selector goes through them."""
 
     @property
     def by_table(self) -> dict[str, int]:
         """Reached rows per table."""
-        counted = Counter(self.rows["table"].to_pylist())
-        return {spec.name: counted[spec.name] for spec in ROW_TABLES if counted[spec.name]}
+        return _by_table(self.rows)
 
     @property
     def is_everything(self) -> bool:
@@ -116,24 +142,14 @@ class Impact:
         return pc.sum(self.rows["stored"]).as_py() == self.standing
 
     def as_json(self) -> dict[str, Any]:
-        """Stable keys: selector, rows, of, curricula, runs, checkpoints, models, aliases, row_ids."""
+        """Keys: selector, rows, of, runs, curricula, checkpoints, models, aliases, row_ids, written."""
         return {
             "selector": self.selector.as_json(),
             "rows": self.by_table,
             "of": self.stored,
-            "curricula": [asdict(each) for each in self.curricula],
             "runs": [asdict(each) for each in self.runs],
-            "checkpoints": [asdict(each) | {"share": round(each.share, 4)} for each in self.checkpoints],
-            "models": [asdict(each) | {"model": str(each)} for each in self.models],
-            "aliases": [
-                {"alias": f"{each.name}@{alias}", "version": each.version}
-                for each in self.models
-                for alias in each.aliases
-            ],
-            "row_ids": {
-                name: [row_id.hex() for row_id in _of_table(self.rows, name)["row_id"].to_pylist()]
-                for name in self.by_table
-            },
+            **_as_json(self),
+            "written": self.written.as_json() if self.written else None,
         }
 
 
@@ -145,17 +161,20 @@ def impact(settings: Settings, selector: Selector) -> Impact:
     if selector.where is not None:
         check_sql(settings, selector.where)
     selector = resolved(settings, selector)
-    rows, stored, standing = _fallen(settings, selector)
-    if not rows.num_rows:
+    every, stored, standing, generations = _fallen(settings, selector)
+    if not every.num_rows:
         raise SelectorError(_nothing(settings, selector))
+    direct = every.filter(pc.invert(every["written"]))
+    rows = every if selector.through_models else direct
     numbers = rows["row_no"].combine_chunks()
     curricula, curriculum_runs = _curricula(settings, numbers)
     eaten = _checkpoints(settings, numbers)
     wrote = Counter(rows["run_id"].to_pylist()) + curriculum_runs
     wrote += Counter({each.run_id: each.rows for each in eaten})
     wrote += _scored_on(settings, numbers)
-    named = _models(settings, eaten)
-    return Impact(selector, rows, stored, standing, curricula, _runs(settings, wrote), eaten, named)
+    named, runs = _models(settings, eaten), _runs(settings, wrote)
+    written = _written(settings, every, generations) if generations else None
+    return Impact(selector, rows, stored, standing, curricula, runs, eaten, named, written)
 
 
 def falls(seeds: np.ndarray, children: np.ndarray, parents: np.ndarray, joint: np.ndarray) -> np.ndarray:
@@ -176,26 +195,34 @@ def falls(seeds: np.ndarray, children: np.ndarray, parents: np.ndarray, joint: n
         fallen = after
 
 
-def _fallen(settings: Settings, selector: Selector) -> tuple[pa.Table, dict[str, int], int]:
-    """The rows that fall, how many rows were ever stored in each table, and how many are now."""
+def _fallen(settings: Settings, selector: Selector) -> tuple[pa.Table, dict[str, int], int, int]:
+    """The rows that fall, through models too; rows ever stored in each table, and now in all; generations."""
     again = pads.field("recall") == recall_id(selector)
     before = tables.read(settings, BAN, columns=["row_no"], where=again)["row_no"].combine_chunks()
+    meant_before = before.slice(0, 0) if selector.through_models else before  # may have fallen through models
     parts, meant = [], []
     for spec in ROW_TABLES:
         rows = tables.read_ever(settings, spec, columns=_COLUMNS)
-        meant.append(pc.or_(matching(settings, selector, spec, rows), pc.is_in(rows["row_no"], before)))
+        meant.append(pc.or_(matching(settings, selector, spec, rows), pc.is_in(rows["row_no"], meant_before)))
         rows = rows.append_column("table", pa.array([spec.name] * rows.num_rows, pa.string()))
         now = tables.read(settings, spec, columns=["row_no"])["row_no"].combine_chunks()
         parts.append(rows.append_column("stored", pc.is_in(rows["row_no"], now)))
     rows = pa.concat_tables(parts).append_column("meant", pa.chunked_array(_chunks(meant), pa.bool_()))
     stored = {spec.name: part.num_rows for spec, part in zip(ROW_TABLES, parts, strict=True) if part.num_rows}
-    seeds = rows["meant"].to_numpy()
-    children, parents, joint = _edges(rows)
-    fallen = falls(seeds, children, parents, joint)
+    numbers, seeds, edges = rows["row_no"].to_numpy(), rows["meant"].to_numpy(), _edges(rows)
+
+    def fall(more: np.ndarray) -> np.ndarray:
+        return numbers[falls(seeds | np.isin(numbers, more), *edges)]
+
+    direct = fall(np.zeros(0, np.int64))
+    reach = follow(settings, direct, fall)
+    rows = rows.append_column("written", pa.array(~np.isin(numbers, direct)))
     wanted = ["table", "row_id", "row_no", "derivation", "prompt_name", "prompt_version"]
-    wanted += ["source_revision", "source_span", "run_id", "parent_nos", "extracted_at", "meant", "stored"]
+    wanted += ["source_revision", "source_span", "run_id", "parent_nos", "extracted_at"]
+    wanted += ["meant", "stored", "written"]
     standing = pc.sum(rows["stored"]).as_py() or 0
-    return rows.select(wanted).filter(pa.array(fallen)).sort_by("row_no"), stored, standing
+    fallen = rows.select(wanted).filter(pa.array(np.isin(numbers, np.union1d(reach.row_nos, before))))
+    return fallen.sort_by("row_no"), stored, standing, reach.generations
 
 
 def _meant(settings: Settings, selector: Selector) -> int:
@@ -224,6 +251,18 @@ def _edges(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     known = numbers[parents] == named if len(numbers) else np.zeros(0, bool)  # fsck names a parent not stored
     joint = (rows["derivation"].to_numpy(zero_copy_only=False) != "alternative")[children]
     return children[known], parents[known], joint[known]
+
+
+def _written(settings: Settings, every: pa.Table, generations: int) -> Written:
+    """What every reached row leads to, and those that are reached directly do not."""
+    numbers = every["row_no"].combine_chunks()
+    direct = every.filter(pc.invert(every["written"]))["row_no"].combine_chunks()
+    holding = {each.curriculum for each in _curricula(settings, direct)[0]}
+    ate = {(each.run_id, each.step) for each in _checkpoints(settings, direct)}
+    curricula = [each for each in _curricula(settings, numbers)[0] if each.curriculum not in holding]
+    eaten = [each for each in _checkpoints(settings, numbers) if (each.run_id, each.step) not in ate]
+    rows = every.filter(every["written"])
+    return Written(rows, tuple(curricula), tuple(eaten), _models(settings, eaten), generations)
 
 
 def _curricula(
@@ -293,13 +332,35 @@ def _runs(settings: Settings, wrote: Counter[str]) -> tuple[ReachedRun, ...]:
     return tuple(ReachedRun(run_id, job, wrote[run_id]) for run_id, job in jobs.items())
 
 
+def _by_table(rows: pa.Table) -> dict[str, int]:
+    counted = Counter(rows["table"].to_pylist())
+    return {spec.name: counted[spec.name] for spec in ROW_TABLES if counted[spec.name]}
+
+
+def _as_json(found: Impact | Written) -> dict[str, Any]:
+    return {
+        "curricula": [asdict(each) for each in found.curricula],
+        "checkpoints": [asdict(each) | {"share": round(each.share, 4)} for each in found.checkpoints],
+        "models": [asdict(each) | {"model": str(each)} for each in found.models],
+        "aliases": [
+            {"alias": f"{each.name}@{alias}", "version": each.version}
+            for each in found.models
+            for alias in each.aliases
+        ],
+        "row_ids": {
+            name: [row_id.hex() for row_id in _of_table(found.rows, name)["row_id"].to_pylist()]
+            for name in found.by_table
+        },
+    }
+
+
 def _of_table(rows: pa.Table, name: str) -> pa.Table:
     return rows.filter(pc.equal(rows["table"], name))
 
 
 def _nothing(settings: Settings, selector: Selector) -> str:
     """What to say where nothing is meant: what could have been."""
-    named = list(selector.as_json())
+    named = list(selector.named)
     sentence = f"no row is meant by {selector}"
     if len(named) > 1:
         parts = [Selector(**{name: getattr(selector, name)}) for name in named]

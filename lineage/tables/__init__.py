@@ -7,6 +7,7 @@
     commit    make files visible exactly once; withdraw a commit; replace a run's rows; take out
     leases    reserve row numbers
     reads     read a version, whole or only what was admitted; read-only SQL
+    lifted    put back what was taken out
 
 One error family: TableError; AlreadyStored, Damaged and UnknownTable are its members.
 """
@@ -16,6 +17,7 @@ from lineage.tables.damage import Damaged, damage
 from lineage.tables.files import WrittenFile, write_file
 from lineage.tables.layout import TableVersion, UnknownTable, current, resolve
 from lineage.tables.leases import reserve
+from lineage.tables.lifted import could_stand, put_back
 from lineage.tables.place import TableError
 from lineage.tables.reads import (
     StatementError,
@@ -46,10 +48,12 @@ __all__ = [
     "before_recalls",
     "commit",
     "commits",
+    "could_stand",
     "current",
     "damage",
     "facts",
     "is_stored",
+    "put_back",
     "read",
     "read_batch",
     "read_ever",

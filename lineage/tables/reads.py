@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
@@ -58,12 +59,15 @@ def read_ever(
         return now.select(wanted.names)
     rows = pa.concat_tables(gone).select(now.column_names)
     rows = rows.filter(pc.invert(pc.is_in(rows["row_no"], now["row_no"].combine_chunks())))
-    return pa.concat_tables([now, rows]).select(wanted.names)
+    _, once = np.unique(rows["row_no"].to_numpy(), return_index=True)  # put back, one may be taken out again
+    return pa.concat_tables([now, rows.take(np.sort(once))]).select(wanted.names)
 
 
 def taken_out(settings: Settings, spec: TableSpec) -> dict[int, str]:
-    """Row number -> recall, of the rows of a table that recalls took out of it."""
-    return {n: recall for recall, rows in _taken_out(settings, spec) for n in rows["row_no"].to_pylist()}
+    """Row number -> recall, of the rows of a table that recalls took out of it and no lift put back."""
+    found = {n: recall for recall, rows in _taken_out(settings, spec) for n in rows["row_no"].to_pylist()}
+    now = set(read(settings, spec, columns=["row_no"])["row_no"].to_pylist())
+    return {n: recall for n, recall in found.items() if n not in now}
 
 
 def before_recalls(settings: Settings, spec: TableSpec) -> list[int]:

@@ -116,7 +116,7 @@ def of_stemma(settings: Settings) -> dict[str, Callable[[], object]]:
 
     return {
         "lineage": counts,
-        "row_to_checkpoints": lambda: queries.eaters(settings, row_id),
+        "row_to_checkpoints": lambda: queries.contacts(settings, row_id),
         "impact": lambda: impact(settings, BAD),
         "recall_dry_run": dry_run,
     }

@@ -143,7 +143,7 @@ def _checkpoint(found: queries.Lineage, version: models.ModelVersion | None, by:
     print(f"all columns: --json; one row down to its source: stemma lineage {found.first.hex()[:12]}")
 
 
-def _eaters(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
+def _contacts(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
     """The checkpoints that ate a row or what came of it, with the versions that they are."""
     named = {(each.run_id, each.step): str(each) for each in models.versions(settings)}
     return [
@@ -155,7 +155,7 @@ def _eaters(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
             "first_step": each.first_step,
             "times": each.times,
         }
-        for each in queries.eaters(settings, row_id)
+        for each in queries.contacts(settings, row_id)
     ]
 
 
@@ -175,7 +175,7 @@ def _row(settings: Settings, prefix: str, page: str | None, as_json: bool) -> in
         "row": plain(row),
         "ancestors": plain([ancestor for i, ancestor in graph.items() if i != row["row_id"]]),
         "descendants": plain(queries.descendants(settings, row["row_id"])),
-        "eaten_by": _eaters(settings, row["row_id"]),
+        "eaten_by": _contacts(settings, row["row_id"]),
         "rejected": plain(queries.rejections(settings, row["row_id"])),
         "reviews": plain([vars(said) for said in history(settings, row["row_id"])]),
         "sources": [
@@ -210,10 +210,11 @@ def _row(settings: Settings, prefix: str, page: str | None, as_json: bool) -> in
         print(f"  from {ancestor['table']} {ancestor['row_id']} ({made_by})")
     for descendant in found["descendants"]:
         print(f"  into {descendant['table']} {descendant['row_id']} ({descendant['step']})")
-    for eater in found["eaten_by"]:
+    for contact in found["eaten_by"]:
+        who = f"{contact['model'] or 'checkpoint'} {contact['run_id']}/{contact['step']}"
         print(
-            f"  eaten by {eater['model'] or 'checkpoint'} {eater['run_id']}/{eater['step']}, first at step "
-            f"{eater['first_step']}, {eater['times']} times (it and what came of it: {eater['rows']} rows)"
+            f"  eaten by {who}, first at step {contact['first_step']}, {contact['times']} times "
+            f"(with what came of it {contact['rows']} rows)"
         )
     for rejection in found["rejected"]:
         print(f"  rejected by {rejection['step']}: {rejection['reason']} (run {rejection['run_id']})")

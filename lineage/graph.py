@@ -128,6 +128,12 @@ class RowGraph:
         return self._filled(f"V{ID_BYTES}", (_as_ids(rows) for _, rows in self._arrays("row_id")))
 
     @cached_property
+    def extracted_at(self) -> np.ndarray:
+        """When each row was stored: datetime64 in microseconds (rows), UTC."""
+        moments = (rows.cast(pa.int64()).to_numpy() for _, rows in self._arrays("extracted_at"))
+        return self._filled("datetime64[us]", moments)
+
+    @cached_property
     def _by_id(self) -> np.ndarray:
         """Positions in the order of their ids, as far as the first half of an id tells."""
         return np.argsort(self.ids.view(">u8")[::2].astype(np.uint64)).astype(np.int32)

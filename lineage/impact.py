@@ -23,6 +23,7 @@ from infra.settings import Settings
 from lineage import models, tables
 from lineage.bans import recall_id
 from lineage.consumption import bitmaps, checkpoints, ledger
+from lineage.generations import follow
 from lineage.graph import Edges, RowGraph, graph
 from lineage.membership import members
 from lineage.rows import ID_BYTES
@@ -97,13 +98,37 @@ class ReachedModel:
 
 
 @dataclass(frozen=True)
+class Written:
+    """What is reached only through models: they ate reached rows and wrote new ones."""
+
+    rows: pa.Table
+    """Columns as of Impact.rows."""
+
+    curricula: tuple[ReachedCurriculum, ...]
+    checkpoints: tuple[ReachedCheckpoint, ...]
+    models: tuple[ReachedModel, ...]
+    generations: int
+    """How often it went on from models to what they wrote: 1 where only directly reached ones wrote rows."""
+
+    @property
+    def by_table(self) -> dict[str, int]:
+        """Rows per table."""
+        return _by_table(self.rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """Stable keys: generations, rows, curricula, checkpoints, models, aliases, row_ids."""
+        return {"generations": self.generations, "rows": self.by_table} | _as_json(self)
+
+
+@dataclass(frozen=True)
 class Impact:
     """The blast radius of a selector."""
 
     selector: Selector
     rows: pa.Table
     """table, row_id, row_no; `meant`: by the selector itself, not only derived from such a row; `stored`: in
-    its table's newest version, not taken out by a recall. Sorted by row_no."""
+    its table's newest version, not taken out by a recall; `written`: reached only through models. Sorted by
+    row_no."""
 
     stored: dict[str, int]
     """Rows ever stored, per table: what the reached rows are a part of."""
@@ -115,12 +140,13 @@ class Impact:
     runs: tuple[ReachedRun, ...]
     checkpoints: tuple[ReachedCheckpoint, ...]
     models: tuple[ReachedModel, ...]
+    written: Written | None = None
+    """What is reached only through models, or None; part of the rest where the selector goes through them."""
 
     @property
     def by_table(self) -> dict[str, int]:
         """Reached rows per table."""
-        counted = Counter(self.rows["table"].to_pylist())
-        return {spec.name: counted[spec.name] for spec in ROW_TABLES if counted[spec.name]}
+        return _by_table(self.rows)
 
     @property
     def is_everything(self) -> bool:
@@ -128,24 +154,14 @@ class Impact:
         return pc.sum(self.rows["stored"]).as_py() == self.standing
 
     def as_json(self) -> dict[str, Any]:
-        """Stable keys: selector, rows, of, curricula, runs, checkpoints, models, aliases, row_ids."""
+        """Keys: selector, rows, of, runs, curricula, checkpoints, models, aliases, row_ids, written."""
         return {
             "selector": self.selector.as_json(),
             "rows": self.by_table,
             "of": self.stored,
-            "curricula": [asdict(each) for each in self.curricula],
             "runs": [asdict(each) for each in self.runs],
-            "checkpoints": [asdict(each) | {"share": round(each.share, 4)} for each in self.checkpoints],
-            "models": [asdict(each) | {"model": str(each)} for each in self.models],
-            "aliases": [
-                {"alias": f"{each.name}@{alias}", "version": each.version}
-                for each in self.models
-                for alias in each.aliases
-            ],
-            "row_ids": {
-                name: [row_id.hex() for row_id in _of_table(self.rows, name)["row_id"].to_pylist()]
-                for name in self.by_table
-            },
+            **_as_json(self),
+            "written": self.written.as_json() if self.written else None,
         }
 
 
@@ -158,25 +174,32 @@ def impact(settings: Settings, selector: Selector) -> Impact:
         check_sql(settings, selector.where)
     selector = resolved(settings, selector)
     rows = graph(settings)
-    seeds = matching(settings, selector, rows) | _banned_by(settings, selector, rows)
-    fallen = np.flatnonzero(falls(seeds, rows.edges))
-    if not len(fallen):
+    seeds, before = matching(settings, selector, rows), _banned_by(settings, selector, rows)
+    if not selector.through_models:  # else it may have fallen through models, and was not meant
+        seeds |= before
+    direct = falls(seeds, rows.edges)
+    reach = follow(settings, rows, direct, lambda written: falls(seeds | written, rows.edges))
+    every = reach.fallen | before
+    if not every.any():
         raise SelectorError(_nothing(settings, selector))
-    numbers = BitMap64(rows.numbers[fallen].astype(np.uint64))
+    fallen = every if selector.through_models else direct
+    numbers = _numbers(rows, fallen)
     curricula, wrote = _curricula(settings, numbers)
     eaten = _checkpoints(settings, numbers)
     wrote += _writers(rows, fallen) + _scored_on(settings, numbers)
     wrote += Counter({each.run_id: each.rows for each in eaten})
     ever = np.bincount(rows.tables, minlength=len(ROW_TABLES)).tolist()
+    listed = _listed(rows, every, seeds, direct)
     return Impact(
         selector,
-        _listed(rows, fallen, seeds),
+        listed if selector.through_models else listed.filter(pc.invert(listed["written"])),
         {spec.name: count for spec, count in zip(ROW_TABLES, ever, strict=True) if count},
         int(rows.standing.sum()),
         curricula,
         _runs(settings, wrote),
         eaten,
         _models(settings, eaten),
+        _written(settings, rows, listed, direct, every, reach.generations) if reach.generations else None,
     )
 
 
@@ -218,19 +241,41 @@ def _banned_by(settings: Settings, selector: Selector, rows: RowGraph) -> np.nda
     return banned
 
 
-def _listed(rows: RowGraph, fallen: np.ndarray, seeds: np.ndarray) -> pa.Table:
+def _numbers(rows: RowGraph, fallen: np.ndarray) -> BitMap64:
+    return BitMap64(rows.numbers[fallen].astype(np.uint64))
+
+
+def _listed(rows: RowGraph, fallen: np.ndarray, seeds: np.ndarray, direct: np.ndarray) -> pa.Table:
     names = pa.array([spec.name for spec in ROW_TABLES], pa.string())
-    ids = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(ID_BYTES), len(fallen), [None, pa.py_buffer(rows.ids[fallen].tobytes())]
-    )
+    ids = pa.py_buffer(rows.ids[fallen].tobytes())
+    fixed = pa.FixedSizeBinaryArray.from_buffers(pa.binary(ID_BYTES), int(fallen.sum()), [None, ids])
     listed = {
         "table": names.take(pa.array(rows.tables[fallen])),
-        "row_id": ids.cast(pa.binary()),
+        "row_id": fixed.cast(pa.binary()),
         "row_no": pa.array(rows.numbers[fallen], pa.int64()),
         "meant": pa.array(seeds[fallen]),
         "stored": pa.array(rows.standing[fallen]),
+        "written": pa.array(~direct[fallen]),
     }
     return pa.table(listed)
+
+
+def _written(
+    settings: Settings,
+    rows: RowGraph,
+    listed: pa.Table,
+    direct: np.ndarray,
+    every: np.ndarray,
+    generations: int,
+) -> Written:
+    """What every reached row leads to, and those that are reached directly do not."""
+    first, all_of_them = _numbers(rows, direct), _numbers(rows, every)
+    holding = {each.curriculum for each in _curricula(settings, first)[0]}
+    ate = {(each.run_id, each.step) for each in _checkpoints(settings, first)}
+    curricula = [each for each in _curricula(settings, all_of_them)[0] if each.curriculum not in holding]
+    eaten = [each for each in _checkpoints(settings, all_of_them) if (each.run_id, each.step) not in ate]
+    only = listed.filter(listed["written"])
+    return Written(only, tuple(curricula), tuple(eaten), _models(settings, eaten), generations)
 
 
 def _writers(rows: RowGraph, fallen: np.ndarray) -> Counter[str]:
@@ -263,7 +308,7 @@ def _checkpoints(settings: Settings, numbers: BitMap64) -> tuple[ReachedCheckpoi
     steps: dict[str, list[int]] = {}
     for each in made:
         steps.setdefault(each.run_id, []).append(each.step)
-    is_reached = np.zeros(numbers.max() + 1, bool)
+    is_reached = np.zeros(numbers.max() + 1 if numbers else 0, bool)
     is_reached[numbers.to_array()] = True
     found: list[ReachedCheckpoint] = []
     for each in made:
@@ -323,7 +368,7 @@ def _of_table(rows: pa.Table, name: str) -> pa.Table:
 
 def _nothing(settings: Settings, selector: Selector) -> str:
     """What to say where nothing is meant: what could have been."""
-    named, rows = list(selector.as_json()), graph(settings)
+    named, rows = selector.named, graph(settings)
     sentence = f"no row is meant by {selector}"
     if len(named) > 1:
         parts = [Selector(**{name: getattr(selector, name)}) for name in named]
@@ -331,7 +376,33 @@ def _nothing(settings: Settings, selector: Selector) -> str:
             f"{part} alone means {int(matching(settings, part, rows).sum()) or 'no'} rows" for part in parts
         )
         return f"{sentence} together: {alone}"
-    if named[0] not in ("rows", "where"):
-        known = known_values(settings, named[0])
+    only = next(iter(named))
+    if only not in ("rows", "where"):
+        known = known_values(settings, only)
         return f"{sentence}; known: {', '.join(known[:12]) or 'none'}{' ...' if len(known) > 12 else ''}"
     return sentence
+
+
+def _as_json(found: Impact | Written) -> dict[str, Any]:
+    return {
+        "curricula": [asdict(each) for each in found.curricula],
+        "checkpoints": [
+            asdict(each) | {"share": round(each.share, 4), "steps_after": each.steps_after}
+            for each in found.checkpoints
+        ],
+        "models": [asdict(each) | {"model": str(each)} for each in found.models],
+        "aliases": [
+            {"alias": f"{each.name}@{alias}", "version": each.version}
+            for each in found.models
+            for alias in each.aliases
+        ],
+        "row_ids": {
+            name: [row_id.hex() for row_id in _of_table(found.rows, name)["row_id"].to_pylist()]
+            for name in found.by_table
+        },
+    }
+
+
+def _by_table(rows: pa.Table) -> dict[str, int]:
+    counted = {each["values"]: each["counts"] for each in rows["table"].value_counts().to_pylist()}
+    return {spec.name: counted[spec.name] for spec in ROW_TABLES if spec.name in counted}

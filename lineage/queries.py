@@ -227,7 +227,7 @@ def lineage(settings: Settings, checkpoint: Checkpoint) -> Lineage:
 
 
 @dataclass(frozen=True)
-class Eater:
+class Contact:
     """A checkpoint that ate a row, or rows derived from it."""
 
     checkpoint: Checkpoint
@@ -238,19 +238,19 @@ class Eater:
     times: int
 
 
-def eaters(settings: Settings, row_id: bytes) -> list[Eater]:
+def contacts(settings: Settings, row_id: bytes) -> list[Contact]:
     """The checkpoints that ate a row or what was derived from it, oldest first."""
     rows = graph(settings)
     mine = rows.down.reach(rows.starting_with(row_id.hex()))
     numbers = BitMap64(rows.numbers[mine].astype(np.uint64))
     ate = bitmaps(settings)
-    found: list[Eater] = []
+    found: list[Contact] = []
     for each in checkpoints(settings):
         count = ate[each.run_id, each.step].intersection_cardinality(numbers)
         if count:
             slots = ledger(settings, each.run_id).upto(each.step)
             places = slots.places_of(rows.numbers[mine])
-            found.append(Eater(each, count, slots.step_of(int(places[0])), len(places)))
+            found.append(Contact(each, count, slots.step_of(int(places[0])), len(places)))
     return found
 
 

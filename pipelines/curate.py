@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from infra.models import resolve
 from infra.runtime import Runtime
 from lineage import tables, verdicts
+from lineage.bans import lifts
 from lineage.inputs import INPUT_COLUMNS
 from lineage.inputs import inputs as asked
 from lineage.review import Reviews, standing
@@ -90,6 +91,7 @@ def curate(runtime: Runtime, config: CurateConfig, *, parent: Run | None = None)
     steps = steps_of(config, elsewhere=elsewhere, reviews=reviews)
     # What collides bears identity, not all that the other splits hold: that may grow without changing this.
     recorded = config.model_dump() | {"elsewhere": KeepSplitsApart(elsewhere).parameters["elsewhere"]}
+    recorded |= {"lifts": lifts(runtime.settings)}
 
     def work(run: Run) -> Outcome:
         key = f"run:{run.identity}"

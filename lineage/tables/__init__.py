@@ -9,6 +9,7 @@
     vacuum    remove files that no version has to be read from any more
     snapshots what the newest version of a table holds, remembered
     reads     read a version, whole or only what was admitted
+    lifted    put back what was taken out
     sql       read-only SQL over all tables, or a condition on one; engine: the process that answers it
 
 One error family: TableError; AlreadyStored, Damaged and UnknownTable are its members.
@@ -19,6 +20,7 @@ from lineage.tables.damage import Damaged, damage
 from lineage.tables.files import WrittenFile, read_file, write_file
 from lineage.tables.layout import TableVersion, UnknownTable, current, resolve
 from lineage.tables.leases import reserve
+from lineage.tables.lifted import could_stand, put_back
 from lineage.tables.place import TableError
 from lineage.tables.reads import (
     batch_with,
@@ -53,6 +55,7 @@ __all__ = [
     "before_recalls",
     "commit",
     "commits",
+    "could_stand",
     "current",
     "damage",
     "facts",
@@ -60,6 +63,7 @@ __all__ = [
     "is_stored",
     "lost",
     "orphans",
+    "put_back",
     "read",
     "read_batch",
     "read_ever",

@@ -37,6 +37,7 @@ VERBS = {
     "status": ("lineage.commands:status", "tables, runs, models and aliases"),
     "query": ("lineage.commands:query", "read-only SQL over the lake"),
     "fsck": ("lineage.commands:fsck", "check every invariant of the lake"),
+    "mlflow-sync": ("lineage.commands_mlflow:mlflow_sync", "show in MLflow what it missed while it was away"),
     "submit": ("infra.submit:submit", "the same verb as a Ray job"),
 }
 

@@ -67,6 +67,12 @@ def lineage(settings: Settings, checkpoint: Checkpoint) -> Lineage:
 
     Raises LineageError if one is not stored.
     """
+    rows = eaten_rows(settings, checkpoint)
+    return Lineage(checkpoint, rows, _sources(settings, rows))
+
+
+def eaten_rows(settings: Settings, checkpoint: Checkpoint) -> pa.Table:
+    """The rows of `Lineage`, without the search for their sources."""
     eaten = eaten_by(settings, checkpoint)
     per_row = eaten.group_by("row_no").aggregate(
         [("step", "min"), ("step", "max"), ("step", "count"), ("loss_tokens", "sum")]
@@ -85,8 +91,7 @@ def lineage(settings: Settings, checkpoint: Checkpoint) -> Lineage:
     gone = banned(settings)
     recalled = [gone.get(row_no, "") for row_no in rows["row_no"].to_pylist()]
     rows = rows.append_column("recalled", pa.array(recalled, pa.string()))
-    rows = rows.sort_by([("first_step", "ascending"), ("row_no", "ascending")])
-    return Lineage(checkpoint, rows, _sources(settings, rows))
+    return rows.sort_by([("first_step", "ascending"), ("row_no", "ascending")])
 
 
 def _beside(rows: pa.Table, more: pa.Table) -> pa.Table:

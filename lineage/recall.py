@@ -21,7 +21,7 @@ import pyarrow.dataset as pads
 
 from infra.runtime import Runtime
 from infra.settings import Settings
-from lineage import bans, models, registry, runs, tables
+from lineage import bans, mirror, models, registry, runs, tables
 from lineage.bans import Order, Recall, recall_id
 from lineage.impact import Impact, impact
 from lineage.rows import rows_digest
@@ -62,7 +62,7 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
         new = _ban(settings, radius, run)
         versions = _quarantine(settings, radius, run)
         _move_aliases(runtime, ordered, run)
-        _mirror(settings, radius, ordered)
+        _mirror(settings, radius)
         moved = _moves_of(settings, ordered)
         told = ", ".join(f"{alias} -> {to or 'nothing'}" for alias, _, to in moved) or "no alias moved"
         log.info("recall %s: %d rows; %s", ordered.id, radius.rows.num_rows, told)
@@ -75,7 +75,7 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
     reached = [f"rows:{rows_digest(radius.rows['row_id'].to_pylist())}"]
     outcome = carry_out(runtime, "recall", config=config, inputs=reached, work=work)
     if outcome.again and found is not None:
-        _mirror(settings, radius, found)  # MLflow may have been away when it was carried out
+        _mirror(settings, radius)  # MLflow may have been away when it was carried out
     return outcome
 
 
@@ -219,10 +219,9 @@ def would_move(settings: Settings, radius: Impact) -> list[tuple[str, int, int]]
     return found
 
 
-def _mirror(settings: Settings, radius: Impact, ordered: Recall) -> None:
+def _mirror(settings: Settings, radius: Impact) -> None:
     for each in radius.models:
-        tags = {"stemma.recalled_by": ordered.id}
-        registry.mirror(registry.tag_version, settings, name=each.name, version=each.version, tags=tags)
+        registry.mirror(mirror.show_tags, settings, str(each))
     for name in sorted(models.aliases(settings)):
         registry.mirror(models.mirror_aliases, settings, name)
 

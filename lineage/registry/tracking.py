@@ -4,6 +4,7 @@
     open_run(settings, run_id=..., job="search", tags={})  a run whose children nest under it while it goes on
     log_run(settings, run_id=..., job="finetune", ...)     a finished run, whole, in one call
     close_run(settings, run_id=..., status="COMPLETE")
+    shown_runs(settings)                                   those that need not be logged again
 
 The same run_id again updates the same MLflow run. A parent and its children may come in any order.
 """
@@ -24,16 +25,23 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from infra.settings import Settings, prepare_environment
+from lineage.registry.inputs import show_fed, table_text, tables_tag
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from mlflow.entities import Metric, Run
     from mlflow.tracking import MlflowClient
+
+    from lineage.fed import Fed
 
 EXPERIMENT = "stemma"
 RUN_TAG = "stemma.run_id"
 PARENT_TAG = (
     "stemma.parent_run"  # kept beside MLflow's own tag: a parent that comes later finds its children by it
 )
+
+SHOWN_TAG = "stemma.shown"  # written last: the run is there as this code shows it
+SHOWN = "2"  # raise it when runs are shown in another way: `stemma mlflow-sync` brings older ones up to date
 
 Ending = Literal["COMPLETE", "FAIL", "ABORT"]
 """How a run ended, in the words of the table `runs`."""
@@ -89,21 +97,22 @@ def log_run(
     parent_run_id: str | None = None,
     series: Mapping[str, Sequence[float]] = {},
     texts: Mapping[str, str] = {},
+    fed: Sequence[Fed] = (),
+    tables: Mapping[str, pa.Table] = {},
     status: Ending = "COMPLETE",
     started: dt.datetime | None = None,
     ended: dt.datetime | None = None,
-    unless_finished: bool = False,
     experiment: str = EXPERIMENT,
 ) -> str:
     """Log one finished run, and return MLflow's run id.
 
     `params` may nest: `{"lora": {"r": 16}}` becomes `lora.r`. A value or key over MLflow's limits is cut, and
     then the whole of `params` is attached as `params.json`. `series` has one value per step, from 0; a long
-    one is thinned to 1,000 points, the last one kept. `texts` are artifacts by name.
+    one is thinned to 1,000 points, the last one kept. `texts` are artifacts by name; `fed` the rows that it
+    read; `tables` rows that the UI shows as tables, by file name, the first 10,000 of each.
 
-    Logged again: metrics, tags and texts are brought up to date, but with `unless_finished` a run that ended
-    there is left alone: so whoever finds work done can see to it that it is shown. RegistryError if a param
-    changed, since a run id stands for one config, or if a name is both a metric and a series.
+    Logged again: metrics, tags, texts and inputs are brought up to date. RegistryError if a param changed,
+    since a run id stands for one config, or if a name is both a metric and a series.
     """
     if both := sorted(metrics.keys() & series.keys()):
         raise RegistryError(
@@ -112,11 +121,8 @@ def log_run(
     run_tags = _run_tags(run_id, job, tags)
     flat, is_cut = _flat_params(params)
     files = {**texts, **({"params.json": _json(params)} if is_cut else {})}
+    files |= {name: table_text(rows) for name, rows in tables.items()}
     with connected(settings) as client:
-        if unless_finished:
-            shown = _search(client, experiment_of(client, settings, experiment), RUN_TAG, run_id)
-            if shown is not None and shown.info.status != "RUNNING":
-                return shown.info.run_id
         run, is_new = _find_or_create(client, settings, experiment, run_id, run_tags, parent_run_id, started)
         points = _points(metrics, series, run.info.start_time)
         if not is_new:
@@ -128,13 +134,37 @@ def log_run(
             run.info.run_id,
             metrics=points,
             params=[Param(key, value) for key, value in flat.items()],
-            tags=[] if is_new else _run_tag_entities(run_tags),
+            tags=_run_tag_entities(({} if is_new else run_tags) | tables_tag(run, list(tables))),
         )
+        show_fed(client, run, fed)
         with written(files) as folder:
             if folder:
                 client.log_artifacts(run.info.run_id, folder)
         client.set_terminated(run.info.run_id, _STATUS[status], _millis(ended))
+        client.set_tag(run.info.run_id, SHOWN_TAG, SHOWN)
         return run.info.run_id
+
+
+def shown_runs(settings: Settings, experiment: str = EXPERIMENT) -> frozenset[str]:
+    """Our ids of the runs that are in MLflow whole, as this code shows them."""
+    with connected(settings) as client:
+        found = _search_all(client, experiment_of(client, settings, experiment), SHOWN_TAG, SHOWN)
+        return frozenset(run.data.tags[RUN_TAG] for run in found if RUN_TAG in run.data.tags)
+
+
+def open_runs(settings: Settings, experiment: str = EXPERIMENT) -> frozenset[str]:
+    """Our ids of the runs that MLflow shows as going on."""
+    with connected(settings) as client:
+        place = experiment_of(client, settings, experiment)
+        found = _pages(client, place, "attributes.status = 'RUNNING'")
+        return frozenset(run.data.tags[RUN_TAG] for run in found if RUN_TAG in run.data.tags)
+
+
+def is_shown(settings: Settings, run_id: str, experiment: str = EXPERIMENT) -> bool:
+    """Whether a run is in MLflow whole, as this code shows it."""
+    with connected(settings) as client:
+        run = _search(client, experiment_of(client, settings, experiment), RUN_TAG, run_id)
+        return run is not None and run.data.tags.get(SHOWN_TAG) == SHOWN
 
 
 def close_run(
@@ -198,12 +228,17 @@ def experiment_of(client: MlflowClient, settings: Settings, name: str) -> str:
 
 def find_run(client: MlflowClient, experiment_id: str, run_id: str) -> Run:
     """The MLflow run of one of our runs. Raises RegistryError if there is none."""
-    run = _search(client, experiment_id, RUN_TAG, run_id)
+    run = logged_run(client, experiment_id, run_id)
     if run is None:
         raise RegistryError(
-            f"run {run_id} is not in MLflow; expected it to be logged first: call log_run or open_run"
+            f"run {run_id} is not in MLflow; expected it to be logged first: run stemma mlflow-sync"
         )
     return run
+
+
+def logged_run(client: MlflowClient, experiment_id: str, run_id: str) -> Run | None:
+    """The MLflow run of one of our runs, or None where there is none."""
+    return _search(client, experiment_id, RUN_TAG, run_id)
 
 
 @contextmanager
@@ -366,7 +401,17 @@ def _search(client: MlflowClient, experiment_id: str, tag: str, value: str) -> R
 def _search_all(client: MlflowClient, experiment_id: str, tag: str, value: str) -> list[Run]:
     if "'" in value:
         raise RegistryError(f"run id {value!r} holds a quote; expected letters, digits and dashes")
-    return list(client.search_runs([experiment_id], f"tags.`{tag}` = '{value}'", max_results=10_000))
+    return _pages(client, experiment_id, f"tags.`{tag}` = '{value}'")
+
+
+def _pages(client: MlflowClient, experiment_id: str, condition: str) -> list[Run]:
+    found, token = [], None
+    while True:
+        page = client.search_runs([experiment_id], condition, max_results=1_000, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
 
 
 def _run_tags(run_id: str, job: str, tags: Mapping[str, str]) -> dict[str, str]:

@@ -91,20 +91,47 @@ def carry_out(
     for event in reversed(earlier):
         if event["status"] == "COMPLETE" and _still_stands(settings, json.loads(event["outputs"])):
             return _outcome(event)
-    attempts = {event["attempt"] for event in earlier}
-    _refuse_if_in_progress(earlier)
-    for attempt in attempts - {event["attempt"] for event in earlier if event["status"] != "START"}:
-        _write(runtime, Run(run_identity, attempt, job), "ABORT", error="the process ended without a word")
-    run = Run(run_identity, max(attempts, default=0) + 1, job, parent.id if parent else NOT_APPLICABLE)
-    _write(runtime, run, "START", config=config, inputs=inputs)
+    run = _begin(runtime, run_identity, job, earlier, config=config, inputs=inputs, parent=parent)
     try:
         outcome = work(run)
     except BaseException as error:
         status: Status = "FAIL" if isinstance(error, Exception) else "ABORT"
         _write(runtime, run, status, error=_sentence(error), config=config, inputs=inputs)
         raise
-    _write(runtime, run, "COMPLETE", config=config, inputs=inputs, outcome=outcome)
-    return Outcome(outcome.outputs, outcome.counts, outcome.facets, run.id)
+    return _complete(runtime, run, outcome, config=config, inputs=inputs)
+
+
+@dataclass(frozen=True)
+class Going:
+    """A job whose work somebody else's code does: begun here, ended by `complete` or `fail`."""
+
+    run: Run
+    config: Mapping[str, Any]
+    inputs: Sequence[str]
+
+    def complete(self, runtime: Runtime, outcome: Outcome) -> Outcome:
+        """Put its end on record."""
+        return _complete(runtime, self.run, outcome, config=self.config, inputs=self.inputs)
+
+    def fail(self, runtime: Runtime, error: BaseException) -> None:
+        """Put on record that it failed, and of what."""
+        _write(runtime, self.run, "FAIL", error=_sentence(error), config=self.config, inputs=self.inputs)
+
+
+def begin(runtime: Runtime, job: str, *, config: Mapping[str, Any], inputs: Sequence[str]) -> Going:
+    """Put the beginning of a job on record, of which `carry_out` cannot be in charge.
+
+    The same job carried out to its end before is another one: its config says the how manieth it is, as
+    `go`, from 1. One that came to no end is tried again under the same identity. Raises RunError while
+    another process is at it.
+    """
+    done = [dict(known) for known, _ in completed(runtime.settings, job)]
+    same = sum({name: known[name] for name in known if name != "go"} == dict(config) for known in done)
+    numbered = {**config, "go": same + 1}
+    run_identity = identity(job, numbered, inputs)
+    earlier = events(runtime.settings, run_identity)
+    run = _begin(runtime, run_identity, job, earlier, config=numbered, inputs=inputs)
+    return Going(run, numbered, inputs)
 
 
 def completed(settings: Settings, job: str) -> list[tuple[dict[str, Any], Outcome]]:
@@ -138,6 +165,33 @@ def require_idle(settings: Settings, *, to: str, jobs: Collection[str] | None = 
             f"run {event['run_id']} ({event['job']}) is in progress in process {_process(event)}; "
             f"wait for it or stop it, to {to}"
         )
+
+
+def _begin(
+    runtime: Runtime,
+    run_identity: str,
+    job: str,
+    earlier: Sequence[Mapping[str, Any]],
+    *,
+    config: Mapping[str, Any],
+    inputs: Sequence[str],
+    parent: Run | None = None,
+) -> Run:
+    """The next attempt, on record as begun; those before it that ended without a word, as aborted."""
+    attempts = {event["attempt"] for event in earlier}
+    _refuse_if_in_progress(earlier)
+    for attempt in attempts - {event["attempt"] for event in earlier if event["status"] != "START"}:
+        _write(runtime, Run(run_identity, attempt, job), "ABORT", error="the process ended without a word")
+    run = Run(run_identity, max(attempts, default=0) + 1, job, parent.id if parent else NOT_APPLICABLE)
+    _write(runtime, run, "START", config=config, inputs=inputs)
+    return run
+
+
+def _complete(
+    runtime: Runtime, run: Run, outcome: Outcome, *, config: Mapping[str, Any], inputs: Sequence[str]
+) -> Outcome:
+    _write(runtime, run, "COMPLETE", config=config, inputs=inputs, outcome=outcome)
+    return Outcome(outcome.outputs, outcome.counts, outcome.facets, run.id)
 
 
 def _once_others_are_done(settings: Settings, run_identity: str, parent: Run | None) -> list[dict[str, Any]]:

@@ -88,7 +88,7 @@ def _train(runtime: Runtime, curriculum: Curriculum, config: TrainingConfig, bas
     from training.plan import make_plan
 
     settings = runtime.settings
-    _clear(settings, run)
+    clear(settings, run)
     rows = rows_of(runtime, curriculum)
     labels = sorted(set(rows["label"].to_pylist()))
     encoded = encode_rows(rows, labels, base=base, config=config)
@@ -143,7 +143,7 @@ def _train(runtime: Runtime, curriculum: Curriculum, config: TrainingConfig, bas
     return Outcome((f"checkpoint:{checkpoint.name}",), counts, facets)
 
 
-def _clear(settings: Settings, run: Run) -> None:
+def clear(settings: Settings, run: Run) -> None:
     """Take away what killed goes at the same work have left: the checkpoint's row first, then its files."""
     if run.attempt == 1:
         return

@@ -99,7 +99,7 @@ def _under_its_own_name(client: MlflowClient, run: Run, dataset: CurriculumDatas
         if (theirs.name, theirs.digest) == (dataset.name, dataset.digest):
             if theirs.source == dataset.source.to_json():
                 return dataset
-            lake = hashlib.sha256(dataset.source.to_json().encode()).hexdigest()[:8]
+            lake = hashlib.sha256(dataset.source.to_dict()["lake"].encode()).hexdigest()[:8]
             return dataset.under(f"{dataset.name} in lake {lake}")
     return dataset
 

@@ -130,7 +130,7 @@ def eaten(settings: Settings, checkpoint: Checkpoint) -> pa.Table:
         raise FedError(
             f"what checkpoint {checkpoint.name} ate no longer hashes to its root; run: stemma fsck"
         )
-    return _shown(rows, first=(*_EATEN, "text", "answer"))
+    return _shown(rows, first=_EATEN)
 
 
 def _members(settings: Settings, table: str, root: str) -> pa.Table:
@@ -188,7 +188,17 @@ def _examples(settings: Settings, numbers: pa.Array) -> pa.Table:
     return found
 
 
-_EATEN = ("row_id", "slice", "first_step", "last_step", "times", "loss_tokens", "recalled")
+_EATEN = (
+    "row_id",
+    "text",
+    "answer",
+    "slice",
+    "first_step",
+    "last_step",
+    "times",
+    "loss_tokens",
+    "recalled",
+)
 _OF_MEMBERS = ("row_id", "slice", "weight", "text", "answer")
 _OF_EXAMPLES = ("row_id", "split", "condition", "text", "answer")
 _HELD_ELSEWHERE = frozenset({"parent_nos"})  # numbers of one lake, beside `parents`

@@ -59,15 +59,24 @@ def tables_tag(run: Run | None, names: Sequence[str]) -> dict[str, str]:
 
 
 def link_model(
-    client: MlflowClient, model_id: str, *, trained: str, evaluated: Sequence[str], step: int
+    client: MlflowClient,
+    model_id: str,
+    *,
+    version: tuple[str, int],
+    trained: str,
+    evaluated: Sequence[str],
+    step: int,
 ) -> None:
-    """Tie a logged model to the MLflow run that made it and to those that scored it.
+    """Tie a logged model to its registered version, to the MLflow run that made it, to those that scored it.
 
     Their numbers stand on the model, each beside the dataset that it was measured on; those that stand there
     are left alone.
     """
     from mlflow.entities import LoggedModelInput, LoggedModelOutput
+    from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
+    registered = [{"name": version[0], "version": version[1]}]
+    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(registered)})
     made = client.get_run(trained)
     if made.outputs is None or model_id not in {each.model_id for each in made.outputs.model_outputs}:
         client.log_outputs(trained, [LoggedModelOutput(model_id, step)])

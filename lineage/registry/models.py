@@ -90,16 +90,18 @@ def register(
         ]
         if version in standing:
             model_id = (standing[version].source or "").removeprefix("models:/")
-            _show_pedigree(client, model_id, run.info.run_id, pedigree)
-            link_model(client, model_id, trained=run.info.run_id, evaluated=scored, step=step)
+        else:
+            tags = {key: value for key, value in tags.items() if value}
+            model_id = _logged_model(client, run.info.experiment_id, run.info.run_id, name, version, tags)
+            client.log_model_artifacts(model_id, str(folder))
+        _show_pedigree(client, model_id, run.info.run_id, pedigree)
+        if version not in standing:
+            client.finalize_logged_model(model_id, "READY")
+        made_by, known_as = run.info.run_id, (name, version)
+        link_model(client, model_id, version=known_as, trained=made_by, evaluated=scored, step=step)
+        if version in standing:
             _tag(client, standing[version], tags)
             return
-        tags = {key: value for key, value in tags.items() if value}
-        model_id = _logged_model(client, run.info.experiment_id, run.info.run_id, name, version, tags)
-        client.log_model_artifacts(model_id, str(folder))
-        _show_pedigree(client, model_id, run.info.run_id, pedigree)
-        client.finalize_logged_model(model_id, "READY")
-        link_model(client, model_id, trained=run.info.run_id, evaluated=scored, step=step)
         _ensure_model(client, name)
         # Last: a version that exists is complete.
         with resolving_models(settings):
@@ -168,7 +170,7 @@ def link_evaluation(
         source = client.get_model_version(name, str(version)).source or ""
         trained, scored = (find_run(client, experiment_id, each).info.run_id for each in (run_id, evaluation))
         model_id = source.removeprefix("models:/")
-        link_model(client, model_id, trained=trained, evaluated=[scored], step=step)
+        link_model(client, model_id, version=(name, version), trained=trained, evaluated=[scored], step=step)
 
 
 def aliases(settings: Settings, *, name: str | None = None) -> dict[str, dict[str, int]]:

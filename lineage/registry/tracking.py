@@ -140,7 +140,9 @@ def log_run(
         with written(files) as folder:
             if folder:
                 client.log_artifacts(run.info.run_id, folder)
-        client.set_terminated(run.info.run_id, _STATUS[status], _millis(ended))
+        # One that was shown before we knew when it began may have begun, there, after it ended.
+        at = None if ended is None else max(_millis(ended) or 0, run.info.start_time)
+        client.set_terminated(run.info.run_id, _STATUS[status], at)
         client.set_tag(run.info.run_id, SHOWN_TAG, SHOWN)
         return run.info.run_id
 

@@ -41,7 +41,9 @@ def server(tmp_path_factory) -> Iterator[str]:
     try:
         with started(postgres(folder), folder / "postgres.log", ready=lambda: answers(folder)):
             port = free_port()
-            store = f"postgresql://stemma:{PASSWORD}@127.0.0.1:{(folder / 'port').read_text()}/postgres"
+            store = (
+                f"postgresql+psycopg2://stemma:{PASSWORD}@127.0.0.1:{(folder / 'port').read_text()}/postgres"
+            )
             artifacts = tmp_path_factory.mktemp("artifacts")
             command = [
                 sys.executable,
@@ -146,7 +148,7 @@ class started:
             self.process = subprocess.Popen(
                 self.command, stdout=out, stderr=out, cwd="/", start_new_session=True
             )
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300  # on a machine with 70 waiting processes it took two minutes
         while not self.ready():
             if self.process.poll() is not None or time.monotonic() > until:
                 self.__exit__()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pytest
 
 from infra.runtime import Runtime
@@ -14,7 +16,7 @@ from lineage.curricula import load
 from lineage.impact import impact
 from lineage.recall import recall
 from lineage.runs import latest
-from lineage.schemas import CONSUMPTION, PLAN
+from lineage.schemas import CONSUMPTION, PLAN, RUN
 from lineage.selectors import Selector
 from training.recipe import TrainingError
 
@@ -202,9 +204,7 @@ def test_the_offer_is_on_record_before_the_first_step_and_fsck_finds_a_tampered_
     made.train()
     run_id = made.callback.run_id
     assert run_id == begun[0]["run_id"].replace("-1", "-2")
-    assert is_offer(
-        pa.Table.from_pylist([r for r in tables.read(settings, PLAN).to_pylist() if r["run_id"] == run_id])
-    )
+    assert is_offer(tables.read(settings, PLAN, where=pads.field("run_id") == run_id))
     assert fsck.ledger(settings)[1] == []
     ledger = tables.read(settings, CONSUMPTION).to_pylist()
     mine = [row for row in ledger if row["run_id"] == run_id]
@@ -212,16 +212,13 @@ def test_the_offer_is_on_record_before_the_first_step_and_fsck_finds_a_tampered_
     swapped[0]["row_no"], swapped[-1]["row_no"] = mine[-1]["row_no"], mine[0]["row_no"]
     missing = [row for row in mine if row["step"] != 1]
     stranger = [*mine[:-1], mine[-1] | {"row_no": 9_999_999}]
-    for tampered, said in (
-        (swapped, "no longer hashes"),
-        (missing, "ate nothing"),
-        (stranger, "not offered"),
-    ):
+    broken = {"no longer hashes": swapped, "ate nothing": missing, "not offered": stranger}
+    for said, tampered in broken.items():
         tables.replace(
             settings, pa.Table.from_pylist(tampered, CONSUMPTION.schema), into=CONSUMPTION, run_id=run_id
         )
-        broken = [*fsck.ledger(settings)[1], *fsck.roots(settings)[1]]
-        assert any(said in sentence for sentence in broken), said
+        found = [*fsck.ledger(settings)[1], *fsck.roots(settings)[1]]
+        assert any(said in sentence for sentence in found), said
 
 
 def test_the_same_training_again_is_another_run_and_leaves_the_first_as_it_was(settings, root, tmp_path):
@@ -230,11 +227,8 @@ def test_the_same_training_again_is_another_run_and_leaves_the_first_as_it_was(s
     before = eaten_texts(settings, first.callback.run_id)
     second.train()
     assert first.callback.run_id != second.callback.run_id
-    assert (
-        eaten_texts(settings, first.callback.run_id)
-        == before
-        == eaten_texts(settings, second.callback.run_id)
-    )
+    assert eaten_texts(settings, first.callback.run_id) == before
+    assert eaten_texts(settings, second.callback.run_id) == before
 
 
 def test_adapters_are_stored_and_proven_like_our_own(settings, root, tmp_path):
@@ -245,10 +239,10 @@ def test_adapters_are_stored_and_proven_like_our_own(settings, root, tmp_path):
     made.train()
     checkpoint = find_checkpoint(settings, made.callback.run_id)
     assert fsck.roots(settings)[1] == []
-    held = f"{checkpoint.uri}/adapter_model.safetensors"
-    changed = bytearray(open(held, "rb").read())
+    held = Path(checkpoint.uri, "adapter_model.safetensors")
+    changed = bytearray(held.read_bytes())
     changed[-1] ^= 1
-    open(held, "wb").write(changed)
+    held.write_bytes(changed)
     assert any("is not the one that was committed" in sentence for sentence in fsck.roots(settings)[1])
 
 
@@ -259,9 +253,7 @@ def test_adapters_are_stored_and_proven_like_our_own(settings, root, tmp_path):
         ({"load_best_model_at_end": True, "eval_strategy": "no"}, "load_best_model_at_end=False"),
     ],
 )
-def test_what_would_make_the_record_wrong_is_refused_before_a_step(
-    settings, root, tmp_path, changes, sentence
-):
+def test_what_makes_the_record_wrong_is_refused_at_once(settings, root, tmp_path, changes, sentence):
     rows = tokenized(curriculum_dataset(settings, root))
     made = trainer(settings, root, tmp_path, rows=rows)
     for name, value in changes.items():
@@ -300,7 +292,7 @@ def test_flattened_rows_are_refused_and_the_run_is_on_record_as_failed(settings,
 def test_no_token_of_the_hub_gets_into_the_record(settings, root, tmp_path):
     made = trainer(settings, root, tmp_path, hub_token="hf_secret")
     made.train()
-    told = json.dumps(tables.read(settings, fsck.recorded.RUN).to_pylist(), default=str)
+    told = json.dumps(tables.read(settings, RUN).to_pylist(), default=str)
     assert "hf_secret" not in told
 
 
@@ -319,9 +311,8 @@ def test_trl_fine_tunes_and_is_recorded(settings, root, tmp_path):
     assert sorted(rows["row_no"].to_pylist()) == sorted(load(settings, root).members["row_no"].to_pylist())
     assert set(rows["times"].to_pylist()) == {1}
     # the answer is one word, and an end token follows it
-    assert set(eaten_by(settings, find_checkpoint(settings, callback.run_id))["loss_tokens"].to_pylist()) == {
-        2
-    }
+    ledger = eaten_by(settings, find_checkpoint(settings, callback.run_id))
+    assert set(ledger["loss_tokens"].to_pylist()) == {2}
     assert [check.found for check in fsck.fsck(settings) if check.found] == []
 
 

@@ -68,7 +68,7 @@ def of_curriculum(settings: Settings, curriculum: Curriculum) -> Fed:
 
 
 def of_checkpoint(settings: Settings, checkpoint: Checkpoint, rows: pa.Table) -> Fed:
-    """What a checkpoint ate; `rows` are its `eaten`. Its name holds the run: no two runs share a source."""
+    """What a checkpoint ate, `queries.eaten_rows`. Its name holds the run: no two runs share a source."""
     version = _stored_in(settings, checkpoint)
     source = {
         "lake": settings.lake,
@@ -84,7 +84,7 @@ def of_checkpoint(settings: Settings, checkpoint: Checkpoint, rows: pa.Table) ->
         "curriculum": checkpoint.curriculum,
         "root": checkpoint.consumption_root,
     }
-    columns = {name: str(rows.schema.field(name).type) for name in rows.column_names}
+    columns = {field.name: str(field.type) for field in eaten(rows.slice(0, 0)).schema}
     name = f"{version} of {checkpoint.name}"
     return Fed("eaten", name, checkpoint.consumption_root, source, profile, columns)
 
@@ -115,22 +115,23 @@ def read_fed(settings: Settings, source: Mapping[str, Any]) -> pa.Table:
     if settings.is_local and not Path(settings.lake, "tables").is_dir():
         raise FedError(f"there is no lake at '{settings.lake}' on this machine; mount or copy it there")
     if "run" in source:
-        return eaten(settings, _checkpoint(settings, source["run"], source["step"]))
+        return _eaten(settings, _checkpoint(settings, source["run"], source["step"]))
     if "curriculum" in source:
         return _members(settings, source["table"], source["curriculum"])
     return _evaluated(settings, source["rows"])
 
 
-def eaten(settings: Settings, checkpoint: Checkpoint) -> pa.Table:
-    """What a checkpoint ate, first eaten first: slice, steps, times, loss tokens, provenance."""
-    ledger = eaten_by(settings, checkpoint)
-    rows = queries.eaten_rows(settings, checkpoint)
+def eaten(rows: pa.Table) -> pa.Table:
+    """`queries.eaten_rows` as they are shown: what was fed, slice, steps, times, loss tokens, provenance."""
+    return _shown(rows, first=_EATEN)
+
+
+def _eaten(settings: Settings, checkpoint: Checkpoint) -> pa.Table:
+    ledger, rows = eaten_by(settings, checkpoint), queries.eaten_rows(settings, checkpoint)
     ids = dict(zip(rows["row_no"].to_pylist(), rows["row_id"].to_pylist(), strict=True))
     if consumption_root(ledger, ids) != checkpoint.consumption_root:
-        raise FedError(
-            f"what checkpoint {checkpoint.name} ate no longer hashes to its root; run: stemma fsck"
-        )
-    return _shown(rows, first=_EATEN)
+        raise FedError(f"what checkpoint {checkpoint.name} ate does not hash to its root; run: stemma fsck")
+    return eaten(rows)
 
 
 def _members(settings: Settings, table: str, root: str) -> pa.Table:

@@ -22,7 +22,7 @@ from pyroaring import BitMap64
 
 from infra.settings import Settings
 from lineage import bans, curricula, fed, models, queries, registry, runs, tables
-from lineage.consumption import Checkpoint, bitmaps, find_checkpoint
+from lineage.consumption import Checkpoint, bitmaps, checkpoints, find_checkpoint
 from lineage.models import ModelVersion
 from lineage.registry import IndexedVersion, RegistryError
 from lineage.schemas import BAN, NOT_APPLICABLE, RUN
@@ -63,7 +63,7 @@ def show_version(settings: Settings, version: ModelVersion) -> None:
         version=version.version,
         run_id=checkpoint.run_id,
         adapter_dir=checkpoint.uri,
-        tags=_tags(settings, version) | _SHOWN,
+        tags=_Record(settings).tags(version) | _SHOWN,
         pedigree={
             "pedigree.html": registry.pedigree_html(facts),
             "pedigree.json": registry.pedigree_json(facts),
@@ -78,7 +78,9 @@ def show_tags(settings: Settings, reference: str) -> None:
     _, version = models.resolve(settings, reference)
     if version is None:
         raise RegistryError(f"'{reference}' is no registered version; expected one like name@3")
-    registry.tag_version(settings, name=version.name, version=version.version, tags=_tags(settings, version))
+    registry.tag_version(
+        settings, name=version.name, version=version.version, tags=_Record(settings).tags(version)
+    )
 
 
 def sync(settings: Settings) -> Iterator[str]:
@@ -112,11 +114,12 @@ def _sync_runs(settings: Settings) -> Iterator[str]:
 
 def _sync_versions(settings: Settings, name: str) -> Iterator[str]:
     standing = {each.version: each for each in registry.model_versions(settings, name)}
+    record = _Record(settings)
     for version in models.versions(settings, name):
         there = standing.get(version.version)
         if there is None:
             yield from _told(f"version {version}", lambda it=version: show_version(settings, it))
-        elif _stale(there, _tags(settings, version) | _SHOWN):
+        elif _stale(there, record.tags(version) | _SHOWN):
             yield from _told(f"what is new of {version}", lambda it=version: show_version(settings, it))
 
 
@@ -147,30 +150,40 @@ def _stale(there: IndexedVersion, wanted: Mapping[str, str]) -> bool:
     return any(there.tags.get(key, "") != value for key, value in wanted.items())
 
 
-def _tags(settings: Settings, version: ModelVersion) -> dict[str, str]:
-    """What a version says of itself; empty where there is nothing to say."""
-    checkpoint, _ = models.resolve(settings, str(version))
-    moves = [e for e in models.events(settings, version.name) if e.to_version == version.version]
-    kinds = {(event.kind, event.alias) for event in moves}
-    verdict = "promoted" if ("promotion", "champion") in kinds else "refused" if kinds else ""
-    return {
-        "stemma.run_id": checkpoint.run_id,
-        "stemma.curriculum": checkpoint.curriculum,
-        "stemma.root": checkpoint.consumption_root,
-        "stemma.adapter_digest": checkpoint.adapter_digest,
-        "stemma.verdict": verdict,
-        "stemma.recalled_by": " ".join(_recalled_by(settings, checkpoint)),
-    }
+class _Record:
+    """What the lake says of versions, read once for all of them."""
 
+    def __init__(self, settings: Settings) -> None:
+        self.checkpoints = {(c.run_id, c.step): c for c in checkpoints(settings)}
+        self.ate = bitmaps(settings)
+        self.moved = {
+            (event.kind, event.name, event.alias, event.to_version) for event in models.events(settings)
+        }
+        standing = {recall.id for recall in bans.recalls(settings)}
+        self.gone: dict[str, BitMap64] = {}
+        for row in tables.read(settings, BAN, columns=["recall", "row_no"]).to_pylist():
+            if row["recall"] in standing:
+                self.gone.setdefault(row["recall"], BitMap64()).add(row["row_no"])
 
-def _recalled_by(settings: Settings, checkpoint: Checkpoint) -> list[str]:
-    """The standing recalls of rows that a checkpoint ate, sorted."""
-    ate = bitmaps(settings)[checkpoint.run_id, checkpoint.step]
-    numbers: dict[str, BitMap64] = {}
-    for row in tables.read(settings, BAN, columns=["recall", "row_no"]).to_pylist():
-        numbers.setdefault(row["recall"], BitMap64()).add(row["row_no"])
-    standing = {recall.id for recall in bans.recalls(settings)}
-    return sorted(recall for recall, gone in numbers.items() if recall in standing and gone & ate)
+    def tags(self, version: ModelVersion) -> dict[str, str]:
+        """What a version says of itself; empty where there is nothing to say."""
+        place = (version.run_id, version.step)
+        if place not in self.checkpoints:
+            raise models.ModelError(
+                f"{version} names checkpoint {version.run_id}/{version.step}, which is not in the lake"
+            )
+        checkpoint = self.checkpoints[place]
+        reigned = ("promotion", version.name, "champion", version.version) in self.moved
+        tried = ("promotion", version.name, "candidate", version.version) in self.moved
+        recalled_by = sorted(recall for recall, gone in self.gone.items() if gone & self.ate[place])
+        return {
+            "stemma.run_id": checkpoint.run_id,
+            "stemma.curriculum": checkpoint.curriculum,
+            "stemma.root": checkpoint.consumption_root,
+            "stemma.adapter_digest": checkpoint.adapter_digest,
+            "stemma.verdict": "promoted" if reigned else "refused" if tried else "",
+            "stemma.recalled_by": " ".join(recalled_by),
+        }
 
 
 def _evaluations(settings: Settings, checkpoint: Checkpoint) -> list[str]:
@@ -200,7 +213,7 @@ def _show_on_models(settings: Settings, model_run: str, evaluation: str) -> None
 def _training(settings: Settings, done: Mapping[str, Any]) -> Picture:
     checkpoint = find_checkpoint(settings, done["run_id"])
     curriculum = curricula.load(settings, checkpoint.curriculum)
-    eaten = fed.eaten(settings, checkpoint)
+    eaten = queries.eaten_rows(settings, checkpoint)
     facets, config = done["facets"], dict(done["config"])
     metrics = {"rows": done["counts"]["rows"]}
     metrics |= {name: facets[name] for name in ("seconds", "rows_per_s") if name in facets}
@@ -219,7 +232,7 @@ def _training(settings: Settings, done: Mapping[str, Any]) -> Picture:
         "series": {"loss": facets["losses"]} if facets.get("losses") else {},
         "fed": [fed.of_curriculum(settings, curriculum), fed.of_checkpoint(settings, checkpoint, eaten)],
         # What was recalled since is said on the versions; the table is the same whenever it is shown.
-        "tables": {EATEN: eaten.drop_columns(["recalled"])},
+        "tables": {EATEN: fed.eaten(eaten.slice(0, registry.SHOWN_ROWS)).drop_columns(["recalled"])},
     }
 
 

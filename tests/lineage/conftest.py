@@ -184,7 +184,7 @@ def shown() -> Callable[[Settings], dict[str, Any]]:
                 "files": sorted(file.path for file in client.list_artifacts(run.info.run_id)),
             }
         for model in client.search_registered_models():
-            found[model.name] = dict(model.aliases)
+            found[model.name] = {alias: int(version) for alias, version in model.aliases.items()}
             for version in client.search_model_versions(f"name = '{model.name}'"):
                 logged = client.get_logged_model(version.source.removeprefix("models:/"))
                 measured = sorted((each.key, each.value, each.dataset_name) for each in logged.metrics)

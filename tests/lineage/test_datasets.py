@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import Settings
-from lineage import fed, mirror, models, tables
+from lineage import mirror, models, queries, tables
 from lineage.consumption import find_checkpoint
 from lineage.curricula import load
 from lineage.fed import FedError
@@ -110,8 +110,8 @@ def test_the_table_of_eaten_rows_says_of_each_where_it_comes_from_and_when_it_wa
     run = run_of(client, trained_lake.trained)
     table = json.loads(Path(client.download_artifacts(run.info.run_id, "eaten_rows.json")).read_text())
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-    eaten = fed.eaten(settings, find_checkpoint(settings, trained_lake.trained))
-    assert [row["row_id"] for row in rows] == eaten["row_id"].to_pylist()
+    eaten = queries.eaten_rows(settings, find_checkpoint(settings, trained_lake.trained))
+    assert [row["row_id"] for row in rows] == [row_id.hex() for row_id in eaten["row_id"].to_pylist()]
     assert {row["times"] for row in rows} == {2}
     assert {row["source_uri"] for row in rows} == {trained_lake.log.as_uri()}
     assert {row["prompt_version"] for row in rows} == {"1"}

@@ -10,7 +10,7 @@ import pytest
 
 from infra.cli import main
 from infra.runtime import Runtime
-from lineage import mirror, models
+from lineage import mirror, models, queries
 from lineage.recall import recall
 from lineage.selectors import Selector
 from training.finetune import FinetuneConfig, finetune
@@ -52,7 +52,7 @@ def test_jobs_go_on_while_mlflow_is_away_and_a_sync_shows_them(forgotten, shown)
     training = TrainingConfig(num_train_epochs=2, train_batch_size=8, seed=5)
     trained = finetune(runtime, FinetuneConfig(training=training)).run_id
     version = promote(runtime, trained, name="other").facets["version"]
-    row = mirror.fed.eaten(away, models.resolve(away, trained)[0])["row_id"][0].as_py()
+    row = queries.eaten_rows(away, models.resolve(away, trained)[0])["row_id"][0].as_py().hex()
     called_back = recall(runtime, Selector(rows=(row,)), reason="wrong", anyway=True).facets["recall"]
     list(mirror.sync(forgotten))
     found = shown(forgotten)

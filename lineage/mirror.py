@@ -26,6 +26,7 @@ from lineage.consumption import Checkpoint, bitmaps, checkpoints, find_checkpoin
 from lineage.models import ModelVersion
 from lineage.registry import IndexedVersion, RegistryError
 from lineage.schemas import BAN, NOT_APPLICABLE, RUN
+from lineage.tables import TableError
 
 Picture = dict[str, Any]
 """What `registry.log_run` takes of a run beside its id, job and times."""
@@ -140,7 +141,7 @@ def _sync_aliases(settings: Settings, name: str) -> Iterator[str]:
 def _told(what: str, show: Callable[[], None]) -> Iterator[str]:
     try:
         show()
-    except RegistryError as error:
+    except (RegistryError, TableError) as error:  # of one thing; the others may stand
         yield f"not shown, {what}: {error}"
     else:
         yield f"shown: {what}"

@@ -1,5 +1,6 @@
 """The index in MLflow that people look at, and the only package that imports mlflow; Delta stays the truth.
 
+    connection  the way there; every failure as one sentence
     tracking    one Stemma run is one MLflow run, found again by its tag
     models      registered models, their versions, their aliases
     inputs      rows among a run's inputs; a logged model tied to the runs that made and scored it
@@ -14,6 +15,7 @@ import logging
 from collections.abc import Callable
 from typing import ParamSpec
 
+from lineage.registry.connection import RegistryError
 from lineage.registry.inputs import SHOWN_ROWS
 from lineage.registry.models import (
     IndexedAlias,
@@ -32,7 +34,6 @@ from lineage.registry.tracking import (
     SHOWN,
     SHOWN_TAG,
     Ending,
-    RegistryError,
     close_run,
     is_shown,
     log_run,

@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.settings import Settings
+from lineage.registry.connection import RegistryError, connected, resolving_models
 from lineage.registry.inputs import link_model
 from lineage.registry.tracking import (
     EXPERIMENT,
     RUN_TAG,
-    RegistryError,
-    connected,
     experiment_of,
     find_run,
     logged_run,
-    resolving_models,
     written,
 )
 

@@ -183,9 +183,7 @@ def test_mlflow_shows_it_as_it_shows_our_own(settings, root, tmp_path):
     assert run.data.metrics["loss"] > 0
 
 
-def test_the_offer_is_on_record_before_the_first_step_and_fsck_finds_a_tampered_ledger(
-    settings, root, tmp_path
-):
+def test_the_offer_is_on_record_before_the_first_step_and_fsck_finds_tampering(settings, root, tmp_path):
     class Dies(transformers.TrainerCallback):
         def on_step_end(self, *_, **__):
             raise KeyboardInterrupt

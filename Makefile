@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint bench docs install clean
+.PHONY: help demo test lint bench docs install services clean
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
@@ -30,6 +30,9 @@ docs: $(VENV)/.installed  ## regenerate what in docs/ is made from code
 	$(BIN)/python -m lineage.catalogue > docs/tables.md
 
 install: $(VENV)/.installed  ## the virtual environment with all extras
+
+services:  ## PostgreSQL, for the tests that skip without it (as root, with apt)
+	.ci/services
 
 # torch comes first and pinned: whoever asks for it later finds it there.
 $(VENV)/.installed: pyproject.toml constraints.txt

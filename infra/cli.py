@@ -43,6 +43,7 @@ VERBS = {
     "export": ("lineage.commands_export:export", "what every run did, as OpenLineage events"),
     "fsck": ("lineage.commands_upkeep:fsck", "check every invariant of the lake"),
     "vacuum": ("lineage.commands_upkeep:vacuum", "remove files that nothing rests on any more"),
+    "mlflow-sync": ("lineage.commands_mlflow:mlflow_sync", "show in MLflow what it missed while it was away"),
     "submit": ("infra.submit:submit", "the same verb as a Ray job"),
 }
 

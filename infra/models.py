@@ -219,14 +219,25 @@ def without_rename_warning() -> Iterator[None]:
 
 
 def adapter_digest(folder: str | Path) -> str:
-    """The digest of a saved adapter's tensors, head included; the file's metadata and order do not matter."""
+    """The digest of a saved adapter's tensors, head included; the file's metadata and order do not matter.
+
+    Of a model that another trainer trained in full: of its weights, and over names and digests where they
+    lie in several files.
+    """
     path = Path(folder) / "adapter_model.safetensors"
-    if not path.is_file():
+    whole = sorted(Path(folder).glob("model*.safetensors"))
+    if not path.is_file() and not whole:
         raise ModelError(
             f"'{folder}' holds no adapter_model.safetensors; expected a folder that training saved"
         )
     try:
-        return tensors_digest(path.read_bytes())
+        if path.is_file() or len(whole) == 1:
+            path = path if path.is_file() else whole[0]
+            return tensors_digest(path.read_bytes())
+        digests = []
+        for path in whole:
+            digests.append([path.name, tensors_digest(path.read_bytes())])
+        return f"sha256:{hashlib.sha256(json.dumps(digests).encode()).hexdigest()}"
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(
             f"'{path}' is no whole safetensors file ({error}); restore it from a copy, or train again"

@@ -30,6 +30,8 @@ from lineage.schemas import CHECKPOINT, CONSUMPTION, PLAN
 from lineage.tables import TableError
 
 _FEW = 16
+OFFERED = -1
+"""The step of a plan's rows whose order nobody settled beforehand: another trainer's sampler drew it."""
 
 
 class CheckpointError(TableError):
@@ -78,6 +80,30 @@ def plan_digest(plan: pa.Table) -> str:
     )
 
 
+def is_offer(plan: pa.Table) -> bool:
+    """Does the plan say only which rows a trainer of somebody else's was offered, not when it feeds them?"""
+    return plan.num_rows > 0 and set(plan["step"].to_pylist()) == {OFFERED}
+
+
+def offer(row_nos: Sequence[int], ids: Mapping[int, bytes]) -> pa.Table:
+    """The plan of a trainer that draws its own order: each row that it was offered, once, at no step.
+
+    What can be promised before the first step is the set; so that is what is on record before it, and what
+    the record of consumption is held against.
+    """
+    numbers = sorted(set(row_nos))
+    return pa.table(
+        {
+            "step": pa.array([OFFERED] * len(numbers), pa.int32()),
+            "slot": pa.array(range(len(numbers)), pa.int32()),
+            "row_no": pa.array(numbers, pa.int64()),
+            "row_id": pa.array([ids[number] for number in numbers], pa.binary()),
+            "n_tokens": pa.array([0] * len(numbers), pa.int32()),
+            "n_loss_tokens": pa.array([0] * len(numbers), pa.int32()),
+        }
+    )
+
+
 def consumption_root(eaten: pa.Table, ids: Mapping[int, bytes]) -> str:
     """The digest of what was eaten; `ids` turns row_no into row_id, which is the same on every machine."""
     row_ids = pa.array([ids.get(number, b"") for number in eaten["row_no"].to_pylist()], pa.binary())
@@ -107,10 +133,15 @@ def record_checkpoint(
 ) -> Checkpoint:
     """Commit consumption, then the checkpoint.
 
-    Raises CheckpointError when what was eaten is not what was planned.
+    Raises CheckpointError when what was eaten is not what was planned, or is not among what was offered.
     """
     root, planned = consumption_root(eaten, ids), plan_digest(plan)
-    if root != planned:
+    if is_offer(plan):
+        strangers = set(eaten["row_no"].to_pylist()) - set(plan["row_no"].to_pylist())
+        if strangers or not eaten.num_rows:
+            what = f"rows that it was not offered, as {min(strangers)}" if strangers else "no row"
+            raise CheckpointError(f"run {run.id} ate {what}; not committed")
+    elif root != planned:
         raise CheckpointError(
             f"run {run.id} ate other rows than planned ({root[:12]} is not {planned[:12]}); not committed"
         )

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
-from pyroaring import BitMap64
 
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import registry, tables
 from lineage.bans import banned
-from lineage.consumption import Checkpoint, bitmaps, checkpoints, find_checkpoint
+from lineage.consumption import Checkpoint, checkpoints, find_checkpoint
 from lineage.generations import eaters
 from lineage.registry import IndexedAlias
 from lineage.runs import Run, agent
@@ -174,18 +173,6 @@ def mirror_aliases(settings: Settings, name: str, *, anew: bool = False) -> None
     for alias, event in _last_moves(settings, name).items():
         if alias not in indexed or indexed[alias].mark != _mark(event):
             registry.set_alias(settings, name=name, alias=alias, version=event.to_version, mark=_mark(event))
-
-
-def mirror_recalls(settings: Settings, name: str) -> None:
-    """Mark in MLflow each version of a model that ate a banned row by the recalls of these rows; no other."""
-    gone, ate = banned(settings), bitmaps(settings)
-    indexed = {each.version: each.tags for each in registry.model_versions(settings, name)}
-    for version in versions(settings, name):
-        eaten = ate.get((version.run_id, version.step), BitMap64()) & BitMap64(gone)
-        mark = ", ".join(sorted({gone[row_no] for row_no in eaten}))
-        if version.version in indexed and indexed[version.version].get(_RECALLED_BY, "") != mark:
-            tags = {_RECALLED_BY: mark or None}
-            registry.tag_version(settings, name=name, version=version.version, tags=tags)
 
 
 def moved_by_hand(settings: Settings, name: str) -> list[str]:

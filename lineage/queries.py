@@ -57,6 +57,11 @@ class Lineage:
         return len(self._rows)
 
     @property
+    def times(self) -> int:
+        """How often rows were eaten, each as often as it was."""
+        return len(self._eaten)
+
+    @property
     def first(self) -> bytes:
         """The id of the row that was eaten first."""
         return self._graph.ids[self._eaten[0]].tobytes()
@@ -115,25 +120,34 @@ class Lineage:
         Provenance columns, and slice, answer, text, kind, first_step, last_step, times, loss_tokens, and
         recalled: the recall that took the row back, or empty.
         """
-        wanted = [column.name for column in PROVENANCE] + ["answer", "text", "kind"]
-        where = pads.field("row_no").isin(pa.array(self._graph.numbers[self._rows]))
-        stored = tables.read_ever(self._settings, EXAMPLE, columns=wanted, where=where).sort_by("row_no")
+        return self.first_rows(self.count)
+
+    def first_rows(self, count: int) -> pa.Table:
+        """The rows that were eaten first, as `rows` has them."""
         at, steps = self._at(self._eaten), self._slots.steps
         first, last = np.zeros(self.count, np.int32), np.zeros(self.count, np.int32)
         last[at] = steps
         first[at[::-1]] = steps[::-1]
+        chosen = np.lexsort((np.arange(self.count), first))[:count]
+        numbers = pa.array(self._graph.numbers[self._rows[chosen]])
+        wanted = [column.name for column in PROVENANCE] + ["answer", "text", "kind"]
+        stored = tables.read_ever(
+            self._settings, EXAMPLE, columns=wanted, where=pads.field("row_no").isin(numbers)
+        )
+        stored = stored.take(pc.index_in(numbers, stored["row_no"].combine_chunks()))
+        tokens = np.bincount(at, weights=self._slots.loss_tokens, minlength=self.count).astype(np.int64)
         codes, recalls = self._recalls
         more = {
-            "first_step": first,
-            "last_step": last,
-            "times": np.bincount(at, minlength=self.count),
-            "loss_tokens": np.bincount(at, weights=self._slots.loss_tokens, minlength=self.count).astype(int),
-            "slice": [self._slice_names[code] for code in self._slice_codes],
-            "recalled": [recalls[code] for code in codes],
+            "first_step": pa.array(first[chosen]),
+            "last_step": pa.array(last[chosen]),
+            "times": pa.array(np.bincount(at, minlength=self.count)[chosen]),
+            "loss_tokens": pa.array(tokens[chosen]),
+            "slice": pa.array([self._slice_names[code] for code in self._slice_codes[chosen]], pa.string()),
+            "recalled": pa.array([recalls[code] for code in codes[chosen]], pa.string()),
         }
         for name, values in more.items():
-            stored = stored.append_column(name, pa.array(values))
-        return stored.sort_by([("first_step", "ascending"), ("row_no", "ascending")])
+            stored = stored.append_column(name, values)
+        return stored
 
     @cached_property
     def sources(self) -> Mapping[bytes, tuple[dict[str, Any], ...]]:

@@ -21,7 +21,7 @@ import pyarrow.dataset as pads
 
 from infra.runtime import Runtime
 from infra.settings import Settings
-from lineage import bans, models, registry, runs, tables
+from lineage import bans, mirror, models, registry, runs, tables
 from lineage.bans import Order, Recall, recall_id
 from lineage.impact import Impact, details, impact
 from lineage.rows import rows_digest
@@ -64,7 +64,7 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
         new = _ban(settings, radius, run)
         versions = _quarantine(settings, radius, run)
         _move_aliases(runtime, ordered, run)
-        mirror(settings)
+        registry.mirror(mirror.show_recalls, settings)
         moved = _moves_of(settings, ordered)
         told = ", ".join(f"{alias} -> {to or 'nothing'}" for alias, _, to in moved) or "no alias moved"
         log.info("recall %s: %d rows; %s", ordered.id, radius.rows.num_rows, told)
@@ -77,7 +77,7 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
     reached = [f"rows:{rows_digest(radius.rows['row_id'].to_pylist())}"]
     outcome = carry_out(runtime, "recall", config=config, inputs=reached, work=work)
     if outcome.again and found is not None:
-        mirror(settings)  # MLflow may have been away when it was carried out
+        registry.mirror(mirror.show_recalls, settings)  # MLflow may have been away when it was carried out
     return outcome
 
 
@@ -229,13 +229,6 @@ def would_move(settings: Settings, radius: Impact) -> list[tuple[str, int, int]]
         moves = _moves(settings, name, reached | models.recalled_versions(settings, name))
         found += [(f"{name}@{alias}", standing.get(alias, 0), to) for alias, to in moves.items()]
     return found
-
-
-def mirror(settings: Settings) -> None:
-    """Show in MLflow where aliases stand, and which versions ate what standing recalls took back."""
-    for name in sorted({version.name for version in models.versions(settings)}):
-        registry.mirror(models.mirror_recalls, settings, name)
-        registry.mirror(models.mirror_aliases, settings, name)
 
 
 def _moves_of(settings: Settings, ordered: Recall) -> list[list[Any]]:

@@ -91,12 +91,7 @@ def carry_out(
     for event in reversed(earlier):
         if event["status"] == "COMPLETE" and _still_stands(settings, json.loads(event["outputs"])):
             return _outcome(event)
-    _refuse_if_in_progress(earlier)
-    # A part of a job looks after its own work alone: the job has looked after all others when it began.
-    mark_dead(runtime, left_behind(settings) if parent is None else _dead(earlier))
-    attempt = max((event["attempt"] for event in earlier), default=0) + 1
-    run = Run(run_identity, attempt, job, parent.id if parent else NOT_APPLICABLE)
-    _write(runtime, run, "START", config=config, inputs=inputs)
+    run = _begin(runtime, run_identity, job, earlier, config=config, inputs=inputs, parent=parent)
     since = time.monotonic()
     try:
         outcome = work(run)
@@ -105,9 +100,50 @@ def carry_out(
         failed = Outcome(facets=_cost(since))
         _write(runtime, run, status, error=_sentence(error), config=config, inputs=inputs, outcome=failed)
         raise
-    told = replace(outcome, facets={**outcome.facets, **_cost(since)})
-    _write(runtime, run, "COMPLETE", config=config, inputs=inputs, outcome=told)
-    return Outcome(outcome.outputs, outcome.counts, outcome.facets, run.id)
+    return _complete(runtime, run, outcome, config=config, inputs=inputs, since=since)
+
+
+@dataclass(frozen=True)
+class Going:
+    """A job whose work somebody else's code does: begun here, ended by `complete` or `fail`."""
+
+    run: Run
+    config: Mapping[str, Any]
+    inputs: Sequence[str]
+    since: float
+    """When it began, by the clock that never goes back."""
+
+    def complete(self, runtime: Runtime, outcome: Outcome) -> Outcome:
+        """Put its end on record."""
+        return _complete(runtime, self.run, outcome, config=self.config, inputs=self.inputs, since=self.since)
+
+    def fail(self, runtime: Runtime, error: BaseException) -> None:
+        """Put on record that it failed, and of what."""
+        _write(
+            runtime,
+            self.run,
+            "FAIL",
+            config=self.config,
+            inputs=self.inputs,
+            outcome=Outcome(facets=_cost(self.since)),
+            error=_sentence(error),
+        )
+
+
+def begin(runtime: Runtime, job: str, *, config: Mapping[str, Any], inputs: Sequence[str]) -> Going:
+    """Put the beginning of a job on record, of which `carry_out` cannot be in charge.
+
+    The same job carried out to its end before is another one: its config says the how manieth it is, as
+    `go`, from 1. One that came to no end is tried again under the same identity. Raises RunError while
+    another process is at it.
+    """
+    done = [dict(known) for known, _ in completed(runtime.settings, job)]
+    same = sum({name: known[name] for name in known if name != "go"} == dict(config) for known in done)
+    numbered = {**config, "go": same + 1}
+    run_identity = identity(job, numbered, inputs)
+    earlier = events(runtime.settings, run_identity)
+    run = _begin(runtime, run_identity, job, earlier, config=numbered, inputs=inputs)
+    return Going(run, numbered, inputs, time.monotonic())
 
 
 def completed(settings: Settings, job: str) -> list[tuple[dict[str, Any], Outcome]]:
@@ -162,6 +198,40 @@ def require_idle(settings: Settings, *, to: str, jobs: Collection[str] | None = 
             f"run {event['run_id']} ({event['job']}) is in progress in process {_process(event)}; "
             f"wait for it or stop it, to {to}"
         )
+
+
+def _begin(
+    runtime: Runtime,
+    run_identity: str,
+    job: str,
+    earlier: Sequence[Mapping[str, Any]],
+    *,
+    config: Mapping[str, Any],
+    inputs: Sequence[str],
+    parent: Run | None = None,
+) -> Run:
+    """The next attempt, on record as begun; those before it that ended without a word, as aborted."""
+    _refuse_if_in_progress(earlier)
+    # A part of a job looks after its own work alone: the job has looked after all others when it began.
+    mark_dead(runtime, left_behind(runtime.settings) if parent is None else _dead(earlier))
+    attempt = max((event["attempt"] for event in earlier), default=0) + 1
+    run = Run(run_identity, attempt, job, parent.id if parent else NOT_APPLICABLE)
+    _write(runtime, run, "START", config=config, inputs=inputs)
+    return run
+
+
+def _complete(
+    runtime: Runtime,
+    run: Run,
+    outcome: Outcome,
+    *,
+    config: Mapping[str, Any],
+    inputs: Sequence[str],
+    since: float,
+) -> Outcome:
+    told = replace(outcome, facets={**outcome.facets, **_cost(since)})
+    _write(runtime, run, "COMPLETE", config=config, inputs=inputs, outcome=told)
+    return Outcome(outcome.outputs, outcome.counts, outcome.facets, run.id)
 
 
 def _once_others_are_done(settings: Settings, run_identity: str, parent: Run | None) -> list[dict[str, Any]]:

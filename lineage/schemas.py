@@ -204,7 +204,9 @@ PLAN = TableSpec(
     keys=("run_id", "step", "slot"),
     own=(
         Column("run_id", pa.string(), "the training run"),
-        Column("step", pa.int32(), "optimiser step, from 0"),
+        Column(
+            "step", pa.int32(), "optimiser step, from 0; -1: offered to a trainer that draws its own order"
+        ),
         Column("slot", pa.int32(), "place within the step; rank r of w takes slots r, r+w, ..."),
         Column("row_no", pa.int64(), "the example"),
         Column("row_id", pa.binary(), "and its id"),

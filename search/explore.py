@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from infra.runtime import Runtime
 from infra.settings import Settings
-from lineage import registry, runs, tables
+from lineage import mirror, registry, runs, tables
 from lineage.recipe import Recipe
 from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import NOT_APPLICABLE, TRIAL
@@ -93,23 +93,19 @@ def explore(
         # Opened before its trials, which nest below it in MLflow while they run.
         registry.mirror(registry.open_run, settings, run_id=run.id, job="search", tags={})
         try:
-            found = _search(runtime, config, run, base=base, dimensions=dimensions, trial=trial)
+            return _search(runtime, config, run, base=base, dimensions=dimensions, trial=trial)
         except BaseException:
             registry.mirror(registry.close_run, settings, run_id=run.id, status="FAIL")
             raise
-        best = found.facets["best"]
-        registry.mirror(
-            registry.log_run,
-            settings,
-            run_id=run.id,
-            job="search",
-            params={"config": config.model_dump(), "best": best["edits"]},
-            metrics={"best_score": best["score"], **found.counts},
-            tags={"stemma.best_run": best["run_id"]},
-        )
-        return found
 
-    return carry_out(runtime, "search", config=identity, inputs=inputs, work=work, parent=parent)
+    outcome = carry_out(runtime, "search", config=identity, inputs=inputs, work=work, parent=parent)
+    registry.mirror(
+        mirror.show_run,
+        runtime.settings,
+        outcome.run_id,
+        unless_shown=outcome.again,  # a process that died after the work may not have come to this
+    )
+    return outcome
 
 
 def run_trial(

@@ -18,7 +18,7 @@ import pyarrow.dataset as pads
 from infra.inference import Predictor
 from infra.models import resolve as resolve_base
 from infra.runtime import Runtime, give_back_memory
-from lineage import curricula, models, registry, report, tables, verdicts
+from lineage import curricula, mirror, models, registry, report, tables, verdicts
 from lineage.consumption import Checkpoint
 from lineage.heed import NEEDED, heed
 from lineage.inputs import normalised
@@ -69,15 +69,10 @@ def evaluate(
 
     outcome = carry_out(runtime, "evaluate", config=config, inputs=inputs, work=work, parent=parent)
     registry.mirror(
-        registry.log_run,
+        mirror.show_run,
         settings,
-        run_id=outcome.run_id,
-        job="evaluate",
-        params={"split": split, "seed": seed},
-        metrics={name: numbers[0] for name, numbers in outcome.facets.items()},
-        tags={"stemma.adapter_digest": checkpoint.adapter_digest},
-        parent_run_id=checkpoint.run_id,
-        unless_finished=outcome.again,  # a process that died after the work may not have come to this
+        outcome.run_id,
+        unless_shown=outcome.again,  # a process that died after the work may not have come to this
     )
     return outcome
 

@@ -20,8 +20,8 @@ from infra.models import BaseModel as Base
 from infra.models import resolve as resolve_base
 from infra.runtime import Runtime, give_back_memory
 from infra.settings import Settings
-from lineage import curricula, models, registry, verdicts
-from lineage.consumption import Checkpoint, find_checkpoint, forget_checkpoint, record_checkpoint, record_plan
+from lineage import curricula, mirror, models, registry, verdicts
+from lineage.consumption import Checkpoint, forget_checkpoint, record_checkpoint, record_plan
 from lineage.curricula import Curriculum, DataRecipe
 from lineage.runs import Outcome, Run, carry_out, find
 from lineage.schemas import EXAMPLE
@@ -60,7 +60,12 @@ def finetune(runtime: Runtime, config: FinetuneConfig, *, parent: Run | None = N
 
     inputs = [f"curriculum:{curriculum.root}", f"base:{base.digest}"]
     outcome = carry_out(runtime, "finetune", config=recorded, inputs=inputs, work=work, parent=parent)
-    _mirror(runtime, outcome, recorded, curriculum, parent)
+    registry.mirror(
+        mirror.show_run,
+        runtime.settings,
+        outcome.run_id,
+        unless_shown=outcome.again,  # a process that died after the work may not have come to this
+    )
     return outcome
 
 
@@ -83,7 +88,7 @@ def _train(runtime: Runtime, curriculum: Curriculum, config: TrainingConfig, bas
     from training.plan import make_plan
 
     settings = runtime.settings
-    _clear(settings, run)
+    clear(settings, run)
     rows = rows_of(runtime, curriculum)
     labels = sorted(set(rows["label"].to_pylist()))
     encoded = encode_rows(rows, labels, base=base, config=config)
@@ -138,7 +143,7 @@ def _train(runtime: Runtime, curriculum: Curriculum, config: TrainingConfig, bas
     return Outcome((f"checkpoint:{checkpoint.name}",), counts, facets)
 
 
-def _clear(settings: Settings, run: Run) -> None:
+def clear(settings: Settings, run: Run) -> None:
     """Take away what killed goes at the same work have left: the checkpoint's row first, then its files."""
     if run.attempt == 1:
         return
@@ -164,31 +169,3 @@ def rows_of(runtime: Runtime, curriculum: Curriculum) -> pa.Table:
         )
     found = found.rename_columns(["label" if name == "answer" else name for name in found.column_names])
     return found.append_column("weight", members["weight"])
-
-
-def _mirror(
-    runtime: Runtime, outcome: Outcome, config: dict[str, Any], curriculum: Curriculum, parent: Run | None
-) -> None:
-    """Show the run in MLflow; Delta holds all of it already."""
-    facets = outcome.facets
-    params = {**config["training"], **{f"data.{name}": value for name, value in config["data"].items()}}
-    tags = {
-        "stemma.curriculum": curriculum.root,
-        "stemma.curriculum_version": str(curriculum.version),
-        "stemma.root": find_checkpoint(runtime.settings, outcome.run_id).consumption_root,
-        "stemma.adapter_digest": facets["adapter_digest"],
-    }
-    metrics = {"rows": outcome.counts["rows"]} | {name: facets[name] for name in ("seconds", "rows_per_s")}
-    metrics |= {f"slice_{name}": count for name, count in curriculum.slices.items()}
-    registry.mirror(
-        registry.log_run,
-        runtime.settings,
-        run_id=outcome.run_id,
-        job="finetune",
-        params=params,
-        metrics=metrics,
-        tags=tags,
-        parent_run_id=parent.id if parent else None,
-        series={"loss": facets["losses"]},
-        unless_finished=outcome.again,  # a process that died after the work may not have come to this
-    )

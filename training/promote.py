@@ -19,9 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.runtime import Runtime
-from lineage import bans, curricula, models, pedigrees, queries, registry, report, runs
+from lineage import bans, curricula, mirror, models, registry, report, runs
 from lineage.consumption import Checkpoint, eaten_by
-from lineage.models import ModelVersion
 from lineage.runs import Outcome, Run, carry_out
 from training.evaluate import evaluate
 from training.finetune import FinetuneConfig, config_of, finetune
@@ -81,7 +80,8 @@ def promote(
         models.move_aliases(
             runtime, moves, name=name, kind="promotion", reason=reason, evidence=checks, run=run
         )
-        _mirror(runtime, version, checkpoint)
+        registry.mirror(mirror.show_version, runtime.settings, version)
+        registry.mirror(models.mirror_aliases, runtime.settings, name)
         log.info("promote %s: %s", version, "champion" if decision.promoted else f"refused: {reason}")
         facets = {"promoted": decision.promoted, "version": version.version, "null": null, "checks": checks}
         return Outcome((f"model:{version}",), {"items": _items(runtime, checkpoint).num_rows}, facets)
@@ -176,30 +176,3 @@ def _correct(runtime: Runtime, model_run: str, items: pa.Table) -> list[bool]:
 def _overlap(runtime: Runtime, candidate: Checkpoint, items: pa.Table) -> int:
     members = curricula.load(runtime.settings, candidate.curriculum).members["row_id"].combine_chunks()
     return pc.sum(pc.is_in(items["row_id"], members)).as_py() or 0
-
-
-def _mirror(runtime: Runtime, version: ModelVersion, checkpoint: Checkpoint) -> None:
-    """The version, its pedigree and the aliases, in MLflow."""
-    settings = runtime.settings
-    found = queries.lineage(settings, checkpoint)
-    facts = pedigrees.of_model(settings, found, version)
-    tags = {
-        "stemma.run_id": checkpoint.run_id,
-        "stemma.curriculum": checkpoint.curriculum,
-        "stemma.root": checkpoint.consumption_root,
-        "stemma.adapter_digest": checkpoint.adapter_digest,
-    }
-    registry.mirror(
-        registry.register,
-        settings,
-        name=version.name,
-        version=version.version,
-        run_id=checkpoint.run_id,
-        adapter_dir=checkpoint.uri,
-        tags=tags,
-        pedigree={
-            "pedigree.html": registry.pedigree_html(facts),
-            "pedigree.json": registry.pedigree_json(facts),
-        },
-    )
-    registry.mirror(models.mirror_aliases, settings, version.name)

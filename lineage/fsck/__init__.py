@@ -12,7 +12,8 @@ stored.py
     exactly_once  no row id, row number or place in a source is stored twice
 trained.py
     admitted      no curriculum or checkpoint was built from a batch without a passing verdict
-    ledger        what a checkpoint ate is what was planned, each slot once, and what its bitmap holds
+    ledger        what a checkpoint ate is what was planned, each slot once, and what its bitmap holds; of
+                  another trainer's, which draws its own order, it is among what that was offered
     roots         every curriculum, plan and consumption digest, and every adapter, recomputes
     reports       every accuracy recomputes from its predictions; every number is what its run measured
 kept.py

@@ -140,7 +140,7 @@ def _missing(run: dict[str, Any], held: _Held) -> Iterator[str]:
         yield f"judged {run['inputs'][0]}, but 'verdicts' holds no verdict on it"
     if job == "curriculum" and not held.withdrawn & set(run["outputs"]):
         yield from _short("curricula", held.members[facets["curriculum"]], counts["out"])
-    if job == "finetune":
+    if job in ("finetune", "train"):
         yield from _short("consumption", held.eaten[run_id], counts["eaten"])
     if job == "evaluate":
         yield from _short("predictions", held.predictions[run_id], counts["rows"])

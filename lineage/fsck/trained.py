@@ -12,7 +12,15 @@ import pyarrow.dataset as pads
 from infra.models import ModelError, adapter_digest
 from infra.settings import Settings
 from lineage import runs, tables, verdicts
-from lineage.consumption import Checkpoint, bitmaps, checkpoints, consumption_root, eaten_by, plan_digest
+from lineage.consumption import (
+    Checkpoint,
+    bitmaps,
+    checkpoints,
+    consumption_root,
+    eaten_by,
+    is_offer,
+    plan_digest,
+)
 from lineage.curricula import curriculum_root
 from lineage.fsck.stored import Findings
 from lineage.schemas import CURRICULUM, EXAMPLE, PLAN, PREDICTION, REPORT
@@ -51,7 +59,9 @@ def ledger(settings: Settings) -> Findings:
         planned = Counter(_slots(plan.filter(pc.less(plan["step"], checkpoint.step))))
         eaten = Counter(_slots(eaten_by(settings, checkpoint)))
         looked_at += sum(planned.values())
-        if planned != eaten:
+        if is_offer(plan):
+            found += _not_offered(checkpoint, plan, eaten)
+        elif planned != eaten:
             missing, extra = sum((planned - eaten).values()), sum((eaten - planned).values())
             found.append(
                 f"checkpoint {checkpoint.name}: {missing} planned slots were not eaten, "
@@ -137,6 +147,22 @@ def _adapter(checkpoint: Checkpoint) -> list[str]:
         return [f"its adapter cannot be read: {error}"]
     is_whole = found == checkpoint.adapter_digest
     return [] if is_whole else [f"the adapter at {checkpoint.uri} is not the one that was committed"]
+
+
+def _not_offered(checkpoint: Checkpoint, plan: pa.Table, eaten: Iterable[tuple[int, int, int]]) -> list[str]:
+    """What another trainer's record cannot be: rows that it was not offered, steps that ate nothing."""
+    slots = set(eaten)
+    strangers = {row_no for _, _, row_no in slots} - set(plan["row_no"].to_pylist())
+    empty = set(range(checkpoint.step)) - {step for step, _, _ in slots}
+    found: list[str] = []
+    if strangers:
+        found.append(
+            f"checkpoint {checkpoint.name}: ate {len(strangers)} rows that its trainer was not offered, "
+            f"as {min(strangers)}"
+        )
+    if empty:
+        found.append(f"checkpoint {checkpoint.name}: {len(empty)} steps ate nothing, as step {min(empty)}")
+    return found
 
 
 def _roots_of(settings: Settings, batches: Iterable[str]) -> set[str]:

@@ -1,7 +1,10 @@
 """The index in MLflow that people look at, and the only package that imports mlflow; Delta stays the truth.
 
+    connection  the way there; every failure as one sentence
     tracking    one Stemma run is one MLflow run, found again by its tag
     models      registered models, their versions, their aliases
+    inputs      rows among a run's inputs; a logged model tied to the runs that made and scored it
+    datasets    the rows as MLflow's own Dataset and DatasetSource; MLflow imports it, by entry point
     pedigree/   the pedigree of a model version or a row as a page and as JSON; knows nothing of MLflow
 
 Callers write Delta first and then call here; every call may be repeated. Importing this package imports no
@@ -12,21 +15,39 @@ import logging
 from collections.abc import Callable
 from typing import ParamSpec
 
+from lineage.registry.connection import RegistryError
+from lineage.registry.inputs import SHOWN_ROWS
 from lineage.registry.models import (
     IndexedAlias,
     IndexedVersion,
     aliases,
     indexed_aliases,
+    link_evaluation,
     model_versions,
     register,
     set_alias,
     tag_version,
 )
 from lineage.registry.pedigree import Pedigree, RowPedigree, pedigree_html, pedigree_json, row_pedigree_html
-from lineage.registry.tracking import EXPERIMENT, Ending, RegistryError, close_run, log_run, open_run, prepare
+from lineage.registry.tracking import (
+    EXPERIMENT,
+    SHOWN,
+    SHOWN_TAG,
+    Ending,
+    close_run,
+    is_shown,
+    log_run,
+    open_run,
+    open_runs,
+    prepare,
+    shown_runs,
+)
 
 __all__ = [
     "EXPERIMENT",
+    "SHOWN",
+    "SHOWN_ROWS",
+    "SHOWN_TAG",
     "Ending",
     "IndexedAlias",
     "IndexedVersion",
@@ -36,16 +57,20 @@ __all__ = [
     "aliases",
     "close_run",
     "indexed_aliases",
+    "is_shown",
+    "link_evaluation",
     "log_run",
     "mirror",
     "model_versions",
     "open_run",
+    "open_runs",
     "pedigree_html",
     "pedigree_json",
     "prepare",
     "register",
     "row_pedigree_html",
     "set_alias",
+    "shown_runs",
     "tag_version",
 ]
 

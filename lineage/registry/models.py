@@ -8,20 +8,20 @@ MLflow numbers versions itself. Ours is the number that counts: where the two di
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.settings import Settings
+from lineage.registry.connection import RegistryError, connected, resolving_models
+from lineage.registry.inputs import link_model
 from lineage.registry.tracking import (
     EXPERIMENT,
     RUN_TAG,
-    RegistryError,
-    connected,
     experiment_of,
     find_run,
-    resolving_models,
+    logged_run,
     written,
 )
 
@@ -59,13 +59,15 @@ def register(
     tags: Mapping[str, str],
     pedigree: Mapping[str, str],
     step: int = 0,
+    evaluations: Sequence[str] = (),
     experiment: str = EXPERIMENT,
 ) -> None:
     """Register a version: the files of the local folder `adapter_dir`, the texts of `pedigree` by file name.
 
-    The run must have been logged; `step` is the training step of the checkpoint. If this version of this run
-    is registered, its tags and pedigree are brought up to date and nothing else. RegistryError if MLflow
-    would give another number, if the number belongs to another run, or if the folder is not there.
+    The run must have been logged; `step` is the training step of the checkpoint; `evaluations` are the runs
+    that scored it, as far as they were logged. If this version of this run is registered, its tags, pedigree
+    and links are brought up to date and nothing else; a tag that is empty is taken away. RegistryError if
+    MLflow would give another number, if the number belongs to another run, or if the folder is not there.
     """
     folder = Path(adapter_dir)
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -75,18 +77,29 @@ def register(
     tags = {**{key: str(value) for key, value in tags.items()}, RUN_TAG: run_id}
     with connected(settings) as client:
         standing = {int(found.version): found for found in _versions(client, name)}
+        experiment_id = experiment_of(client, settings, experiment)
         if version in standing:
-            _refresh(client, standing[version], name, run_id, tags, pedigree)
-            return
-        _check_next(name, version, found=sorted(standing))
-        run = find_run(client, experiment_of(client, settings, experiment), run_id)
-        model_id = _logged_model(client, run.info.experiment_id, run.info.run_id, name, version, tags)
-        with written(pedigree) as texts:
+            _require_ours(standing[version], name, run_id)
+        else:
+            _check_next(name, version, found=sorted(standing))
+        run = find_run(client, experiment_id, run_id)
+        scored = [
+            found.info.run_id for each in evaluations if (found := logged_run(client, experiment_id, each))
+        ]
+        if version in standing:
+            model_id = (standing[version].source or "").removeprefix("models:/")
+        else:
+            tags = {key: value for key, value in tags.items() if value}
+            model_id = _logged_model(client, run.info.experiment_id, run.info.run_id, name, version, tags)
             client.log_model_artifacts(model_id, str(folder))
-            if texts:
-                client.log_model_artifacts(model_id, texts)
-        client.finalize_logged_model(model_id, "READY")
-        _link(client, run.info.run_id, model_id, step)
+        _show_pedigree(client, model_id, run.info.run_id, pedigree)
+        if version not in standing:
+            client.finalize_logged_model(model_id, "READY")
+        made_by, known_as = run.info.run_id, (name, version)
+        link_model(client, model_id, version=known_as, trained=made_by, evaluated=scored, step=step)
+        if version in standing:
+            _tag(client, standing[version], tags)
+            return
         _ensure_model(client, name)
         # Last: a version that exists is complete.
         with resolving_models(settings):
@@ -140,14 +153,22 @@ def indexed_aliases(settings: Settings, name: str) -> dict[str, IndexedAlias]:
     return {alias: IndexedAlias(standing.get(alias, 0), marks.get(alias, "")) for alias in names}
 
 
-def tag_version(settings: Settings, *, name: str, version: int, tags: Mapping[str, str | None]) -> None:
-    """Write tags on a registered version; None takes one away."""
+def tag_version(settings: Settings, *, name: str, version: int, tags: Mapping[str, str]) -> None:
+    """Write tags on a registered version; one that is empty is taken away."""
     with connected(settings) as client:
-        for key, value in sorted(tags.items()):
-            if value is None:
-                client.delete_model_version_tag(name, str(version), key)
-            else:
-                client.set_model_version_tag(name, str(version), key, value)
+        _tag(client, client.get_model_version(name, str(version)), tags)
+
+
+def link_evaluation(
+    settings: Settings, *, name: str, version: int, run_id: str, evaluation: str, step: int = 0
+) -> None:
+    """Show an evaluation that came after its model was registered on that model. Both must be in MLflow."""
+    with connected(settings) as client:
+        experiment_id = experiment_of(client, settings, EXPERIMENT)
+        source = client.get_model_version(name, str(version)).source or ""
+        trained, scored = (find_run(client, experiment_id, each).info.run_id for each in (run_id, evaluation))
+        model_id = source.removeprefix("models:/")
+        link_model(client, model_id, version=(name, version), trained=trained, evaluated=[scored], step=step)
 
 
 def aliases(settings: Settings, *, name: str | None = None) -> dict[str, dict[str, int]]:
@@ -223,26 +244,29 @@ def _edited(name: str, what: str) -> str:
     )
 
 
-def _refresh(
-    client: MlflowClient,
-    standing: ModelVersion,
-    name: str,
-    run_id: str,
-    tags: Mapping[str, str],
-    pedigree: Mapping[str, str],
-) -> None:
+def _require_ours(standing: ModelVersion, name: str, run_id: str) -> None:
     theirs = standing.tags.get(RUN_TAG)
     if theirs != run_id:
         owner = f"run {theirs}" if theirs else "somebody else"
         raise RegistryError(
             _edited(name, f"version {standing.version} belongs to {owner}, expected run {run_id}")
         )
+
+
+def _tag(client: MlflowClient, standing: ModelVersion, tags: Mapping[str, str]) -> None:
     for key in sorted(tags):
-        if standing.tags.get(key) != tags[key]:
-            client.set_model_version_tag(name, str(standing.version), key, tags[key])
+        if tags[key] and standing.tags.get(key) != tags[key]:
+            client.set_model_version_tag(standing.name, str(standing.version), key, tags[key])
+        elif not tags[key] and key in standing.tags:
+            client.delete_model_version_tag(standing.name, str(standing.version), key)
+
+
+def _show_pedigree(client: MlflowClient, model_id: str, mlflow_run: str, pedigree: Mapping[str, str]) -> None:
+    """The pedigree on the logged model and on the run that made it."""
     with written(pedigree) as texts:
         if texts:
-            client.log_model_artifacts((standing.source or "").removeprefix("models:/"), texts)
+            client.log_model_artifacts(model_id, texts)
+            client.log_artifacts(mlflow_run, texts)
 
 
 def _logged_model(
@@ -263,15 +287,6 @@ def _logged_model(
         experiment_id, name, mlflow_run, tags={**tags, VERSION_TAG: mark}, model_type="adapter"
     )
     return made.model_id
-
-
-def _link(client: MlflowClient, mlflow_run: str, model_id: str, step: int) -> None:
-    """Show the model among the outputs of its run."""
-    from mlflow.entities import LoggedModelOutput
-
-    outputs = client.get_run(mlflow_run).outputs
-    if outputs is None or model_id not in {output.model_id for output in outputs.model_outputs}:
-        client.log_outputs(mlflow_run, [LoggedModelOutput(model_id, step)])
 
 
 def _ensure_model(client: MlflowClient, name: str) -> None:

@@ -4,6 +4,7 @@
     open_run(settings, run_id=..., job="search", tags={})  a run whose children nest under it while it goes on
     log_run(settings, run_id=..., job="finetune", ...)     a finished run, whole, in one call
     close_run(settings, run_id=..., status="COMPLETE")
+    shown_runs(settings)                                   those that need not be logged again
 
 The same run_id again updates the same MLflow run. A parent and its children may come in any order.
 """
@@ -12,28 +13,33 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import logging
 import posixpath
 import re
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
-from infra.settings import Settings, prepare_environment
+from infra.settings import Settings
+from lineage.registry.connection import RegistryError, connected, is_server, lock, shown
+from lineage.registry.inputs import show_fed, table_text, tables_tag
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from mlflow.entities import Metric, Run
     from mlflow.tracking import MlflowClient
+
+    from lineage.fed import Fed
 
 EXPERIMENT = "stemma"
 RUN_TAG = "stemma.run_id"
 PARENT_TAG = (
     "stemma.parent_run"  # kept beside MLflow's own tag: a parent that comes later finds its children by it
 )
+
+SHOWN_TAG = "stemma.shown"  # written last: the run is there as this code shows it
+SHOWN = "2"  # raise it when runs are shown in another way: `stemma mlflow-sync` brings older ones up to date
 
 Ending = Literal["COMPLETE", "FAIL", "ABORT"]
 """How a run ended, in the words of the table `runs`."""
@@ -43,12 +49,6 @@ _STATUS = {"COMPLETE": "FINISHED", "FAIL": "FAILED", "ABORT": "KILLED"}  # MLflo
 # What MLflow 3.17 takes (mlflow/utils/validation.py).
 _MAX_PARAM, _MAX_TAG, _MAX_KEY = 6_000, 8_000, 250
 _MAX_POINTS = 1_000  # of one series: one request; the chart shows no more, and the lake has them all
-
-_lock = threading.RLock()  # a store is made ready once, and finding or creating a run is one act
-
-
-class RegistryError(Exception):
-    """MLflow did not do what was asked, or holds something else than the lake."""
 
 
 def prepare(settings: Settings, experiment: str = EXPERIMENT) -> None:
@@ -89,21 +89,22 @@ def log_run(
     parent_run_id: str | None = None,
     series: Mapping[str, Sequence[float]] = {},
     texts: Mapping[str, str] = {},
+    fed: Sequence[Fed] = (),
+    tables: Mapping[str, pa.Table] = {},
     status: Ending = "COMPLETE",
     started: dt.datetime | None = None,
     ended: dt.datetime | None = None,
-    unless_finished: bool = False,
     experiment: str = EXPERIMENT,
 ) -> str:
     """Log one finished run, and return MLflow's run id.
 
     `params` may nest: `{"lora": {"r": 16}}` becomes `lora.r`. A value or key over MLflow's limits is cut, and
     then the whole of `params` is attached as `params.json`. `series` has one value per step, from 0; a long
-    one is thinned to 1,000 points, the last one kept. `texts` are artifacts by name.
+    one is thinned to 1,000 points, the last one kept. `texts` are artifacts by name; `fed` the rows that it
+    read; `tables` rows that the UI shows as tables, by file name, the first 10,000 of each.
 
-    Logged again: metrics, tags and texts are brought up to date, but with `unless_finished` a run that ended
-    there is left alone: so whoever finds work done can see to it that it is shown. RegistryError if a param
-    changed, since a run id stands for one config, or if a name is both a metric and a series.
+    Logged again: metrics, tags, texts and inputs are brought up to date. RegistryError if a param changed,
+    since a run id stands for one config, or if a name is both a metric and a series.
     """
     if both := sorted(metrics.keys() & series.keys()):
         raise RegistryError(
@@ -112,11 +113,8 @@ def log_run(
     run_tags = _run_tags(run_id, job, tags)
     flat, is_cut = _flat_params(params)
     files = {**texts, **({"params.json": _json(params)} if is_cut else {})}
+    files |= {name: table_text(rows) for name, rows in tables.items()}
     with connected(settings) as client:
-        if unless_finished:
-            shown = _search(client, experiment_of(client, settings, experiment), RUN_TAG, run_id)
-            if shown is not None and shown.info.status != "RUNNING":
-                return shown.info.run_id
         run, is_new = _find_or_create(client, settings, experiment, run_id, run_tags, parent_run_id, started)
         points = _points(metrics, series, run.info.start_time)
         if not is_new:
@@ -128,13 +126,39 @@ def log_run(
             run.info.run_id,
             metrics=points,
             params=[Param(key, value) for key, value in flat.items()],
-            tags=[] if is_new else _run_tag_entities(run_tags),
+            tags=_run_tag_entities(({} if is_new else run_tags) | tables_tag(run, list(tables))),
         )
+        show_fed(client, run, fed)
         with written(files) as folder:
             if folder:
                 client.log_artifacts(run.info.run_id, folder)
-        client.set_terminated(run.info.run_id, _STATUS[status], _millis(ended))
+        # One that was shown before we knew when it began may have begun, there, after it ended.
+        at = None if ended is None else max(_millis(ended) or 0, run.info.start_time)
+        client.set_terminated(run.info.run_id, _STATUS[status], at)
+        client.set_tag(run.info.run_id, SHOWN_TAG, SHOWN)
         return run.info.run_id
+
+
+def shown_runs(settings: Settings, experiment: str = EXPERIMENT) -> frozenset[str]:
+    """Our ids of the runs that are in MLflow whole, as this code shows them."""
+    with connected(settings) as client:
+        found = _search_all(client, experiment_of(client, settings, experiment), SHOWN_TAG, SHOWN)
+        return frozenset(run.data.tags[RUN_TAG] for run in found if RUN_TAG in run.data.tags)
+
+
+def open_runs(settings: Settings, experiment: str = EXPERIMENT) -> frozenset[str]:
+    """Our ids of the runs that MLflow shows as going on."""
+    with connected(settings) as client:
+        place = experiment_of(client, settings, experiment)
+        found = _pages(client, place, "attributes.status = 'RUNNING'")
+        return frozenset(run.data.tags[RUN_TAG] for run in found if RUN_TAG in run.data.tags)
+
+
+def is_shown(settings: Settings, run_id: str, experiment: str = EXPERIMENT) -> bool:
+    """Whether a run is in MLflow whole, as this code shows it."""
+    with connected(settings) as client:
+        run = _search(client, experiment_of(client, settings, experiment), RUN_TAG, run_id)
+        return run is not None and run.data.tags.get(SHOWN_TAG) == SHOWN
 
 
 def close_run(
@@ -151,29 +175,6 @@ def close_run(
         client.set_terminated(run.info.run_id, _STATUS[status], _millis(ended))
 
 
-@contextmanager
-def connected(settings: Settings) -> Iterator[MlflowClient]:
-    """A client of the tracking store; whatever MLflow raises inside becomes one sentence of RegistryError."""
-    if not settings.tracking_uri:
-        raise RegistryError(
-            f"no tracking server is named, and lake {settings.lake} is no folder of this machine that could "
-            "hold its file; set MLFLOW_TRACKING_URI"
-        )
-    prepare_environment()
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        with _lock:
-            if _is_server(settings):
-                _knock(settings.tracking_uri)
-            client = _client(settings.tracking_uri)
-        yield client
-    except (MlflowException, SQLAlchemyError, OSError) as error:  # those of requests are OSErrors
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise RegistryError(f"MLflow at {_shown(settings.tracking_uri)}: {lines[0][:400]}") from error
-
-
 def experiment_of(client: MlflowClient, settings: Settings, name: str) -> str:
     """MLflow's id of the experiment, created on first use."""
     from mlflow.exceptions import MlflowException
@@ -183,7 +184,7 @@ def experiment_of(client: MlflowClient, settings: Settings, name: str) -> str:
         try:
             # A server knows where its artifacts go; without one they lie in the lake.
             return client.create_experiment(
-                name, None if _is_server(settings) else settings.path("mlartifacts")
+                name, None if is_server(settings) else settings.path("mlartifacts")
             )
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -191,40 +192,24 @@ def experiment_of(client: MlflowClient, settings: Settings, name: str) -> str:
             experiment = client.get_experiment_by_name(name)  # another process was quicker
     if experiment is None or experiment.lifecycle_stage != "active":
         raise RegistryError(
-            f"experiment '{name}' was deleted in MLflow at {_shown(settings.tracking_uri)}; restore it there"
+            f"experiment '{name}' was deleted in MLflow at {shown(settings.tracking_uri)}; restore it there"
         )
     return experiment.experiment_id
 
 
 def find_run(client: MlflowClient, experiment_id: str, run_id: str) -> Run:
     """The MLflow run of one of our runs. Raises RegistryError if there is none."""
-    run = _search(client, experiment_id, RUN_TAG, run_id)
+    run = logged_run(client, experiment_id, run_id)
     if run is None:
         raise RegistryError(
-            f"run {run_id} is not in MLflow; expected it to be logged first: call log_run or open_run"
+            f"run {run_id} is not in MLflow; expected it to be logged first: run stemma mlflow-sync"
         )
     return run
 
 
-@contextmanager
-def resolving_models(settings: Settings) -> Iterator[None]:
-    """While MLflow resolves `models:/ID`, let its process-wide store be ours; afterwards it is what it was.
-
-    Its SQL registry looks the id up there, not in its own store, and would
-    make an empty `mlflow.db` in the working folder to look in.
-    """
-    from mlflow import set_tracking_uri
-    from mlflow.environment_variables import MLFLOW_TRACKING_URI
-
-    with _lock:
-        before = (
-            MLFLOW_TRACKING_URI.get()
-        )  # set_tracking_uri keeps this variable in step, and unsets it with None
-        set_tracking_uri(settings.tracking_uri)
-        try:
-            yield
-        finally:
-            set_tracking_uri(before)  # pyright: ignore[reportArgumentType]  None is how MLflow itself takes it back
+def logged_run(client: MlflowClient, experiment_id: str, run_id: str) -> Run | None:
+    """The MLflow run of one of our runs, or None where there is none."""
+    return _search(client, experiment_id, RUN_TAG, run_id)
 
 
 @contextmanager
@@ -244,92 +229,6 @@ def written(texts: Mapping[str, str]) -> Iterator[str | None]:
         yield folder
 
 
-@cache
-def _client(tracking_uri: str) -> MlflowClient:
-    import mlflow  # noqa: F401  its own import sets up the logging that is turned down next
-    from mlflow.environment_variables import (
-        MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR,
-        MLFLOW_HTTP_REQUEST_MAX_RETRIES,
-        MLFLOW_HTTP_REQUEST_TIMEOUT,
-        MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT,
-    )
-
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    # It prints tracebacks of what it raises anyway; we pass that on as a sentence.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    # MLflow waits four minutes for a server that is gone, and prints links. What the user has set stays.
-    for variable, value in (
-        (MLFLOW_HTTP_REQUEST_MAX_RETRIES, 2),
-        (MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR, 1),
-        (MLFLOW_HTTP_REQUEST_TIMEOUT, 30),
-        (MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT, True),
-    ):
-        if not variable.is_set():
-            variable.set(value)
-    _lay_sqlite_file(tracking_uri)
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient(tracking_uri, tracking_uri)
-
-
-def _knock(tracking_uri: str) -> None:
-    """Raise RegistryError within three seconds if no server answers; any answer will do."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.utils.credentials import get_default_host_creds
-    from mlflow.utils.rest_utils import http_request
-
-    try:
-        http_request(
-            get_default_host_creds(tracking_uri),
-            "/health",
-            "GET",
-            max_retries=0,
-            timeout=3,
-            raise_on_status=False,
-        )
-    except MlflowException:
-        raise RegistryError(
-            f"tracking server {_shown(tracking_uri)} does not answer; start it, or set MLFLOW_TRACKING_URI "
-            "to one that runs (unset, it is a file in the lake)"
-        ) from None
-
-
-def _lay_sqlite_file(tracking_uri: str) -> None:
-    """Make a fresh SQLite store beside its place and put it there whole.
-
-    MLflow itself does this in place: 5.8 s, nearly all of it waiting for the disk after each of a hundred
-    changes of the schema, and a process that dies meanwhile leaves half of one. Without waiting it is 0.8 s.
-    """
-    if not tracking_uri.startswith("sqlite:///"):
-        return
-    from sqlalchemy import create_engine, event, make_url
-
-    try:
-        from mlflow.store.db.utils import _initialize_tables
-    except ImportError:  # not public: where a newer MLflow has moved it, MLflow makes its tables itself
-        return
-    place = make_url(tracking_uri).database
-    if not place or place.startswith((":memory:", "file:")) or Path(place).exists():
-        return
-    Path(place).parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=Path(place).parent, prefix=".mlflow-") as folder:
-        draft = Path(folder, "draft.db")
-        engine = create_engine(f"sqlite:///{draft}")
-        event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous = OFF"))
-        _initialize_tables(engine)
-        with engine.connect() as connection:
-            # Stays with the file: log_run took 28 ms with it, 95 ms without, and `mlflow ui` never waits.
-            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-        engine.dispose()
-        try:
-            Path(place).hardlink_to(draft)  # refuses an existing file: of two processes the first one stays
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without hard links
-            draft.rename(place)
-
-
 def _find_or_create(
     client: MlflowClient,
     settings: Settings,
@@ -340,7 +239,7 @@ def _find_or_create(
     started: dt.datetime | None,
 ) -> tuple[Run, bool]:
     """The run with this tag, under its parent and above its children, and whether it was created now."""
-    with _lock:
+    with lock:
         experiment_id = experiment_of(client, settings, experiment)
         nesting: dict[str, str] = {}
         if parent_run_id is not None:
@@ -366,7 +265,17 @@ def _search(client: MlflowClient, experiment_id: str, tag: str, value: str) -> R
 def _search_all(client: MlflowClient, experiment_id: str, tag: str, value: str) -> list[Run]:
     if "'" in value:
         raise RegistryError(f"run id {value!r} holds a quote; expected letters, digits and dashes")
-    return list(client.search_runs([experiment_id], f"tags.`{tag}` = '{value}'", max_results=10_000))
+    return _pages(client, experiment_id, f"tags.`{tag}` = '{value}'")
+
+
+def _pages(client: MlflowClient, experiment_id: str, condition: str) -> list[Run]:
+    found, token = [], None
+    while True:
+        page = client.search_runs([experiment_id], condition, max_results=1_000, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
 
 
 def _run_tags(run_id: str, job: str, tags: Mapping[str, str]) -> dict[str, str]:
@@ -478,12 +387,3 @@ def _changed_points(client: MlflowClient, run: Run, points: Sequence[Metric]) ->
 
 def _millis(moment: dt.datetime | None) -> int | None:
     return None if moment is None else int(moment.timestamp() * 1000)
-
-
-def _is_server(settings: Settings) -> bool:
-    return settings.tracking_uri.startswith(("http://", "https://"))
-
-
-def _shown(tracking_uri: str) -> str:
-    """The URI without a password."""
-    return re.sub(r"//[^/@]*@", "//", tracking_uri)

@@ -71,7 +71,7 @@ DEATHS: dict[str, dict[str, Any]] = {
     "M0: files are there, consumption is not": before("training.finetune:record_checkpoint"),
     "M0: consumption is there, the checkpoint is not": before("lineage.tables:replace", "checkpoints"),
     "M0: the checkpoint is there, its run not finished": after("lineage.tables:replace", "checkpoints"),
-    "M0: trained, MLflow not told": before("training.finetune:_mirror"),
+    "M0: trained, MLflow not told": before("lineage.mirror:show_run"),
     "M0: registered, no alias moved": after("lineage.models:register"),
     "M0: champion in the log, not in MLflow": after("lineage.models:move_aliases"),
     "stage traffic": stage("traffic through M0"),

@@ -215,6 +215,47 @@ def small(tmp_path: Path) -> SmallLake:
 
 
 @pytest.fixture
+def shown() -> Callable[[Settings], dict[str, Any]]:
+    """All that MLflow shows of a lake's runs and versions, without its own ids, its times and our places."""
+
+    def told(tags: dict[str, str]) -> dict[str, str]:
+        return {key: value for key, value in tags.items() if key.startswith("stemma.")}
+
+    def look(settings: Settings) -> dict[str, Any]:
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(settings.tracking_uri, settings.tracking_uri)
+        experiment = client.get_experiment_by_name("stemma")
+        found: dict[str, Any] = {}
+        for each in client.search_runs([experiment.experiment_id]) if experiment else []:
+            run = client.get_run(each.info.run_id)  # a search leaves out the models
+            found[run.data.tags["stemma.run_id"]] = {
+                "ended": run.info.status,
+                "params": run.data.params,
+                "metrics": run.data.metrics,
+                "tags": told(run.data.tags),
+                "fed": sorted(
+                    (each.tags[0].value, each.dataset.name, each.dataset.digest)
+                    for each in run.inputs.dataset_inputs
+                ),
+                "models": (len(run.inputs.model_inputs), len(run.outputs.model_outputs)),
+                "files": sorted(file.path for file in client.list_artifacts(run.info.run_id)),
+            }
+        for model in client.search_registered_models():
+            found[model.name] = {alias: int(version) for alias, version in model.aliases.items()}
+            for version in client.search_model_versions(f"name = '{model.name}'"):
+                logged = client.get_logged_model(version.source.removeprefix("models:/"))
+                measured = sorted((each.key, each.value, each.dataset_name) for each in logged.metrics)
+                found[f"{model.name}@{version.version}"] = {
+                    "tags": told(version.tags),
+                    "measured": measured,
+                }
+        return found
+
+    return look
+
+
+@pytest.fixture
 def another_process() -> Callable[[Settings, str], AbstractContextManager[str]]:
     """A process of its own that is at a job on a lake until the block ends; gives the run's id."""
 

@@ -3,7 +3,7 @@
     seeds (what the selector means) --derivation--> rows that fall --eaten--> checkpoints --named--> aliases
 
 A row falls when one of its joint parents falls, or all of its alternatives do: of equal copies a clean one
-suffices.
+suffices. A copy that another recall has banned is not a clean one.
 """
 
 from __future__ import annotations
@@ -158,8 +158,9 @@ def impact(settings: Settings, selector: Selector) -> Impact:
         check_sql(settings, selector.where)
     selector = resolved(settings, selector)
     rows = graph(settings)
-    seeds = matching(settings, selector, rows) | _banned_by(settings, selector, rows)
-    fallen = np.flatnonzero(falls(seeds, rows.edges))
+    mine, others = _banned(settings, selector, rows)
+    seeds = matching(settings, selector, rows) | mine
+    fallen = np.flatnonzero(_falls_beside(others, seeds, rows.edges))
     if not len(fallen):
         raise SelectorError(_nothing(settings, selector))
     numbers = BitMap64(rows.numbers[fallen].astype(np.uint64))
@@ -209,13 +210,24 @@ def details(settings: Settings, rows: pa.Table, columns: Sequence[str]) -> pa.Ta
     return pa.concat_tables(parts).sort_by("row_no")
 
 
-def _banned_by(settings: Settings, selector: Selector, rows: RowGraph) -> np.ndarray:
-    """What the same selector felled before, if it was called back: still reached, whatever SQL says now."""
-    again = pads.field("recall") == recall_id(selector)
-    before = rows.positions(tables.read(settings, BAN, columns=["row_no"], where=again)["row_no"].to_numpy())
-    banned = np.zeros(len(rows.numbers), bool)
-    banned[before[before >= 0]] = True
-    return banned
+def _banned(settings: Settings, selector: Selector, rows: RowGraph) -> tuple[np.ndarray, np.ndarray]:
+    """What the same selector felled before, if it was called back, and what other recalls did: bool (rows).
+
+    The first is still reached, whatever SQL says now.
+    """
+    bans = tables.read(settings, BAN, columns=["row_no", "recall"])
+    positions = rows.positions(bans["row_no"].to_numpy())
+    is_mine = pc.equal(bans["recall"], recall_id(selector)).to_numpy()
+    found = np.zeros((2, len(rows.numbers)), bool)
+    for each, chosen in zip(found, (is_mine, ~is_mine), strict=True):
+        each[positions[chosen & (positions >= 0)]] = True
+    return found[0], found[1]
+
+
+def _falls_beside(gone: np.ndarray, seeds: np.ndarray, edges: Edges) -> np.ndarray:
+    """Which rows fall with the seeds where others are gone already, and would stand without them."""
+    fallen = falls(seeds, edges)
+    return fallen | (falls(seeds | gone, edges) & ~falls(gone, edges)) if gone.any() else fallen
 
 
 def _listed(rows: RowGraph, fallen: np.ndarray, seeds: np.ndarray) -> pa.Table:

@@ -171,6 +171,19 @@ def test_a_job_of_our_own_process_does_not_stand_in_the_way(lake):
     assert lake.standing["champion"] == 2
 
 
+def test_a_merged_row_falls_when_two_recalls_together_took_all_its_copies(small):
+    small.traces([1, 2, 3])
+    small.examples({11: (1, 2), 12: (3,)}, kind="alternative")
+    for eaten in ((12,), (11,)):
+        small.promote(small.train(*eaten))
+    recall(small.runtime, ONE, reason="wrong", anyway=True)
+    assert (small.numbers(EXAMPLE), small.standing["champion"]) == ([11, 12], 2)
+    recall(small.runtime, Selector(rows=("0002",)), reason="wrong", anyway=True)
+    assert (small.numbers(EXAMPLE), small.standing["champion"]) == ([12], 1)
+    assert fsck.recalls(small.settings)[1] == []
+    assert recall(small.runtime, ONE, reason="wrong").again  # what fell with the other is the other's
+
+
 def test_sql_for_everything_needs_a_yes_after_another_recall_too(lake):
     recall(lake.runtime, Selector(rows=("0002",)), reason="wrong", anyway=True)
     with pytest.raises(RecallError, match="reaches every row"):

@@ -233,8 +233,9 @@ def _status(settings: Settings) -> dict[str, list[dict[str, Any]]]:
             "reason": each.reason,
             "by": each.actor,
             "at": each.at,
+            "state": f"lifted: {each.lift.reason}" if each.lift else "stands",
         }
-        for each in bans.recalls(settings)
+        for each in bans.all_recalls(settings)
     ]
     return {
         "tables": held,

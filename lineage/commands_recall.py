@@ -1,4 +1,4 @@
-"""The verbs around a recall: `stemma` suspects, impact, rollback; and the options of a selector.
+"""The verbs around a recall: `stemma` suspects, impact, rollback; a selector's options; the end of a recall.
 
 `stemma recall` itself is in search/commands.py, for it may train again.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -15,9 +15,10 @@ import typer
 from infra.cli import Json, Lake, existing, open_runtime, words
 from infra.screen import SHOWN, print_table
 from lineage import suspects as suspicion
-from lineage.impact import Impact
+from lineage.impact import Impact, Written
 from lineage.impact import impact as radius_of
-from lineage.recall import find
+from lineage.lift import lift
+from lineage.recall import RecallError, find
 from lineage.rollback import roll_back
 from lineage.selectors import Selector
 
@@ -107,11 +108,48 @@ def rollback(
     return 0
 
 
+def end_recall(reference: str, *, reason: str, beside: Sequence[str], lake: str | None, as_json: bool) -> int:
+    """What `stemma recall --lift` does; `beside` are other options that were given, of which none fits."""
+    if beside:
+        raise RecallError(f"--lift ends a recall as it was ordered; leave out {', '.join(beside)}")
+    existing(lake)
+    with open_runtime(lake) as runtime:
+        outcome = lift(runtime, reference, reason=reason)
+    facets, counts = outcome.facets, outcome.counts
+    if as_json:
+        print(json.dumps({"run_id": outcome.run_id, "counts": dict(counts), **facets}))
+        return 0
+    print(f"recall {facets['recall']} is lifted: {counts['back']} of its {counts['rows']} rows are back")
+    out = counts["rows"] - counts["back"] - counts["still_banned"]
+    if counts["still_banned"]:
+        print(f"  {counts['still_banned']} stay out: another recall bans them")
+    if out:
+        print(f"  {out} stay out: their batch was withdrawn, or they came again by another way")
+    print("  no alias was moved")
+    for version in facets["may_serve"]:
+        name = version.rpartition("@")[0]
+        print(f"  {version} may serve again, if it passes: stemma promote {version} --name {name}")
+    return 0
+
+
 def told(found: Impact) -> Iterator[str]:
     """The blast radius as lines of text."""
     yield f"{found.selector} reaches"
+    yield from _reached(found, found.stored)
+    jobs = [run.job for run in found.runs]
+    counted = ", ".join(f"{jobs.count(job)} {job}" for job in dict.fromkeys(jobs))
+    yield f"  {len(jobs):>7,} runs: {counted}"
+    if found.written is not None:
+        deep = f"{found.written.generations} generation{'s' if found.written.generations > 1 else ''} deep"
+        part = "of these, " if found.selector.through_models else ""
+        beside = "" if found.selector.through_models else ", and recalled with --through-models only"
+        yield f"{part}written by a reached model, or come of that ({deep}){beside}"
+        yield from _reached(found.written, found.stored)
+
+
+def _reached(found: Impact | Written, stored: Mapping[str, int]) -> Iterator[str]:
     for name, number in found.by_table.items():
-        yield f"  {number:>7,} of {found.stored[name]:,} rows of {name}"
+        yield f"  {number:>7,} of {stored[name]:,} rows of {name}"
     for curriculum in found.curricula:
         yield f"  {curriculum.rows:>7,} of {curriculum.of:,} rows of curriculum {curriculum.curriculum[:12]}"
     names = {(each.run_id, each.step): each for each in found.models}
@@ -122,9 +160,6 @@ def told(found: Impact) -> Iterator[str]:
             f"{checkpoint.step} ate ({checkpoint.share:.0%}), the first at step {checkpoint.first_contact}"
             + (f": {model}" if model else "")
         )
-    jobs = [run.job for run in found.runs]
-    counted = ", ".join(f"{jobs.count(job)} {job}" for job in dict.fromkeys(jobs))
-    yield f"  {len(jobs):>7,} runs: {counted}"
     aliases = [f"{each.name}@{alias} ({each})" for each in found.models for alias in each.aliases]
     yield f"  {len(aliases):>7,} aliases" + (f": {', '.join(aliases)}" if aliases else "")
 

@@ -3,7 +3,8 @@
     seeds (what the selector means) --derivation--> rows that fall --eaten--> checkpoints --named--> aliases
 
 A row falls when one of its joint parents falls, or all of its alternatives do: of equal copies a clean one
-suffices. A copy that another recall has banned is not a clean one.
+suffices, unless another recall has banned it. What reached models wrote, and what came of that, is told apart
+(lineage.generations).
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from pyroaring import BitMap64
 
 from infra.settings import Settings
 from lineage import models, tables
-from lineage.bans import recall_id
+from lineage.bans import recall_id, recalls
 from lineage.consumption import bitmaps, checkpoints, ledger
+from lineage.generations import follow
 from lineage.graph import Edges, RowGraph, graph
 from lineage.membership import members
 from lineage.rows import ID_BYTES
@@ -97,13 +99,37 @@ class ReachedModel:
 
 
 @dataclass(frozen=True)
+class Written:
+    """What is reached only through models: they ate reached rows and wrote new ones."""
+
+    rows: pa.Table
+    """Columns as of Impact.rows."""
+
+    curricula: tuple[ReachedCurriculum, ...]
+    checkpoints: tuple[ReachedCheckpoint, ...]
+    models: tuple[ReachedModel, ...]
+    generations: int
+    """How often it went on from models to what they wrote: 1 where only directly reached ones wrote rows."""
+
+    @property
+    def by_table(self) -> dict[str, int]:
+        """Rows per table."""
+        return _by_table(self.rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """Stable keys: generations, rows, curricula, checkpoints, models, aliases, row_ids."""
+        return {"generations": self.generations, "rows": self.by_table} | _as_json(self)
+
+
+@dataclass(frozen=True)
 class Impact:
     """The blast radius of a selector."""
 
     selector: Selector
     rows: pa.Table
     """table, row_id, row_no; `meant`: by the selector itself, not only derived from such a row; `stored`: in
-    its table's newest version, not taken out by a recall. Sorted by row_no."""
+    its table's newest version, not taken out by a recall; `written`: reached only through models. Sorted by
+    row_no."""
 
     stored: dict[str, int]
     """Rows ever stored, per table: what the reached rows are a part of."""
@@ -115,12 +141,13 @@ class Impact:
     runs: tuple[ReachedRun, ...]
     checkpoints: tuple[ReachedCheckpoint, ...]
     models: tuple[ReachedModel, ...]
+    written: Written | None = None
+    """What is reached only through models, or None; part of the rest where the selector goes through them."""
 
     @property
     def by_table(self) -> dict[str, int]:
         """Reached rows per table."""
-        counted = Counter(self.rows["table"].to_pylist())
-        return {spec.name: counted[spec.name] for spec in ROW_TABLES if counted[spec.name]}
+        return _by_table(self.rows)
 
     @property
     def is_everything(self) -> bool:
@@ -128,24 +155,14 @@ class Impact:
         return pc.sum(self.rows["stored"]).as_py() == self.standing
 
     def as_json(self) -> dict[str, Any]:
-        """Stable keys: selector, rows, of, curricula, runs, checkpoints, models, aliases, row_ids."""
+        """Keys: selector, rows, of, runs, curricula, checkpoints, models, aliases, row_ids, written."""
         return {
             "selector": self.selector.as_json(),
             "rows": self.by_table,
             "of": self.stored,
-            "curricula": [asdict(each) for each in self.curricula],
             "runs": [asdict(each) for each in self.runs],
-            "checkpoints": [asdict(each) | {"share": round(each.share, 4)} for each in self.checkpoints],
-            "models": [asdict(each) | {"model": str(each)} for each in self.models],
-            "aliases": [
-                {"alias": f"{each.name}@{alias}", "version": each.version}
-                for each in self.models
-                for alias in each.aliases
-            ],
-            "row_ids": {
-                name: [row_id.hex() for row_id in _of_table(self.rows, name)["row_id"].to_pylist()]
-                for name in self.by_table
-            },
+            **_as_json(self),
+            "written": self.written.as_json() if self.written else None,
         }
 
 
@@ -158,44 +175,48 @@ def impact(settings: Settings, selector: Selector) -> Impact:
         check_sql(settings, selector.where)
     selector = resolved(settings, selector)
     rows = graph(settings)
-    mine, others = _banned(settings, selector, rows)
-    seeds = matching(settings, selector, rows) | mine
-    fallen = np.flatnonzero(_falls_beside(others, seeds, rows.edges))
-    if not len(fallen):
+    every, direct, meant, generations = _fallen(settings, selector, rows)
+    if not every.any():
         raise SelectorError(_nothing(settings, selector))
-    numbers = BitMap64(rows.numbers[fallen].astype(np.uint64))
+    fallen = every if selector.through_models else direct
+    numbers = _numbers(rows, fallen)
     curricula, wrote = _curricula(settings, numbers)
     eaten = _checkpoints(settings, numbers)
     wrote += _writers(rows, fallen) + _scored_on(settings, numbers)
     wrote += Counter({each.run_id: each.rows for each in eaten})
     ever = np.bincount(rows.tables, minlength=len(ROW_TABLES)).tolist()
+    listed = _listed(rows, every, meant=meant, direct=direct)
     return Impact(
         selector,
-        _listed(rows, fallen, seeds),
+        listed if selector.through_models else listed.filter(pc.invert(listed["written"])),
         {spec.name: count for spec, count in zip(ROW_TABLES, ever, strict=True) if count},
         int(rows.standing.sum()),
         curricula,
         _runs(settings, wrote),
         eaten,
         _models(settings, eaten),
+        _written(settings, listed, generations) if generations else None,
     )
 
 
-def falls(seeds: np.ndarray, edges: Edges) -> np.ndarray:
+def falls(seeds: np.ndarray, edges: Edges, *, beside: np.ndarray | None = None) -> np.ndarray:
     """Which rows fall with the seeds: bool (rows). Pure; `seeds` is bool (rows).
 
-    Cycles cannot be stored, and would do no harm.
+    `beside`: rows that are gone anyway, bool (rows): some of a row's alternatives, but not all, may be among
+    them. Cycles cannot be stored, and would do no harm.
     """
     fallen = seeds.copy()
     joint_children, joint_parents = edges.children[edges.joint], edges.parents[edges.joint]
     merged, member_of = np.unique(edges.children[~edges.joint], return_inverse=True)
     any_of = edges.parents[~edges.joint]
     needed = np.bincount(member_of, minlength=len(merged))
+    gone_anyway = np.zeros(len(seeds), bool) if beside is None else beside
     before, now = -1, int(np.count_nonzero(fallen))
     while now != before:
         fallen[joint_children[fallen[joint_parents]]] = True
-        gone = np.bincount(member_of[fallen[any_of]], minlength=len(merged))
-        fallen[merged[gone == needed]] = True
+        mine = np.bincount(member_of[fallen[any_of]], minlength=len(merged))
+        gone = np.bincount(member_of[(fallen | gone_anyway)[any_of]], minlength=len(merged))
+        fallen[merged[(gone == needed) & (mine > 0)]] = True
         before, now = now, int(np.count_nonzero(fallen))
     return fallen
 
@@ -210,39 +231,70 @@ def details(settings: Settings, rows: pa.Table, columns: Sequence[str]) -> pa.Ta
     return pa.concat_tables(parts).sort_by("row_no")
 
 
+def _fallen(
+    settings: Settings, selector: Selector, rows: RowGraph
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """What falls, through models too; what falls without them; what is meant: bool (rows); generations."""
+    mine, others = _banned(settings, selector, rows)
+    meant = matching(settings, selector, rows)
+    if not selector.through_models:  # else it may have fallen through models before
+        meant |= mine
+
+    def fall(more: np.ndarray) -> np.ndarray:
+        return rows.numbers[falls(meant | np.isin(rows.numbers, more), rows.edges, beside=others)]
+
+    direct = falls(meant, rows.edges, beside=others)
+    reach = follow(settings, rows.numbers[direct], fall)
+    return np.isin(rows.numbers, reach.row_nos) | mine, direct, meant, reach.generations
+
+
 def _banned(settings: Settings, selector: Selector, rows: RowGraph) -> tuple[np.ndarray, np.ndarray]:
     """What the same selector felled before, if it was called back, and what other recalls did: bool (rows).
 
-    The first is still reached, whatever SQL says now.
+    The first is still reached, whatever SQL says now. Of the others, those that stand.
     """
-    bans = tables.read(settings, BAN, columns=["row_no", "recall"])
-    positions = rows.positions(bans["row_no"].to_numpy())
-    is_mine = pc.equal(bans["recall"], recall_id(selector)).to_numpy()
     found = np.zeros((2, len(rows.numbers)), bool)
-    for each, chosen in zip(found, (is_mine, ~is_mine), strict=True):
+    book = tables.read(settings, BAN, columns=["row_no", "recall"])
+    own = pc.equal(book["recall"], recall_id(selector)).to_numpy()
+    stands = pc.is_in(
+        book["recall"], pa.array([each.id for each in recalls(settings)], pa.string())
+    ).to_numpy()
+    positions = rows.positions(book["row_no"].to_numpy())
+    for each, chosen in zip(found, (own, ~own & stands), strict=True):
         each[positions[chosen & (positions >= 0)]] = True
     return found[0], found[1]
 
 
-def _falls_beside(gone: np.ndarray, seeds: np.ndarray, edges: Edges) -> np.ndarray:
-    """Which rows fall with the seeds where others are gone already, and would stand without them."""
-    fallen = falls(seeds, edges)
-    return fallen | (falls(seeds | gone, edges) & ~falls(gone, edges)) if gone.any() else fallen
+def _numbers(rows: RowGraph, chosen: np.ndarray) -> BitMap64:
+    return BitMap64(rows.numbers[chosen].astype(np.uint64))
 
 
-def _listed(rows: RowGraph, fallen: np.ndarray, seeds: np.ndarray) -> pa.Table:
+def _listed(rows: RowGraph, fallen: np.ndarray, *, meant: np.ndarray, direct: np.ndarray) -> pa.Table:
     names = pa.array([spec.name for spec in ROW_TABLES], pa.string())
     ids = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(ID_BYTES), len(fallen), [None, pa.py_buffer(rows.ids[fallen].tobytes())]
+        pa.binary(ID_BYTES), int(fallen.sum()), [None, pa.py_buffer(rows.ids[fallen].tobytes())]
     )
     listed = {
         "table": names.take(pa.array(rows.tables[fallen])),
         "row_id": ids.cast(pa.binary()),
         "row_no": pa.array(rows.numbers[fallen], pa.int64()),
-        "meant": pa.array(seeds[fallen]),
+        "meant": pa.array(meant[fallen]),
         "stored": pa.array(rows.standing[fallen]),
+        "written": pa.array(~direct[fallen]),
     }
     return pa.table(listed)
+
+
+def _written(settings: Settings, listed: pa.Table, generations: int) -> Written:
+    """What every reached row leads to, and those that are reached directly do not."""
+    every = BitMap64(listed["row_no"].to_pylist())
+    direct = BitMap64(listed.filter(pc.invert(listed["written"]))["row_no"].to_pylist())
+    holding = {each.curriculum for each in _curricula(settings, direct)[0]}
+    ate = {(each.run_id, each.step) for each in _checkpoints(settings, direct)}
+    curricula = [each for each in _curricula(settings, every)[0] if each.curriculum not in holding]
+    eaten = [each for each in _checkpoints(settings, every) if (each.run_id, each.step) not in ate]
+    rows = listed.filter(listed["written"])
+    return Written(rows, tuple(curricula), tuple(eaten), _models(settings, eaten), generations)
 
 
 def _writers(rows: RowGraph, fallen: np.ndarray) -> Counter[str]:
@@ -272,6 +324,8 @@ def _scored_on(settings: Settings, numbers: BitMap64) -> Counter[str]:
 
 def _checkpoints(settings: Settings, numbers: BitMap64) -> tuple[ReachedCheckpoint, ...]:
     ate, made = bitmaps(settings), checkpoints(settings)
+    if not numbers:
+        return ()
     steps: dict[str, list[int]] = {}
     for each in made:
         steps.setdefault(each.run_id, []).append(each.step)
@@ -335,7 +389,7 @@ def _of_table(rows: pa.Table, name: str) -> pa.Table:
 
 def _nothing(settings: Settings, selector: Selector) -> str:
     """What to say where nothing is meant: what could have been."""
-    named, rows = list(selector.as_json()), graph(settings)
+    named, rows = list(selector.named), graph(settings)
     sentence = f"no row is meant by {selector}"
     if len(named) > 1:
         parts = [Selector(**{name: getattr(selector, name)}) for name in named]
@@ -347,3 +401,25 @@ def _nothing(settings: Settings, selector: Selector) -> str:
         known = known_values(settings, named[0])
         return f"{sentence}; known: {', '.join(known[:12]) or 'none'}{' ...' if len(known) > 12 else ''}"
     return sentence
+
+
+def _by_table(rows: pa.Table) -> dict[str, int]:
+    counted = Counter(rows["table"].to_pylist())
+    return {spec.name: counted[spec.name] for spec in ROW_TABLES if counted[spec.name]}
+
+
+def _as_json(found: Impact | Written) -> dict[str, Any]:
+    return {
+        "curricula": [asdict(each) for each in found.curricula],
+        "checkpoints": [asdict(each) | {"share": round(each.share, 4)} for each in found.checkpoints],
+        "models": [asdict(each) | {"model": str(each)} for each in found.models],
+        "aliases": [
+            {"alias": f"{each.name}@{alias}", "version": each.version}
+            for each in found.models
+            for alias in each.aliases
+        ],
+        "row_ids": {
+            name: [row_id.hex() for row_id in _of_table(found.rows, name)["row_id"].to_pylist()]
+            for name in found.by_table
+        },
+    }

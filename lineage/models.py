@@ -20,6 +20,7 @@ from infra.settings import Settings
 from lineage import registry, tables
 from lineage.bans import banned
 from lineage.consumption import Checkpoint, bitmaps, checkpoints, find_checkpoint
+from lineage.generations import eaters
 from lineage.registry import IndexedAlias
 from lineage.runs import Run, agent, identity_of
 from lineage.runs import events as events_of
@@ -29,6 +30,8 @@ from lineage.tables import TableError
 EventKind = Literal["promotion", "rollback", "recall"]
 MOVERS = ("promote", "rollback", "recall")
 """The jobs that move aliases: what one of them decides must not change under it."""
+
+_RECALLED_BY = "stemma.recalled_by"  # on a version in MLflow
 
 
 class ModelError(TableError):
@@ -164,9 +167,7 @@ def reigns(settings: Settings, name: str) -> list[int]:
 
 def recalled_versions(settings: Settings, name: str) -> frozenset[int]:
     """The versions of a model whose checkpoint ate a banned row."""
-    gone, ate = BitMap64(banned(settings)), bitmaps(settings)
-    known = [each for each in versions(settings, name) if (each.run_id, each.step) in ate]
-    return frozenset(each.version for each in known if ate[each.run_id, each.step] & gone)
+    return frozenset(each.version for each in eaters(settings, banned(settings)) if each.name == name)
 
 
 def last_clean(settings: Settings, name: str, *, but: Collection[int] = ()) -> list[int]:
@@ -188,6 +189,18 @@ def mirror_aliases(settings: Settings, name: str, *, anew: bool = False) -> None
     for alias, event in _last_moves(settings, name).items():
         if alias not in indexed or indexed[alias].mark != _mark(event):
             registry.set_alias(settings, name=name, alias=alias, version=event.to_version, mark=_mark(event))
+
+
+def mirror_recalls(settings: Settings, name: str) -> None:
+    """Mark in MLflow each version of a model that ate a banned row by the recalls of these rows; no other."""
+    gone, ate = banned(settings), bitmaps(settings)
+    indexed = {each.version: each.tags for each in registry.model_versions(settings, name)}
+    for version in versions(settings, name):
+        eaten = ate.get((version.run_id, version.step), BitMap64()) & BitMap64(gone)
+        mark = ", ".join(sorted({gone[row_no] for row_no in eaten}))
+        if version.version in indexed and indexed[version.version].get(_RECALLED_BY, "") != mark:
+            tags = {_RECALLED_BY: mark or None}
+            registry.tag_version(settings, name=name, version=version.version, tags=tags)
 
 
 def moved_by_hand(settings: Settings, name: str) -> list[str]:

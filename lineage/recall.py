@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
@@ -52,7 +52,7 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
         raise RecallError("a recall needs a reason, which stands in its record; give --reason TEXT")
     runs.require_idle(settings, to="recall rows")
     radius = impact(settings, selector)
-    found = find(settings, radius.selector)
+    found, lifts = find(settings, radius.selector), _lifts(settings, radius.selector)
     if not anyway and (found is None or _not_banned(settings, radius).num_rows):
         _require_sense(radius)
     for name in sorted(models.aliases(settings)):
@@ -64,7 +64,7 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
         new = _ban(settings, radius, run)
         versions = _quarantine(settings, radius, run)
         _move_aliases(runtime, ordered, run)
-        _mirror(settings, radius, ordered)
+        mirror(settings)
         moved = _moves_of(settings, ordered)
         told = ", ".join(f"{alias} -> {to or 'nothing'}" for alias, _, to in moved) or "no alias moved"
         log.info("recall %s: %d rows; %s", ordered.id, radius.rows.num_rows, told)
@@ -73,11 +73,11 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
         facets = {"recall": ordered.id, "moved": moved, "orders": orders}
         return Outcome(versions, counts, facets)
 
-    config = {"selector": radius.selector.as_json()}
+    config = {"selector": radius.selector.as_json(), "lifts": lifts}  # lifted, it is ordered anew
     reached = [f"rows:{rows_digest(radius.rows['row_id'].to_pylist())}"]
     outcome = carry_out(runtime, "recall", config=config, inputs=reached, work=work)
     if outcome.again and found is not None:
-        _mirror(settings, radius, found)  # MLflow may have been away when it was carried out
+        mirror(settings)  # MLflow may have been away when it was carried out
     return outcome
 
 
@@ -85,6 +85,13 @@ def find(settings: Settings, selector: Selector) -> Recall | None:
     """The standing recall of exactly this selector."""
     wanted = recall_id(selector)
     return next((each for each in bans.recalls(settings) if each.id == wanted), None)
+
+
+def _lifts(settings: Settings, selector: Selector) -> int:
+    """How often the recall of exactly this selector was lifted."""
+    wanted = recall_id(selector)
+    same = (each for each in bans.all_recalls(settings) if each.id == wanted)
+    return next((each.lifts + (each.lift is not None) for each in same), 0)
 
 
 def _require_sense(radius: Impact) -> None:
@@ -116,7 +123,7 @@ def _order(runtime: Runtime, radius: Impact, reason: str, run: Run) -> Recall:
             "orders": json.dumps([asdict(order) for order in new]),
             "actor": runs.agent().user,
             "run_id": run.id,
-            "at": runtime.now(),
+            "at": bans.after_all(settings, runtime.now()),
         }
         tables.record(settings, [row], into=RECALL)
     ordered = find(settings, radius.selector)
@@ -195,7 +202,7 @@ def _move_aliases(runtime: Runtime, ordered: Recall, run: Run) -> None:
     settings = runtime.settings
     for name in sorted(models.aliases(settings)):
         moves = _moves(settings, name, models.recalled_versions(settings, name))
-        evidence = [{"recall": ordered.id, "selector": ordered.selector.as_json()}]
+        evidence = [{"recall": ordered.id, "lifts": ordered.lifts, "selector": ordered.selector.as_json()}]
         reason = f"recall {ordered.id}: {ordered.reason}"
         models.move_aliases(
             runtime, moves, name=name, kind="recall", reason=reason, evidence=evidence, run=run
@@ -224,19 +231,19 @@ def would_move(settings: Settings, radius: Impact) -> list[tuple[str, int, int]]
     return found
 
 
-def _mirror(settings: Settings, radius: Impact, ordered: Recall) -> None:
-    for each in radius.models:
-        tags = {"stemma.recalled_by": ordered.id}
-        registry.mirror(registry.tag_version, settings, name=each.name, version=each.version, tags=tags)
-    for name in sorted(models.aliases(settings)):
+def mirror(settings: Settings) -> None:
+    """Show in MLflow where aliases stand, and which versions ate what standing recalls took back."""
+    for name in sorted({version.name for version in models.versions(settings)}):
+        registry.mirror(models.mirror_recalls, settings, name)
         registry.mirror(models.mirror_aliases, settings, name)
 
 
 def _moves_of(settings: Settings, ordered: Recall) -> list[list[Any]]:
     """The moves that this recall made, in this run or one that was cut off: [name@alias, from, to]."""
-    mine: Sequence[models.Event] = [
-        event
-        for event in models.events(settings)
-        if event.kind == "recall" and json.loads(event.evidence)[0]["recall"] == ordered.id
+    moved = [event for event in models.events(settings) if event.kind == "recall"]
+    behind = [json.loads(event.evidence)[0] for event in moved]
+    return [
+        [f"{event.name}@{event.alias}", event.from_version, event.to_version]
+        for event, why in zip(moved, behind, strict=True)
+        if (why["recall"], why.get("lifts", 0)) == (ordered.id, ordered.lifts)
     ]
-    return [[f"{event.name}@{event.alias}", event.from_version, event.to_version] for event in mine]

@@ -78,14 +78,10 @@ def _schema(columns: tuple[Column, ...]) -> pa.Schema:
 
 PROVENANCE = (
     Column("row_id", pa.binary(), "16 bytes, derived from content: identity across runs and machines"),
-    Column(
-        "row_no", pa.int64(), "compact number, unique in the lake, from a lease; never part of an identity"
-    ),
+    Column("row_no", pa.int64(), "compact number, unique in the lake, from a lease; no part of any identity"),
     Column("parents", pa.list_(pa.binary()), "row_ids this row was derived from; empty only for source rows"),
     Column("parent_nos", pa.list_(pa.int64()), "row_nos of the parents, in the same order"),
-    Column(
-        "derivation", pa.string(), "source; joint: all parents were needed; alternative: any one suffices"
-    ),
+    Column("derivation", pa.string(), "source; joint: all parents were needed; alternative: one suffices"),
     Column("source_uri", pa.string(), "the source this row was read from"),
     Column("source_revision", pa.string(), "digest of the source's content, never of its path"),
     Column("source_span", pa.string(), "where in the source: bytes:FIRST-END of the decompressed content"),
@@ -136,14 +132,10 @@ TRACE = TableSpec(
         Column("response_tool_calls", pa.string(), "tool calls of the answer, JSON text", nullable=True),
         Column("finish_reason", pa.string(), "why it stopped", nullable=True),
         Column("verdict", pa.string(), "pass, fail or unstated"),
-        Column(
-            "correction", pa.string(), "what it should have answered, where somebody said so", nullable=True
-        ),
+        Column("correction", pa.string(), "the right answer, where somebody gave it", nullable=True),
         Column("input_tokens", pa.int64(), "as the source counts them", nullable=True),
         Column("output_tokens", pa.int64(), "as the source counts them", nullable=True),
-        Column(
-            "extra", pa.string(), "every field of the source that has no column, JSON text", nullable=True
-        ),
+        Column("extra", pa.string(), "all fields of the source without a column, JSON text", nullable=True),
     ),
 )
 
@@ -172,11 +164,7 @@ EXAMPLE = TableSpec(
     own=(
         Column("task", pa.string(), "classification or generation"),
         Column("split", pa.string(), "train, gate or report; a source stands on one side only"),
-        Column(
-            "kind",
-            pa.string(),
-            "stated: the source gives the answer; corrected: a failure with its correction; passed",
-        ),
+        Column("kind", pa.string(), "stated: by the source; corrected: a failure's correction; passed"),
         Column("messages", pa.list_(MESSAGE), "the input, in order; the answer is not among them"),
         Column("text", pa.string(), "the last user message: what an encoder reads"),
         Column("answer", pa.string(), "the answer to learn; for classification the label"),
@@ -410,9 +398,23 @@ RECALL = TableSpec(
     ),
 )
 
+LIFT = TableSpec(
+    "lifts",
+    "Which recalls were ended, and why. A recall stands when it was ordered after its last lift.",
+    writer="lineage.lift",
+    keys=("recall", "at"),
+    own=(
+        Column("recall", pa.string(), "which recall"),
+        Column("reason", pa.string(), "why"),
+        Column("actor", pa.string(), "who"),
+        Column("run_id", pa.string(), "the run that lifted it"),
+        Column("at", TIMESTAMP, "when; always after the order that it ends"),
+    ),
+)
+
 BAN = TableSpec(
     "bans",
-    "The rows that a recall reached. None of them may stand in a later version of its table.",
+    "The rows that a recall reached. While it stands, none of them may be in a later version of its table.",
     writer="lineage.recall",
     keys=("recall", "row_id"),
     own=(
@@ -509,6 +511,7 @@ BOOKS = (
     MODEL,
     EVENT,
     RECALL,
+    LIFT,
     BAN,
     PREDICTION,
     REPORT,

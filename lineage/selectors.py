@@ -61,9 +61,12 @@ class Selector:
     where: str | None = None
     """SQL condition over the columns of a row table."""
 
+    through_models: bool = False
+    """Also what models wrote that were trained on such rows, and what came of that."""
+
     def __post_init__(self) -> None:
         """Raise SelectorError unless something is named."""
-        if not any(self.as_json().values()):
+        if not self.named:
             raise SelectorError(
                 "nothing is named; give one or more of: --prompt NAME@V, --scorer NAME@V, "
                 "--generator NAME@V, --source-revision R, --reviewer NAME, --row ID, --where SQL"
@@ -84,13 +87,18 @@ class Selector:
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in parts.items() if v}
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The parts that say which rows are meant."""
+        return tuple(name for name in self.as_json() if name != "through_models")
+
     def __str__(self) -> str:
         """As the options of the command line."""
         words = [("--row " + row) for row in self.rows]
         for name, value in self.as_json().items():
             if isinstance(value, str):
                 words.append(f"--{name.replace('_', '-')} {json.dumps(value) if ' ' in value else value}")
-        return " ".join(words)
+        return " ".join(words + ["--through-models"] * self.through_models)
 
     def on_values(self) -> pads.Expression | None:
         """The condition on provenance columns, or None where no value is named or more than values are.

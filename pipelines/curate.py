@@ -17,6 +17,7 @@ from expectations.inputs import inputs as asked
 from infra.models import resolve
 from infra.runtime import Runtime
 from lineage import tables, verdicts
+from lineage.bans import lifts
 from lineage.rows import rows_digest
 from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import EXAMPLE, TRACE
@@ -87,6 +88,7 @@ def curate(runtime: Runtime, config: CurateConfig, *, parent: Run | None = None)
     steps = steps_of(config, elsewhere=elsewhere)
     # What collides bears identity, not all that the other splits hold: that may grow without changing this.
     recorded = config.model_dump() | {"elsewhere": KeepSplitsApart(elsewhere).parameters["elsewhere"]}
+    recorded |= {"lifts": lifts(runtime.settings)}
 
     def work(run: Run) -> Outcome:
         batches, counts = derive(runtime, traces, steps=steps, run=run, key=f"run:{run.identity}")

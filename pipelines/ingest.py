@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict
 
 from infra.runtime import Runtime
 from infra.storage import SourceFile, expand, open_source, survey
-from lineage import tables
+from lineage import bans, tables
 from lineage.rows import canonical_json
-from lineage.runs import Outcome, Run, carry_out, identity_of
-from lineage.schemas import BAN, REJECTED, TRACE
+from lineage.runs import Outcome, Run, carry_out, identity_of, of_any_attempt
+from lineage.schemas import REJECTED, TRACE
 from lineage.tables import TableVersion
 from pipelines.readers import Reader
 from pipelines.readers.chat_completions import ChatCompletions
@@ -62,7 +62,10 @@ def ingest(runtime: Runtime, config: IngestConfig, *, parent: Run | None = None)
     found = {uri: survey(uri) for uri in expand(config.sources)}
     readers = {uri: choose_reader(source, config) for uri, source in found.items()}
     # Copies of one content are one source, under the first of their paths.
-    by_key = {source_key(source, readers[uri]): uri for uri, source in sorted(found.items(), reverse=True)}
+    by_key = {
+        _key_now(runtime, source_key(source, readers[uri]), readers[uri]): uri
+        for uri, source in sorted(found.items(), reverse=True)
+    }
 
     def work(run: Run) -> Outcome:
         fresh = {key: uri for key, uri in by_key.items() if not _is_stored(runtime, key, readers[uri])}
@@ -83,6 +86,7 @@ def ingest(runtime: Runtime, config: IngestConfig, *, parent: Run | None = None)
     recorded = {
         "format": config.format,
         "readers": {uri: _identity(reader) for uri, reader in readers.items()},
+        "lifts": bans.lifts(runtime.settings),
     }
     outcome = carry_out(runtime, "ingest", config=recorded, inputs=inputs, work=work, parent=parent)
     _require_rows_left(runtime, [source.revision for source in found.values()])
@@ -107,8 +111,8 @@ def _require_rows_left(runtime: Runtime, revisions: Sequence[str]) -> None:
     """Raise IngestError where the sources were stored, and recalls took every row of them out again."""
     theirs = pads.field("source_revision").isin(pa.array(revisions, pa.string()))
     of_traces = theirs & (pads.field("table") == TRACE.name)
-    bans = tables.read(runtime.settings, BAN, columns=["row_id", "recall"], where=of_traces).to_pylist()
-    gone = {ban["row_id"]: ban["recall"] for ban in bans}
+    found = bans.ban_rows(runtime.settings, columns=["row_id", "recall"], where=of_traces).to_pylist()
+    gone = {ban["row_id"]: ban["recall"] for ban in found}
     if gone and not tables.read(runtime.settings, TRACE, columns=["row_no"], where=theirs).num_rows:
         raise IngestError(
             f"all {len(gone)} rows of these sources were stored before and are banned by recall "
@@ -119,6 +123,19 @@ def _require_rows_left(runtime: Runtime, revisions: Sequence[str]) -> None:
 def source_key(source: SourceFile, reader: Reader) -> str:
     """What the commit protocol knows a source by: its content and who read it, not its path."""
     return f"source:{source.revision}:{_identity(reader)}"
+
+
+def _key_now(runtime: Runtime, key: str, reader: Reader) -> str:
+    """The source's key, or a further one where a recall that was lifted since refused some of its rows."""
+    settings = runtime.settings
+    lifted = [each.id for each in bans.all_recalls(settings) if each.lifts or each.lift]
+    batch = tables.batch_with(settings, key, into=reader.writes) if lifted else None
+    if batch is None:
+        return key
+    where = of_any_attempt(identity_of(tables.stored_by(settings, batch)))
+    where &= pads.field("reason").isin(pa.array([f"recalled:{each}" for each in lifted], pa.string()))
+    refused = tables.read(settings, REJECTED, columns=["row_no"], where=where).num_rows
+    return f"{key}:lifts:{bans.lifts(settings)}" if refused else key
 
 
 def choose_reader(source: SourceFile, config: IngestConfig) -> Reader:

@@ -455,7 +455,9 @@ def _recalled(refused: Sequence[tuple[Mapping[str, Any], str]], maker: Fingerpri
 def _require_same_bans(settings: Settings, banned: Bans) -> None:
     """Raise RunnerError where a recall came while the job ran: its rows may be among these."""
     if bans.standing(settings) != banned:
-        raise RunnerError("a recall came while the job ran, so nothing was committed; run it again")
+        raise RunnerError(
+            "a recall came while the job ran, or was lifted, so nothing was committed; run it again"
+        )
 
 
 def _without_ids(rows: pa.Table, stored: frozenset[bytes]) -> pa.Table:

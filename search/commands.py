@@ -15,7 +15,17 @@ from infra.config import read_config
 from infra.runtime import Runtime
 from lineage import curricula, models
 from lineage.bans import Recall, recalls
-from lineage.commands_recall import Generator, Prompt, Reviewer, Rows, Scorer, SourceRevision, Where, told
+from lineage.commands_recall import (
+    Generator,
+    Prompt,
+    Reviewer,
+    Rows,
+    Scorer,
+    SourceRevision,
+    Where,
+    end_recall,
+    told,
+)
 from lineage.curricula import CurriculumError
 from lineage.impact import Impact, impact
 from lineage.recall import recall as call_back
@@ -117,6 +127,9 @@ def recall(
     reviewer: Reviewer = None,
     row: Rows = None,
     where: Where = None,
+    through_models: Annotated[
+        bool, typer.Option("--through-models", help="Also what reached models wrote, and what came of that.")
+    ] = False,
     reason: Annotated[str, typer.Option(help="Why; it stands in the record.")] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what it reaches and change nothing.")
@@ -128,17 +141,25 @@ def recall(
     yes: Annotated[
         bool, typer.Option("--yes", help="Also where it reaches every row, or no champion.")
     ] = False,
+    lift: Annotated[
+        str | None, typer.Option(help="Instead of all that, end a standing recall: its id or its start.")
+    ] = None,
     lake: Lake = None,
     as_json: Json = False,
 ) -> int:
     """Ban what a selector reaches, quarantine it, and move aliases to the last clean model; options combine.
 
-    A recall that was cut off is finished by the same command. Exit 1: a model is left without a champion, or
-    its successor was refused.
+    A recall that was cut off is finished by the same command. With --lift, one ends: its rows come back, and
+    aliases stay. Exit 1: a model is left without a champion, or its successor was refused.
 
     Example: stemma recall --prompt router@2 --reason "its list of intents was wrong" --retrain
     """
-    selector = Selector(prompt, scorer, generator, source_revision, reviewer, tuple(row or ()), where)
+    parts = (prompt, scorer, generator, source_revision, reviewer, tuple(row or ()), where)
+    if lift is not None:
+        flags = {"through-models": through_models, "dry-run": dry_run, "retrain": retrain, "yes": yes}
+        given = ["the selector"] * any(parts) + [f"--{name}" for name, is_given in flags.items() if is_given]
+        return end_recall(lift, reason=reason, beside=given, lake=lake, as_json=as_json)
+    selector = Selector(*parts, through_models)
     settings = existing(lake)
     radius = impact(settings, selector)
     if not as_json:
@@ -187,8 +208,11 @@ def _trained_again(runtime: Runtime, ordered: Recall, *, anew: bool) -> list[dic
     """What was trained again after this recall, now if `anew`, or before."""
     if anew:
         return train_again(runtime, ordered).facets["models"]
+    mine = (ordered.id, ordered.lifts)
     before = [
-        done for config, done in completed(runtime.settings, "retrain") if config["recall"] == ordered.id
+        done
+        for config, done in completed(runtime.settings, "retrain")
+        if (config["recall"], config.get("lifts", 0)) == mine
     ]
     return before[-1].facets["models"] if before else []
 

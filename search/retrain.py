@@ -47,5 +47,5 @@ def retrain(runtime: Runtime, recall: Recall) -> Outcome:
         log.info("retrain after recall %s: %d models", recall.id, len(made))
         return Outcome(facets={"models": made}, counts={"models": len(made)})
 
-    config = {"recall": recall.id, "orders": [order.run_id for order in recall.orders]}
+    config = {"recall": recall.id, "lifts": recall.lifts, "orders": [order.run_id for order in recall.orders]}
     return carry_out(runtime, "retrain", config=config, inputs=[f"recall:{recall.id}"], work=work)

@@ -18,7 +18,8 @@ recorded.py
     balance       rows in (+ created) = rows out + merged + rejected + quarantined, for every finished run
     books         what finished runs, commits and row numbers speak of is on record
     aliases       every alias names a registered version whose checkpoint is there, here and in MLflow
-    recalls       nothing that was recalled is stored, nor what fell with it; no alias stands on what ate it
+    recalls       nothing that was recalled is stored, nor what fell with it; no alias stands on what ate it;
+                  what was lifted is back
 """
 
 from __future__ import annotations

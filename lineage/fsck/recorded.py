@@ -19,6 +19,7 @@ from lineage import bans, models, registry, tables
 from lineage.bans import Bans
 from lineage.fsck.stored import Findings
 from lineage.impact import details, impact
+from lineage.lift import not_back
 from lineage.runs import identity_of
 from lineage.schemas import (
     BAN,
@@ -26,6 +27,7 @@ from lineage.schemas import (
     CONSUMPTION,
     CURRICULUM,
     LEASE,
+    LIFT,
     MODEL,
     PREDICTION,
     QUARANTINE,
@@ -69,7 +71,8 @@ def books(settings: Settings) -> Findings:
         for missing in _missing(run, held)
     ]
     known = set(tables.read(settings, RUN, columns=["run_id"])["run_id"].to_pylist())
-    standing = {each.id for each in bans.recalls(settings)}
+    ordered = {each.id: each for each in bans.all_recalls(settings)}
+    lifted = {each.id for each in ordered.values() if each.lifts or each.lift}
     numbers: list[int] = []
     for spec in (*ROW_TABLES, CURRICULUM):
         for entry in tables.commits(settings, spec):
@@ -78,8 +81,10 @@ def books(settings: Settings) -> Findings:
                 found.append(
                     f"{version} was made by run {entry['stemma.run_id']}, which 'runs' does not hold"
                 )
-            if entry.get("stemma.recall", "") not in standing | {""}:
+            if entry.get("stemma.recall", "") not in {*ordered, ""}:
                 found.append(f"{version} carries out recall {entry['stemma.recall']}, which is not on record")
+            if entry.get("stemma.lift", "") not in lifted | {""}:
+                found.append(f"{version} lifts recall {entry['stemma.lift']}, of which 'lifts' says nothing")
     for spec in ROW_TABLES:
         numbers += tables.read_ever(settings, spec, columns=["row_no"])["row_no"].to_pylist()
     free = _unleased(settings, sorted(numbers))
@@ -106,6 +111,7 @@ class _Held:
             for c in tables.read(settings, CHECKPOINT, columns=["run_id", "step"]).to_pylist()
         }
         self.recalls = set(_column(settings, RECALL, "recall"))
+        self.lifts = Counter(_column(settings, LIFT, "recall"))
         self.banned = Counter(_column(settings, BAN, "recall"))
         self.members = Counter(_column(settings, CURRICULUM, "curriculum"))
         self.eaten = Counter(_column(settings, CONSUMPTION, "run_id"))
@@ -149,6 +155,8 @@ def _missing(run: dict[str, Any], held: _Held) -> Iterator[str]:
         for alias, was, now in facets["moved"]:
             if (alias, was, now) not in held.recall_moves:
                 yield f"moved {alias} from version {was} to {now}, of which 'events' says nothing"
+    if job == "lift" and held.lifts[facets["recall"]] <= json.loads(run["config"])["lifts"]:
+        yield f"lifted recall {facets['recall']}, of which 'lifts' says nothing"
 
 
 def _short(book: str, stored: int, written: int) -> Iterator[str]:
@@ -199,7 +207,7 @@ def aliases(settings: Settings) -> Findings:
 
 
 def recalls(settings: Settings) -> Findings:
-    """What was called back is out of reach, and every recall was carried out to its end."""
+    """What was called back is out of reach, and every recall and lift was carried out to its end."""
     found: list[str] = []
     gone = bans.banned(settings)
     refused, ordered = bans.standing(settings), bans.recalls(settings)
@@ -207,10 +215,11 @@ def recalls(settings: Settings) -> Findings:
     for spec in ROW_TABLES:
         rows = tables.read(settings, spec)
         numbers, times = rows["row_no"].to_pylist(), rows["extracted_at"].to_pylist()
-        # Equal rows from elsewhere that were stored before are no copies: a clean one stays.
-        copies = Bans(by_payload=refused.by_payload).refused(rows, spec)
-        back = {place: recall for place, recall in copies.items() if times[place] >= ordered_at[recall]}
-        back |= replace(refused, by_payload={}).refused(rows, spec)
+        # Equal rows from elsewhere that were stored before are no copies: a clean one stays. What was stored
+        # before and has a banned value is told below, by what the recall reaches.
+        new = Bans(by_payload=refused.by_payload, by_value=refused.by_value).refused(rows, spec)
+        back = {place: recall for place, recall in new.items() if times[place] >= ordered_at[recall]}
+        back |= replace(refused, by_payload={}, by_value=()).refused(rows, spec)
         found += [
             f"{spec.name}: row {row_no} is banned by recall {gone[row_no]} and still stored; "
             "finish the recall: give its command again"
@@ -237,6 +246,13 @@ def recalls(settings: Settings) -> Findings:
         missed = [row_no for row_no in fallen["row_no"].to_pylist() if row_no not in gone]
         if missed:
             found.append(f"recall {recall.id} reaches {len(missed)} rows that are not banned; give it again")
+    for recall in bans.all_recalls(settings):
+        out = not_back(settings, recall) if recall.lift else 0
+        if out:
+            found.append(
+                f"recall {recall.id} was lifted, but {out} of its rows are not back; "
+                f"finish it: stemma recall --lift {recall.id} --reason TEXT"
+            )
     return len(gone), found
 
 

@@ -20,7 +20,8 @@ Findings = tuple[int, list[str]]
 """How many things were looked at, and a sentence for each that is wrong."""
 
 SAMPLED = 200  # source rows per table: more than every tenth of the demo's
-_OURS = ("stemma.keys", "stemma.withdrawn", "stemma.recall")  # what a commit of rows may be about
+# What a commit of rows may be about.
+_OURS = ("stemma.keys", "stemma.withdrawn", "stemma.recall", "stemma.lift")
 
 
 def files(settings: Settings) -> Findings:

@@ -140,11 +140,14 @@ def indexed_aliases(settings: Settings, name: str) -> dict[str, IndexedAlias]:
     return {alias: IndexedAlias(standing.get(alias, 0), marks.get(alias, "")) for alias in names}
 
 
-def tag_version(settings: Settings, *, name: str, version: int, tags: Mapping[str, str]) -> None:
-    """Write tags on a registered version."""
+def tag_version(settings: Settings, *, name: str, version: int, tags: Mapping[str, str | None]) -> None:
+    """Write tags on a registered version; None takes one away."""
     with connected(settings) as client:
         for key, value in sorted(tags.items()):
-            client.set_model_version_tag(name, str(version), key, value)
+            if value is None:
+                client.delete_model_version_tag(name, str(version), key)
+            else:
+                client.set_model_version_tag(name, str(version), key, value)
 
 
 def aliases(settings: Settings, *, name: str | None = None) -> dict[str, dict[str, int]]:

@@ -8,6 +8,7 @@
     leases    reserve row numbers
     snapshots what the newest version of a table holds, remembered
     reads     read a version, whole or only what was admitted; read-only SQL
+    lifted    put back what was taken out
 
 One error family: TableError; AlreadyStored, Damaged and UnknownTable are its members.
 """
@@ -17,6 +18,7 @@ from lineage.tables.damage import Damaged, damage, told
 from lineage.tables.files import WrittenFile, read_file, write_file
 from lineage.tables.layout import TableVersion, UnknownTable, current, resolve
 from lineage.tables.leases import reserve
+from lineage.tables.lifted import could_stand, put_back
 from lineage.tables.place import TableError
 from lineage.tables.reads import (
     StatementError,
@@ -50,12 +52,14 @@ __all__ = [
     "before_recalls",
     "commit",
     "commits",
+    "could_stand",
     "current",
     "damage",
     "dataset",
     "facts",
     "forget",
     "is_stored",
+    "put_back",
     "read",
     "read_batch",
     "read_ever",

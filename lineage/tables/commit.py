@@ -29,7 +29,7 @@ from lineage.tables.files import WrittenFile, check, read_file, write_file
 from lineage.tables.layout import TableVersion, create_table, open_table
 from lineage.tables.place import TableError, location, open_filesystem
 
-_ATTEMPTS = 50  # a commit is milliseconds; fifty lost races in a row are no race any more
+ATTEMPTS = 50  # a commit is milliseconds; fifty lost races in a row are no race any more
 
 
 class AlreadyStored(TableError):
@@ -55,7 +55,7 @@ def commit(
 
     `facts` go into the commit's metadata beside the run id.
     """
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         table = create_table(settings, into)
         epochs = {key: _epoch(table, key) for key in keys}
         stored = sorted(key for key, epoch in epochs.items() if epoch % 2 == 1)
@@ -63,10 +63,10 @@ def commit(
             raise AlreadyStored(f"'{into.name}' already holds {stored[0]}; nothing was written")
         metadata = {"stemma.run_id": run_id, "stemma.keys": json.dumps(sorted(keys)), **_text(facts)}
         raised = {key: epoch + 1 for key, epoch in epochs.items()}
-        if _is_written(settings, into, table, [_added(file) for file in files], metadata, raised):
-            return _written_after(settings, into, table.version(), metadata)
+        if is_written(settings, into, table, [added_file(file) for file in files], metadata, raised):
+            return written_after(settings, into, table.version(), metadata)
         time.sleep(0.01 * attempt)
-    raise TableError(f"'{into.name}' could not be committed: {_ATTEMPTS} other writers came first; try again")
+    raise TableError(f"'{into.name}' could not be committed: {ATTEMPTS} other writers came first; try again")
 
 
 def withdraw(settings: Settings, batch: TableVersion, *, run_id: str, reason: str) -> TableVersion:
@@ -80,7 +80,7 @@ def withdraw(settings: Settings, batch: TableVersion, *, run_id: str, reason: st
     if "stemma.keys" not in stored:
         raise TableError(f"{batch} is not a batch that was stored, so it cannot be withdrawn")
     keys: list[str] = json.loads(stored["stemma.keys"])
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         table = create_table(settings, spec)
         epochs = {key: _epoch(table, key) for key in keys}
         files = {entry["add"]["path"] for entry in log_entry(settings, batch) if "add" in entry}
@@ -93,10 +93,10 @@ def withdraw(settings: Settings, batch: TableVersion, *, run_id: str, reason: st
         metadata = {"stemma.run_id": run_id, "stemma.withdrawn": str(batch), "stemma.reason": reason}
         removed = [RemoveAction(path=path, data_change=True, deletion_timestamp=now) for path in present]
         raised = {key: epoch + epoch % 2 for key, epoch in epochs.items()}
-        if _is_written(settings, spec, table, removed, metadata, raised):
-            return _written_after(settings, spec, table.version(), metadata)
+        if is_written(settings, spec, table, removed, metadata, raised):
+            return written_after(settings, spec, table.version(), metadata)
         time.sleep(0.01 * attempt)
-    raise TableError(f"{batch} could not be withdrawn: {_ATTEMPTS} other writers came first; try again")
+    raise TableError(f"{batch} could not be withdrawn: {ATTEMPTS} other writers came first; try again")
 
 
 def take_out(
@@ -107,7 +107,7 @@ def take_out(
     Files that hold some of the rows are written anew without them. Returns the new version, or None where
     none of the rows is in the newest one, so that doing it twice changes nothing.
     """
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         table = open_table(settings, of)
         if table is None:
             return None
@@ -122,14 +122,14 @@ def take_out(
             removed.append(RemoveAction(path=path, data_change=True, deletion_timestamp=now))
             if left.num_rows:
                 name = f"{recall}-{path.removesuffix('.parquet')}"
-                added.append(_added(write_file(settings, left, into=of, name=name)))
+                added.append(added_file(write_file(settings, left, into=of, name=name)))
         if not removed:
             return None
         metadata = {"stemma.run_id": run_id, "stemma.recall": recall}
-        if _is_written(settings, of, table, [*added, *removed], metadata):
-            return _written_after(settings, of, table.version(), metadata)
+        if is_written(settings, of, table, [*added, *removed], metadata):
+            return written_after(settings, of, table.version(), metadata)
         time.sleep(0.01 * attempt)
-    raise TableError(f"'{of.name}' could not be rewritten: {_ATTEMPTS} other writers came first; try again")
+    raise TableError(f"'{of.name}' could not be rewritten: {ATTEMPTS} other writers came first; try again")
 
 
 def record(settings: Settings, rows: Sequence[Mapping[str, Any]], *, into: TableSpec) -> TableVersion:
@@ -138,7 +138,7 @@ def record(settings: Settings, rows: Sequence[Mapping[str, Any]], *, into: Table
     handle = create_table(settings, into)
     file = write_file(settings, table, into=into, name=uuid.uuid4().hex)
     with told(settings, into):  # appends never conflict: Delta puts them one after the other
-        handle.create_write_transaction([_added(file)], mode="append", schema=handle.schema())
+        handle.create_write_transaction([added_file(file)], mode="append", schema=handle.schema())
         handle.update_incremental()
     return TableVersion(into.name, handle.version())
 
@@ -148,7 +148,7 @@ def replace(settings: Settings, rows: pa.Table, *, into: TableSpec, run_id: str)
     check(rows, into)
     identity = run_id.rpartition("-")[0]
     first, after = f"{identity}-", f"{identity}."  # every attempt: '.' is the character after '-'
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         table = create_table(settings, into)
         actions: list[AddAction | RemoveAction] = []
         now = int(time.time() * 1000)
@@ -164,17 +164,17 @@ def replace(settings: Settings, rows: pa.Table, *, into: TableSpec, run_id: str)
             actions.append(RemoveAction(path=each["path"], data_change=True, deletion_timestamp=now))
             if left.num_rows:
                 file = write_file(settings, left, into=into, name=f"left-{uuid.uuid4().hex}")
-                actions.append(_added(file))
+                actions.append(added_file(file))
         if rows.num_rows:
             name = f"{run_id}-{table.version() + 1}"  # a name is never used twice: earlier versions stay
-            actions.append(_added(write_file(settings, rows, into=into, name=name)))
+            actions.append(added_file(write_file(settings, rows, into=into, name=name)))
         if not actions:
             return TableVersion(into.name, table.version())
         metadata = {"stemma.run_id": run_id}
-        if _is_written(settings, into, table, actions, metadata):
-            return _written_after(settings, into, table.version(), metadata)
+        if is_written(settings, into, table, actions, metadata):
+            return written_after(settings, into, table.version(), metadata)
         time.sleep(0.01 * attempt)
-    raise TableError(f"'{into.name}' could not be replaced: {_ATTEMPTS} other writers came first; try again")
+    raise TableError(f"'{into.name}' could not be replaced: {ATTEMPTS} other writers came first; try again")
 
 
 def commit_metadata(settings: Settings, version: TableVersion) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def commit_metadata(settings: Settings, version: TableVersion) -> dict[str, Any]
     return next((entry["commitInfo"] for entry in log if "commitInfo" in entry), {})
 
 
-def _is_written(
+def is_written(
     settings: Settings,
     spec: TableSpec,
     table: DeltaTable,
@@ -229,7 +229,7 @@ def _files_with(active: Sequence[Mapping[str, Any]], row_nos: pa.Int64Array) -> 
     return [action["path"] for action, low, high in zip(active, first, after, strict=True) if low < high]
 
 
-def _written_after(
+def written_after(
     settings: Settings, spec: TableSpec, version: int, metadata: Mapping[str, str]
 ) -> TableVersion:
     """The commit that carries this metadata; others may have committed between our look and our write."""
@@ -252,7 +252,8 @@ def _epoch(table: DeltaTable, key: str) -> int:
     return table.transaction_version(key) or 0
 
 
-def _added(file: WrittenFile) -> AddAction:
+def added_file(file: WrittenFile) -> AddAction:
+    """The action that makes a file visible."""
     return AddAction(file.path, file.size, {}, int(time.time() * 1000), True, file.statistics)
 
 

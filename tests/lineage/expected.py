@@ -97,6 +97,9 @@ class Expected:
     examples_out: set[Example] = field(default_factory=set)
     orders: set[Named] = field(default_factory=set)
     bans: dict[Named, Banned] = field(default_factory=dict)
+    lifted: dict[Named, Banned] = field(default_factory=dict)
+    """What recalls had banned that were lifted: ordered again, they ban it again."""
+
     eaten: dict[str, frozenset[Example]] = field(default_factory=dict)
     """Checkpoint, by its run -> what it ate."""
 
@@ -146,16 +149,17 @@ class Expected:
     def order(self, named: Named, row: Place | Example | None = None) -> bool:
         """Call back what is named; equal copies fall when the last one does. False where nothing is meant."""
         traces, examples = self.traces | self.taken_out, self.examples | self.examples_out
-        banned = copy.deepcopy(self.bans.get(named, Banned()))
+        banned = copy.deepcopy(self.bans.get(named) or self.lifted.get(named) or Banned())
         banned.traces |= {place for place, trace in traces.items() if means(named, trace) or place == row}
         banned.meant |= {each for each in examples if each == row}
         banned.taught |= {traces[place].said.teaches for place in banned.traces & traces.keys()}
-        banned.examples |= banned.meant | {each for each in examples if each.parents <= banned.traces}
         gone = self.gone_traces | banned.traces
-        banned.examples |= {each for each in examples if each.parents <= gone} - self.gone_examples
+        banned.examples |= banned.meant
+        banned.examples |= {e for e in examples if e.parents <= gone and e.parents & banned.traces}
         if not banned.traces | banned.examples:
             return False
         self.orders.add(named)
+        self.lifted.pop(named, None)
         self.bans[named] = banned
         for place in banned.traces & self.traces.keys():
             self.taken_out[place] = self.traces.pop(place)
@@ -163,6 +167,14 @@ class Expected:
         self.examples -= banned.examples
         self._move_away()
         return True
+
+    def lift(self, named: Named, *, withdrawn: Collection[Place | Example]) -> None:
+        """End a recall: what no other bans is back, but for rows of batches that were withdrawn meanwhile."""
+        self.orders.discard(named)
+        self.lifted[named] = banned = self.bans.pop(named, self.lifted.get(named, Banned()))
+        back = banned.traces & self.taken_out.keys() - self.gone_traces - set(withdrawn)
+        self.traces |= {place: self.taken_out[place] for place in back - self.traces.keys()}
+        self.examples |= banned.examples & self.examples_out - self.gone_examples - set(withdrawn)
 
     def promote(self, run_id: str) -> None:
         if run_id not in self.versions:

@@ -16,7 +16,7 @@ import datetime as dt
 import hashlib
 import itertools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -38,16 +38,17 @@ from infra.storage import survey
 from lineage import bans, fsck, models, tables, verdicts
 from lineage.consumption import checkpoints, eaten_by, find_checkpoint
 from lineage.curricula import CurriculumError, DataRecipe
+from lineage.lift import lift
 from lineage.models import ModelError
-from lineage.recall import recall
+from lineage.recall import RecallError, recall
 from lineage.rollback import roll_back
 from lineage.runs import Outcome, Run, carry_out, find
-from lineage.schemas import BAN, EXAMPLE, TRACE, TableSpec
+from lineage.schemas import EXAMPLE, TRACE, TableSpec
 from lineage.selectors import Selector, SelectorError
 from lineage.tables import TableError
 from pipelines.curate import CurateConfig, CurateError, curate
 from pipelines.ingest import FORMATS, IngestConfig, IngestError, ingest, source_key
-from tests.lineage.expected import Example, Expected, Named, Place, Said, Trace, line
+from tests.lineage.expected import Example, Expected, Named, Place, Said, Trace, line, places
 from tests.lineage.in_process import RuntimeHere
 from tests.lineage.mortal import Mortal
 from training.finetune import FinetuneConfig, finetune
@@ -123,6 +124,12 @@ class Lake(RuleBasedStateMachine):
         self.sources: dict[str, str] = {}
         """Content of a source -> the run that stored it under its own key."""
         self.contents: dict[str, bytes] = {}
+        self.lacking: dict[str, set[Place]] = {}
+        """Content of a source -> what of it was refused."""
+        self.to_be_read: set[str] = set()
+        """Sources of which something was refused by what was lifted since: they are not passed over."""
+        self.run_of: dict[Any, str] = {}
+        """Row -> the run that stored it last."""
         self.half_done: set[str] = set()
         """Checkpoints of trainings that were cut off."""
         self.pending: dict[str, Callable[[], None]] = {}
@@ -201,6 +208,11 @@ class Lake(RuleBasedStateMachine):
     def recall_again(self, data: st.DataObject, death: Death | None):
         self.do_recall(data.draw(st.sampled_from(sorted(self.expected.orders))), death)
 
+    @precondition(lambda self: self.expected.orders)
+    @rule(data=st.data(), death=dying(9))
+    def lift(self, data: st.DataObject, death: Death | None):
+        self.do_lift(data.draw(st.sampled_from(sorted(self.expected.orders))), death)
+
     @rule(death=dying(6))
     def roll_back(self, death: Death | None):
         self.do_roll_back(death)
@@ -230,8 +242,8 @@ class Lake(RuleBasedStateMachine):
 
     @property
     def is_recalling(self) -> bool:
-        """Was a recall cut off that was not given again?"""
-        return any(name.startswith("recall ") for name in self.pending)
+        """Was a recall cut off, or its end, and not given again?"""
+        return any(name.startswith(("recall ", "lift ")) for name in self.pending)
 
     # ------------------------------------------------------------ jobs: the engine, and what is expected
 
@@ -243,9 +255,10 @@ class Lake(RuleBasedStateMachine):
         after: Expected,
         death: Death | None,
         *,
+        between: Expected | None = None,
         or_else: type[Exception] | tuple[type[Exception], ...] = (),
     ) -> Any:
-        """Have a job done, or cut off: then every part of the lake is as before it or as after it.
+        """Have a job done, or cut off: then every part of the lake is as before or after it, or `between`.
 
         Returns what the job gave, the error of `or_else` that it raised, or None where it died.
         """
@@ -262,7 +275,7 @@ class Lake(RuleBasedStateMachine):
             event(f"{word} died")
             note(f"{name} died at write {death.write}, which was {'done' if death.is_done else 'not done'}")
             self.pending[name] = again
-            self.take_up(after)
+            self.take_up([after] if between is None else [between, after])
             return None
         event(f"{word} was refused" if isinstance(given, Exception) else f"{word} was done")
         note(f"{name}: {given if isinstance(given, Exception) else 'done'}")
@@ -270,23 +283,22 @@ class Lake(RuleBasedStateMachine):
         self.expected = after
         return given
 
-    def take_up(self, after: Expected) -> None:
+    def take_up(self, states: Sequence[Expected]) -> None:
         """After a death: take each part of the lake for what it is, if it may be that."""
-        seen, was, will_be = self.seen(), self.told(self.expected), self.told(after)
+        seen, before = self.seen(), copy.deepcopy(self.expected)
         for part, fields in PARTS.items():
-            assert seen[part] in (was[part], will_be[part]), part
-            if seen[part] != was[part]:
-                for each in fields:
-                    setattr(self.expected, each, copy.deepcopy(getattr(after, each)))
+            found = next((each for each in (before, *states) if self.told(each)[part] == seen[part]), None)
+            assert found is not None, (part, seen[part], [self.told(each)[part] for each in states])
+            for each in fields:
+                setattr(self.expected, each, copy.deepcopy(getattr(found, each)))
 
     def do_ingest(self, name: str, death: Death | None = None) -> None:
         content = self.files[name]
         source = survey((self.folder / name).as_uri())
-        after = copy.deepcopy(self.expected)
-        if source.revision not in self.sources:
-            after.ingest(name, source.revision, content, self.said)
+        before, after = self.expected, copy.deepcopy(self.expected)
+        after.ingest(name, source.revision, content, self.said)
         config = IngestConfig(sources=(str(self.folder / name),), format="chat_completions")
-        self.give(
+        given = self.give(
             f"ingest {name}",
             partial(self.do_ingest, name),
             lambda: ingest(self.runtime, config),
@@ -294,6 +306,14 @@ class Lake(RuleBasedStateMachine):
             death,
             or_else=IngestError,
         )
+        may_be_passed_over = source.revision in self.sources and source.revision not in self.to_be_read
+        if given is not None and may_be_passed_over and self.seen()["traces"] == before.traces:
+            self.expected = before
+        if given is not None:
+            self.to_be_read.discard(source.revision)
+            self.lacking[source.revision] = {
+                place for place, _ in places(content, self.said) if place not in self.expected.traces
+            }
         key = source_key(source, FORMATS["chat_completions"])
         if tables.is_stored(self.settings, key, into=TRACE):
             batch = tables.batch_with(self.settings, key, into=TRACE)
@@ -390,6 +410,9 @@ class Lake(RuleBasedStateMachine):
         part, value = named
         rows = {row_id.hex(): each for each, row_id in self.ids.items()}
         after = copy.deepcopy(self.expected)
+        between = copy.deepcopy(self.expected)
+        if named in between.lifted:  # ordered again: what it had banned before is banned with the order
+            between.bans[named] = between.lifted.pop(named)
         is_meant = after.order(named, rows.get(value))
         selector = Selector(rows=(value,)) if part == "row" else Selector(**{part: value})
         given = self.give(
@@ -398,10 +421,35 @@ class Lake(RuleBasedStateMachine):
             lambda: recall(self.runtime, selector, reason="wrong", anyway=True),
             after,
             death,
+            between=between,
             or_else=SelectorError,
         )
         if given is not None:
             assert isinstance(given, SelectorError) == (not is_meant), given
+
+    def do_lift(self, named: Named, death: Death | None = None) -> None:
+        after = copy.deepcopy(self.expected)
+        gone = {
+            run
+            for spec in (TRACE, EXAMPLE)
+            for run, batch in tables.batches(self.settings, spec).items()
+            if str(batch) in tables.withdrawn(self.settings, spec)
+        }
+        withdrawn = {row for row, run in self.run_of.items() if run in gone}
+        stands = named in after.orders
+        after.lift(named, withdrawn=withdrawn)
+        (called,) = (each.id for each in bans.all_recalls(self.settings) if named_by(each.selector) == named)
+        given = self.give(
+            f"lift {' '.join(named)}",
+            partial(self.do_lift, named),
+            lambda: lift(self.runtime, called, reason="right"),
+            after,
+            death,
+            or_else=RecallError,
+        )
+        self.to_be_read |= {revision for revision, lacking in self.lacking.items() if lacking}
+        if stands and given is not None:
+            assert not isinstance(given, RecallError), given
 
     def do_roll_back(self, death: Death | None = None) -> None:
         after = copy.deepcopy(self.expected)
@@ -423,7 +471,7 @@ class Lake(RuleBasedStateMachine):
         """Each part of the lake, in the words of what is expected."""
         recalls = {each.id: named_by(each.selector) for each in bans.recalls(self.settings)}
         banned: dict[Named, set[Any]] = {}
-        for row in tables.read(self.settings, BAN).to_pylist():
+        for row in bans.ban_rows(self.settings).to_pylist():
             banned.setdefault(recalls[row["recall"]], set()).add(self.called(row["row_id"]))
         return {
             "traces": {self.place(row): self.trace(row) for row in self.rows(TRACE)},
@@ -474,7 +522,9 @@ class Lake(RuleBasedStateMachine):
     def batch_of(self, spec: TableSpec) -> dict[Any, str]:
         """Row -> the run that stored it."""
         name = self.place if spec is TRACE else self.example
-        return {name(row): row["run_id"] for row in self.rows(spec)}
+        found = {name(row): row["run_id"] for row in self.rows(spec)}
+        self.run_of |= found
+        return found
 
     def ungated(self) -> list[tuple[TableSpec, str]]:
         found = [(spec, run) for spec in (TRACE, EXAMPLE) for run in self.batch_of(spec).values()]
@@ -521,7 +571,7 @@ PARTS = {
     "traces": ("traces", "taken_out"),
     "examples": ("examples", "examples_out"),
     "orders": ("orders",),
-    "bans": ("bans",),
+    "bans": ("bans", "lifted"),
     "versions": ("versions",),
     "aliases": ("aliases", "reigns"),
 }

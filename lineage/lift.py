@@ -1,0 +1,146 @@
+"""Lift: a recall that was wrong, or is over, ends; what it alone took out comes back.
+
+    lift on record -> rows back into the tables -> MLflow
+
+The lift comes first, so that from then on no ban of this recall refuses anything; a lift that was cut off is
+finished by calling it again. Aliases stay where they are: what serves is for a person to decide, by promotion
+or rollback. Nothing is taken from the record, and the same selector may be recalled again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from infra.runtime import Runtime
+from infra.settings import Settings
+from lineage import bans, models, runs, tables
+from lineage.bans import Recall
+from lineage.recall import RecallError, mirror
+from lineage.runs import Outcome, Run, carry_out
+from lineage.schemas import BAN, LIFT, ROW_TABLES, TableSpec
+
+log = logging.getLogger("stemma.lift")
+_LEAST_PREFIX = 4  # hex digits of an id
+
+
+def lift(runtime: Runtime, reference: str, *, reason: str) -> Outcome:
+    """End a standing recall, named by its id or the start of it, and put its rows back.
+
+    Rows stay out that another standing recall bans, whose batch was withdrawn meanwhile, or whose id another
+    row bears by now. The counts hold `rows`, those that it had banned, and of these `back`, the stored ones,
+    and `still_banned`. The facets hold `recall`, and `may_serve`: the versions of its fallen champions that
+    now ate no banned row. Raises RecallError without a reason, for an unknown or ambiguous id, and for a
+    recall that was lifted; RunError while another process works on the lake.
+    """
+    settings = runtime.settings
+    if not reason.strip():
+        raise RecallError("a lift needs a reason, which stands in its record; give --reason TEXT")
+    runs.require_idle(settings, to="lift a recall")
+    recall = _named(settings, reference)
+    config = {"recall": recall.id, "lifts": recall.lifts}
+    if any(done == config for done, _ in runs.completed(settings, "lift")):
+        mirror(settings)  # MLflow may have been away when it was carried out
+        raise RecallError(_lifted_already(recall))
+
+    def work(run: Run) -> Outcome:
+        runs.require_idle(settings, to="lift a recall")  # two that began at once see each other here
+        if recall.lift is None:
+            _record(runtime, recall, reason, run)
+        freed = {spec: _freed(settings, recall, spec) for spec in ROW_TABLES}
+        versions = [
+            tables.put_back(settings, numbers, of=spec, recall=recall.id, run_id=run.id)
+            for spec, numbers in freed.items()
+        ]
+        mirror(settings)
+        counts = _counts(settings, recall)
+        log.info("recall %s lifted: %d of %d rows are back", recall.id, counts["back"], counts["rows"])
+        facets = {"recall": recall.id, "may_serve": _may_serve(settings, recall)}
+        return Outcome(tuple(str(version) for version in versions if version), counts, facets)
+
+    return carry_out(runtime, "lift", config=config, inputs=[f"recall:{recall.id}"], work=work)
+
+
+def not_back(settings: Settings, recall: Recall) -> int:
+    """How many rows of a lifted recall are still out of their tables, though nothing speaks against them."""
+    return sum(
+        tables.could_stand(settings, _freed(settings, recall, spec), of=spec).num_rows for spec in ROW_TABLES
+    )
+
+
+def _named(settings: Settings, reference: str) -> Recall:
+    known = {recall.id: recall for recall in bans.all_recalls(settings)}
+    if reference in known:
+        return known[reference]
+    if len(reference) < _LEAST_PREFIX:
+        found = []
+    else:
+        found = [recall for recall in known.values() if recall.id.startswith(reference)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise RecallError(f"'{reference}' could be any of: {_listed(found)}")
+    standing = [recall for recall in known.values() if recall.lift is None]
+    raise RecallError(
+        f"no recall's id starts with '{reference}' (at least {_LEAST_PREFIX} hex digits are needed); "
+        f"standing: {_listed(standing) or 'none'}"
+    )
+
+
+def _listed(recalls: Sequence[Recall]) -> str:
+    return ", ".join(f"{recall.id} ({recall.selector})" for recall in recalls)
+
+
+def _lifted_already(recall: Recall) -> str:
+    assert recall.lift is not None  # a lift that came to its end is on record
+    return (
+        f"recall {recall.id} was lifted already, at {recall.lift.at:%Y-%m-%d %H:%M} by {recall.lift.actor}: "
+        f"{recall.lift.reason}; to order it again: stemma recall {recall.selector} --reason TEXT"
+    )
+
+
+def _record(runtime: Runtime, recall: Recall, reason: str, run: Run) -> None:
+    row = {
+        "recall": recall.id,
+        "reason": reason,
+        "actor": runs.agent().user,
+        "run_id": run.id,
+        "at": bans.after_all(runtime.settings, runtime.now()),
+    }
+    tables.record(runtime.settings, [row], into=LIFT)
+
+
+def _banned_by(settings: Settings, recall: Recall, spec: TableSpec) -> list[int]:
+    mine = (pads.field("recall") == recall.id) & (pads.field("table") == spec.name)
+    return tables.read(settings, BAN, columns=["row_no"], where=mine)["row_no"].to_pylist()
+
+
+def _freed(settings: Settings, recall: Recall, spec: TableSpec) -> pa.Int64Array:
+    """The rows of a table that this lifted recall had banned and no standing one bans."""
+    still = bans.banned(settings)
+    return pa.array([n for n in _banned_by(settings, recall, spec) if n not in still], pa.int64())
+
+
+def _counts(settings: Settings, recall: Recall) -> dict[str, int]:
+    still, counts = bans.banned(settings), {"rows": 0, "back": 0, "still_banned": 0}
+    for spec in ROW_TABLES:
+        mine = _banned_by(settings, recall, spec)
+        here = pads.field("row_no").isin(pa.array(mine, pa.int64()))
+        counts["rows"] += len(mine)
+        counts["back"] += tables.read(settings, spec, columns=["row_no"], where=here).num_rows
+        counts["still_banned"] += sum(number in still for number in mine)
+    return counts
+
+
+def _may_serve(settings: Settings, recall: Recall) -> list[str]:
+    """The champions that fell by this recall, are none now, and ate no row that is still banned."""
+    serving = models.aliases(settings)
+    return [
+        f"{order.name}@{order.version}"
+        for order in recall.orders
+        if order.version not in models.recalled_versions(settings, order.name)
+        and serving.get(order.name, {}).get("champion") != order.version
+    ]

@@ -610,7 +610,7 @@ def promote_untested(runtime: RuntimeHere, run_id: str) -> Outcome:
 IN_CI = hypothesis_settings(
     derandomize=True,
     database=None,
-    max_examples=20,
+    max_examples=12,
     stateful_step_count=12,
     deadline=None,
     suppress_health_check=list(HealthCheck),

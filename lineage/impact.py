@@ -3,7 +3,8 @@
     seeds (what the selector means) --derivation--> rows that fall --eaten--> checkpoints --named--> aliases
 
 A row falls when one of its joint parents falls, or all of its alternatives do: of equal copies a clean one
-suffices.
+suffices, unless another recall has banned it. What reached models wrote, and what came of that, is told apart
+(lineage.generations).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pyroaring import BitMap64
 
 from infra.settings import Settings
 from lineage import models, tables
-from lineage.bans import recall_id
+from lineage.bans import recall_id, recalls
 from lineage.consumption import bitmaps, checkpoints, ledger
 from lineage.generations import follow
 from lineage.graph import Edges, RowGraph, graph
@@ -174,12 +175,7 @@ def impact(settings: Settings, selector: Selector) -> Impact:
         check_sql(settings, selector.where)
     selector = resolved(settings, selector)
     rows = graph(settings)
-    seeds, before = matching(settings, selector, rows), _banned_by(settings, selector, rows)
-    if not selector.through_models:  # else it may have fallen through models, and was not meant
-        seeds |= before
-    direct = falls(seeds, rows.edges)
-    reach = follow(settings, rows, direct, lambda written: falls(seeds | written, rows.edges))
-    every = reach.fallen | before
+    every, direct, meant, generations = _fallen(settings, selector, rows)
     if not every.any():
         raise SelectorError(_nothing(settings, selector))
     fallen = every if selector.through_models else direct
@@ -189,7 +185,7 @@ def impact(settings: Settings, selector: Selector) -> Impact:
     wrote += _writers(rows, fallen) + _scored_on(settings, numbers)
     wrote += Counter({each.run_id: each.rows for each in eaten})
     ever = np.bincount(rows.tables, minlength=len(ROW_TABLES)).tolist()
-    listed = _listed(rows, every, seeds, direct)
+    listed = _listed(rows, every, meant=meant, direct=direct)
     return Impact(
         selector,
         listed if selector.through_models else listed.filter(pc.invert(listed["written"])),
@@ -199,25 +195,28 @@ def impact(settings: Settings, selector: Selector) -> Impact:
         _runs(settings, wrote),
         eaten,
         _models(settings, eaten),
-        _written(settings, rows, listed, direct, every, reach.generations) if reach.generations else None,
+        _written(settings, listed, generations) if generations else None,
     )
 
 
-def falls(seeds: np.ndarray, edges: Edges) -> np.ndarray:
+def falls(seeds: np.ndarray, edges: Edges, *, beside: np.ndarray | None = None) -> np.ndarray:
     """Which rows fall with the seeds: bool (rows). Pure; `seeds` is bool (rows).
 
-    Cycles cannot be stored, and would do no harm.
+    `beside`: rows that are gone anyway, bool (rows): some of a row's alternatives, but not all, may be among
+    them. Cycles cannot be stored, and would do no harm.
     """
     fallen = seeds.copy()
     joint_children, joint_parents = edges.children[edges.joint], edges.parents[edges.joint]
     merged, member_of = np.unique(edges.children[~edges.joint], return_inverse=True)
     any_of = edges.parents[~edges.joint]
     needed = np.bincount(member_of, minlength=len(merged))
+    gone_anyway = np.zeros(len(seeds), bool) if beside is None else beside
     before, now = -1, int(np.count_nonzero(fallen))
     while now != before:
         fallen[joint_children[fallen[joint_parents]]] = True
-        gone = np.bincount(member_of[fallen[any_of]], minlength=len(merged))
-        fallen[merged[gone == needed]] = True
+        mine = np.bincount(member_of[fallen[any_of]], minlength=len(merged))
+        gone = np.bincount(member_of[(fallen | gone_anyway)[any_of]], minlength=len(merged))
+        fallen[merged[(gone == needed) & (mine > 0)]] = True
         before, now = now, int(np.count_nonzero(fallen))
     return fallen
 
@@ -232,20 +231,45 @@ def details(settings: Settings, rows: pa.Table, columns: Sequence[str]) -> pa.Ta
     return pa.concat_tables(parts).sort_by("row_no")
 
 
-def _banned_by(settings: Settings, selector: Selector, rows: RowGraph) -> np.ndarray:
-    """What the same selector felled before, if it was called back: still reached, whatever SQL says now."""
-    again = pads.field("recall") == recall_id(selector)
-    before = rows.positions(tables.read(settings, BAN, columns=["row_no"], where=again)["row_no"].to_numpy())
-    banned = np.zeros(len(rows.numbers), bool)
-    banned[before[before >= 0]] = True
-    return banned
+def _fallen(
+    settings: Settings, selector: Selector, rows: RowGraph
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """What falls, through models too; what falls without them; what is meant: bool (rows); generations."""
+    mine, others = _banned(settings, selector, rows)
+    meant = matching(settings, selector, rows)
+    if not selector.through_models:  # else it may have fallen through models before
+        meant |= mine
+
+    def fall(written: np.ndarray) -> np.ndarray:
+        return falls(meant | written, rows.edges, beside=others)
+
+    direct = fall(np.zeros(len(meant), bool))
+    reach = follow(settings, rows, direct, fall)
+    return reach.fallen | mine, direct, meant, reach.generations
 
 
-def _numbers(rows: RowGraph, fallen: np.ndarray) -> BitMap64:
-    return BitMap64(rows.numbers[fallen].astype(np.uint64))
+def _banned(settings: Settings, selector: Selector, rows: RowGraph) -> tuple[np.ndarray, np.ndarray]:
+    """What the same selector felled before, if it was called back, and what other recalls did: bool (rows).
+
+    The first is still reached, whatever SQL says now. Of the others, those that stand.
+    """
+    found = np.zeros((2, len(rows.numbers)), bool)
+    book = tables.read(settings, BAN, columns=["row_no", "recall"])
+    own = pc.equal(book["recall"], recall_id(selector)).to_numpy()
+    stands = pc.is_in(
+        book["recall"], pa.array([each.id for each in recalls(settings)], pa.string())
+    ).to_numpy()
+    positions = rows.positions(book["row_no"].to_numpy())
+    for each, chosen in zip(found, (own, ~own & stands), strict=True):
+        each[positions[chosen & (positions >= 0)]] = True
+    return found[0], found[1]
 
 
-def _listed(rows: RowGraph, fallen: np.ndarray, seeds: np.ndarray, direct: np.ndarray) -> pa.Table:
+def _numbers(rows: RowGraph, chosen: np.ndarray) -> BitMap64:
+    return BitMap64(rows.numbers[chosen].astype(np.uint64))
+
+
+def _listed(rows: RowGraph, fallen: np.ndarray, *, meant: np.ndarray, direct: np.ndarray) -> pa.Table:
     names = pa.array([spec.name for spec in ROW_TABLES], pa.string())
     ids = pa.py_buffer(rows.ids[fallen].tobytes())
     fixed = pa.FixedSizeBinaryArray.from_buffers(pa.binary(ID_BYTES), int(fallen.sum()), [None, ids])
@@ -253,28 +277,22 @@ def _listed(rows: RowGraph, fallen: np.ndarray, seeds: np.ndarray, direct: np.nd
         "table": names.take(pa.array(rows.tables[fallen])),
         "row_id": fixed.cast(pa.binary()),
         "row_no": pa.array(rows.numbers[fallen], pa.int64()),
-        "meant": pa.array(seeds[fallen]),
+        "meant": pa.array(meant[fallen]),
         "stored": pa.array(rows.standing[fallen]),
         "written": pa.array(~direct[fallen]),
     }
     return pa.table(listed)
 
 
-def _written(
-    settings: Settings,
-    rows: RowGraph,
-    listed: pa.Table,
-    direct: np.ndarray,
-    every: np.ndarray,
-    generations: int,
-) -> Written:
+def _written(settings: Settings, listed: pa.Table, generations: int) -> Written:
     """What every reached row leads to, and those that are reached directly do not."""
-    first, all_of_them = _numbers(rows, direct), _numbers(rows, every)
-    holding = {each.curriculum for each in _curricula(settings, first)[0]}
-    ate = {(each.run_id, each.step) for each in _checkpoints(settings, first)}
-    curricula = [each for each in _curricula(settings, all_of_them)[0] if each.curriculum not in holding]
-    eaten = [each for each in _checkpoints(settings, all_of_them) if (each.run_id, each.step) not in ate]
     only = listed.filter(listed["written"])
+    every = BitMap64(listed["row_no"].to_numpy().astype(np.uint64))
+    direct = every - BitMap64(only["row_no"].to_numpy().astype(np.uint64))
+    holding = {each.curriculum for each in _curricula(settings, direct)[0]}
+    ate = {(each.run_id, each.step) for each in _checkpoints(settings, direct)}
+    curricula = [each for each in _curricula(settings, every)[0] if each.curriculum not in holding]
+    eaten = [each for each in _checkpoints(settings, every) if (each.run_id, each.step) not in ate]
     return Written(only, tuple(curricula), tuple(eaten), _models(settings, eaten), generations)
 
 
@@ -305,6 +323,8 @@ def _scored_on(settings: Settings, numbers: BitMap64) -> Counter[str]:
 
 def _checkpoints(settings: Settings, numbers: BitMap64) -> tuple[ReachedCheckpoint, ...]:
     ate, made = bitmaps(settings), checkpoints(settings)
+    if not numbers:
+        return ()
     steps: dict[str, list[int]] = {}
     for each in made:
         steps.setdefault(each.run_id, []).append(each.step)

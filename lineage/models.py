@@ -21,7 +21,8 @@ from lineage.bans import banned
 from lineage.consumption import Checkpoint, checkpoints, find_checkpoint
 from lineage.generations import eaters
 from lineage.registry import IndexedAlias
-from lineage.runs import Run, agent
+from lineage.runs import Run, agent, identity_of
+from lineage.runs import events as events_of
 from lineage.schemas import EVENT, MODEL
 from lineage.tables import TableError
 
@@ -74,8 +75,12 @@ def check_name(name: str) -> None:
 
 
 def register(runtime: Runtime, checkpoint: Checkpoint, *, name: str) -> ModelVersion:
-    """Give a checkpoint the next version of a name. A checkpoint that has one under that name keeps it."""
+    """Give a checkpoint the next version of a name. A checkpoint that has one under that name keeps it.
+
+    Raises ModelError for one whose training did not come to its end.
+    """
     check_name(name)
+    require_finished(runtime.settings, checkpoint)
     known = versions(runtime.settings, name)
     for version in known:
         if version.run_id == checkpoint.run_id and version.step == checkpoint.step:
@@ -89,6 +94,16 @@ def register(runtime: Runtime, checkpoint: Checkpoint, *, name: str) -> ModelVer
     key = f"model:{name}:{number}"
     tables.commit(runtime.settings, [file], into=MODEL, run_id=checkpoint.run_id, keys=[key])
     return made
+
+
+def require_finished(settings: Settings, checkpoint: Checkpoint) -> None:
+    """Raise ModelError where a checkpoint's training was cut off: given again, it makes another."""
+    told = [e["status"] for e in events_of(settings, identity_of(checkpoint.run_id))]
+    if told and "COMPLETE" not in told:
+        raise ModelError(
+            f"checkpoint {checkpoint.name} is of a training that did not come to its end; give its command "
+            "again: stemma finetune"
+        )
 
 
 def move_aliases(

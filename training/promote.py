@@ -43,6 +43,7 @@ def promote(
     """
     models.check_name(name)
     checkpoint, _ = models.resolve(runtime.settings, reference)
+    models.require_finished(runtime.settings, checkpoint)
     eaten = eaten_by(runtime.settings, checkpoint)["row_no"].unique().to_pylist()
     bans.require_clean(runtime.settings, eaten, what=reference)
     models.require_untouched(runtime.settings, name)

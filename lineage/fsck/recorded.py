@@ -6,7 +6,7 @@ import datetime as dt
 import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -222,10 +222,10 @@ def recalls(settings: Settings) -> Findings:
     for spec in ROW_TABLES:
         rows = tables.read(settings, spec)
         numbers, times = rows["row_no"].to_pylist(), rows["extracted_at"].to_pylist()
-        # Equal rows from elsewhere that were stored before are no copies: a clean one stays. What was stored
-        # before and has a banned value is told below, by what the recall reaches.
-        new = Bans(by_payload=refused.by_payload, by_value=refused.by_value).refused(rows, spec)
+        # What was stored before and has a banned value is told below, by what the recall reaches.
+        new = Bans(by_value=refused.by_value).refused(rows, spec)
         back = {place: recall for place, recall in new.items() if times[place] >= ordered_at[recall]}
+        back |= _copies(settings, rows, spec, ordered_at)
         back |= replace(refused, by_payload={}, by_value=()).refused(rows, spec)
         found += [
             f"{spec.name}: row {row_no} is banned by recall {gone[row_no]} and still stored; "
@@ -261,6 +261,31 @@ def recalls(settings: Settings) -> Findings:
                 f"finish it: stemma recall --lift {recall.id} --reason TEXT"
             )
     return len(gone), found
+
+
+def _copies(
+    settings: Settings, rows: pa.Table, spec: TableSpec, ordered_at: Mapping[str, dt.datetime]
+) -> dict[int, str]:
+    """Position -> recall, of rows that say what was banned before they came.
+
+    Equal rows from elsewhere that were stored before the ban are no copies: a clean one stays. Between order
+    and ban a recall may have been cut off; what banned is the run that went on with it.
+    """
+    starts = tables.read(settings, RUN, columns=["run_id", "at"], where=pads.field("status") == "START")
+    began = dict(zip(*(column.to_pylist() for column in starts.columns), strict=True))
+    since: dict[bytes, list[tuple[dt.datetime, str]]] = {}
+    of_table = (pads.field("table") == spec.name) & pads.field("payload_digest").is_valid()
+    for ban in bans.ban_rows(settings, where=of_table).to_pylist():
+        ordered = ordered_at[ban["recall"]]
+        at = max(ordered, began.get(ban["run_id"], ordered))
+        since.setdefault(ban["payload_digest"], []).append((at, ban["recall"]))
+    found: dict[int, str] = {}
+    told = rows.select([*bans.TAUGHT[spec.name], "extracted_at"]).to_pylist() if since else ()
+    for place, row in enumerate(told):
+        for at, recall in since.get(bans.payload_digest(row, spec), ()):
+            if row["extracted_at"] >= at:
+                found.setdefault(place, recall)
+    return found
 
 
 def astray(settings: Settings, name: str) -> list[str]:

@@ -17,6 +17,7 @@ from lineage.runs import RunError, carry_out
 from lineage.schemas import BAN, EXAMPLE, RECALL, RUN, TRACE
 from lineage.selectors import Selector
 from lineage.tables import TableVersion
+from tests.lineage.mortal import Mortal
 
 ONE = Selector(rows=("0001",))
 
@@ -169,6 +170,35 @@ def test_a_job_of_our_own_process_does_not_stand_in_the_way(lake):
 
     carry_out(lake.runtime, "search", config={}, inputs=[], work=work)
     assert lake.standing["champion"] == 2
+
+
+def test_a_merged_row_falls_when_two_recalls_together_took_all_its_copies(small):
+    small.traces([1, 2, 3])
+    small.examples({11: (1, 2), 12: (3,)}, kind="alternative")
+    for eaten in ((12,), (11,)):
+        small.promote(small.train(*eaten))
+    recall(small.runtime, ONE, reason="wrong", anyway=True)
+    assert (small.numbers(EXAMPLE), small.standing["champion"]) == ([11, 12], 2)
+    recall(small.runtime, Selector(rows=("0002",)), reason="wrong", anyway=True)
+    assert (small.numbers(EXAMPLE), small.standing["champion"]) == ([12], 1)
+    assert fsck.recalls(small.settings)[1] == []
+    recall(small.runtime, ONE, reason="wrong", anyway=True)
+    assert small.numbers(EXAMPLE) == [12]
+
+
+def test_a_copy_that_came_after_the_order_of_a_recall_that_was_cut_off_before_its_bans_stays(small):
+    small.traces([1])
+    with Mortal(8, is_done=False) as mortal:
+        recall(small.runtime, ONE, reason="wrong", anyway=True)
+    assert mortal.died
+    assert [len(bans.recalls(small.settings)), len(bans.banned(small.settings))] == [1, 0]
+    later = small.runtime.now()
+    small.traces([2], messages=[{"role": "user", "content": "question 1"}], extracted_at=later)
+    recall(small.runtime, ONE, reason="wrong", anyway=True)
+    assert small.numbers(TRACE) == [2]
+    assert fsck.recalls(small.settings)[1] == []
+    small.traces([3], messages=[{"role": "user", "content": "question 1"}], extracted_at=small.runtime.now())
+    assert "row 3 is banned by recall" in fsck.recalls(small.settings)[1][0]  # stored past every refusal
 
 
 def test_sql_for_everything_needs_a_yes_after_another_recall_too(lake):

@@ -46,7 +46,8 @@ def show_run(settings: Settings, run_id: str, *, unless_shown: bool = False) -> 
     done = next((event for event in history if event["status"] == "COMPLETE"), None)
     if done is None or done["job"] not in _PICTURES:
         raise RegistryError(f"run {run_id} is no finished {', '.join(_PICTURES)}; MLflow shows nothing else")
-    told = {name: json.loads(done[name]) for name in ("inputs", "config", "counts", "facets")}
+    told = {name: json.loads(done[name]) for name in ("inputs", "config", "counts")}
+    told["facets"] = runs.measured(done)
     picture = _PICTURES[done["job"]](settings, done | told)
     began = next((event["at"] for event in history if event["status"] == "START"), None)
     registry.log_run(settings, run_id=run_id, job=done["job"], started=began, ended=done["at"], **picture)

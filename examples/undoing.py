@@ -15,7 +15,7 @@ from examples.story import CULPRIT, NAME, Story
 from expectations.reports import data_docs
 from infra.models import resolve as resolve_base
 from infra.runtime import Runtime
-from lineage import fsck, models, queries, report, verdicts
+from lineage import ancestry, fsck, models, queries, report, verdicts
 from lineage.consumption import Checkpoint
 from lineage.impact import impact
 from lineage.recall import find, recall
@@ -111,7 +111,7 @@ def prove(runtime: Runtime, story: Story) -> None:
     found = queries.lineage(settings, champion)
     origins = [source for sources in found.sources.values() for source in sources]
     story.promises["every row that trained the champion leads to its source's bytes"] = bool(origins) and all(
-        json.loads(queries.source_bytes(origin)) for origin in origins
+        json.loads(ancestry.source_bytes(origin)) for origin in origins
     )
     prompts = {f"{origin['prompt_name']}@{origin['prompt_version']}" for origin in origins}
     story.promises["no row of router@2 is reachable from the champion"] = CULPRIT.prompt not in prompts

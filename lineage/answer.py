@@ -18,7 +18,7 @@ import pyarrow.dataset as pads
 
 from infra.screen import plain
 from infra.settings import Settings
-from lineage import models, queries, tables
+from lineage import ancestry, models, tables
 from lineage.bans import banned
 from lineage.consumption import Checkpoint, bitmaps
 from lineage.exchanges import INSTRUCTING, AnswerError, Asked
@@ -181,8 +181,8 @@ def _own(settings: Settings, asked: Asked, eaten: Any) -> dict[int, str]:
     """Row number -> how the trace itself was eaten: as this row, or as what was derived from it."""
     if asked.row_id is None:
         return {}
-    _, row = queries.find_row(settings, asked.row_id.hex())
-    made = {each["row_no"]: each["step"] for each in queries.descendants(settings, asked.row_id)}
+    _, row = ancestry.find_row(settings, asked.row_id.hex())
+    made = {each["row_no"]: each["step"] for each in ancestry.descendants(settings, asked.row_id)}
     own = {number: f"the trace itself was eaten (through {step})" for number, step in made.items()}
     own[row["row_no"]] = "the row itself was eaten"
     return {number: how for number, how in own.items() if number in eaten}
@@ -212,7 +212,7 @@ def _told(
     members = (pads.field("curriculum") == checkpoint.curriculum) & mine
     sliced = tables.read(settings, CURRICULUM, columns=["row_no", "slice"], where=members)
     slice_of = dict(zip(sliced["row_no"].to_pylist(), sliced["slice"].to_pylist(), strict=True))
-    graph = queries.ancestors(settings, rows["row_id"].to_pylist())
+    graph = ancestry.ancestors(settings, rows["row_id"].to_pylist())
     gone = banned(settings)
     told = []
     for rank, (row, near) in enumerate(zip(rows.to_pylist(), found, strict=True), start=1):
@@ -239,7 +239,7 @@ def _told(
                         name: source[name]
                         for name in ("row_id", "source_uri", "source_revision", "source_span")
                     }
-                    for source in queries.roots(row["row_id"], graph)
+                    for source in ancestry.roots(row["row_id"], graph)
                 ],
             }
         )

@@ -13,9 +13,9 @@ import typer
 from infra.cli import Json, Lake, existing, words
 from infra.screen import SHOWN, harmless, plain, print_table
 from infra.settings import Settings
-from lineage import answer, bans, exchanges, models, pedigrees, queries, registry, row_pedigrees
+from lineage import ancestry, answer, bans, exchanges, models, pedigrees, queries, registry, row_pedigrees
+from lineage.ancestry import LineageError
 from lineage.consumption import CheckpointError
-from lineage.queries import LineageError
 from lineage.review import history
 
 
@@ -160,11 +160,11 @@ def _contacts(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
 
 
 def _row(settings: Settings, prefix: str, page: str | None, as_json: bool) -> int:
-    spec, row = queries.find_row(settings, prefix)
+    spec, row = ancestry.find_row(settings, prefix)
     if page is not None:
         _write(page, registry.row_pedigree_html(row_pedigrees.of_row(settings, spec, row)))
         return 0
-    graph = queries.ancestors(settings, [row["row_id"]])
+    graph = ancestry.ancestors(settings, [row["row_id"]])
     origins = [ancestor for ancestor in graph.values() if not ancestor["parents"]]
     origins.sort(key=lambda origin: origin["row_no"])
     called_back = {each.id: each for each in bans.recalls(settings)}
@@ -174,14 +174,14 @@ def _row(settings: Settings, prefix: str, page: str | None, as_json: bool) -> in
         "recalled": {"recall": recall.id, "reason": recall.reason} if recall else None,
         "row": plain(row),
         "ancestors": plain([ancestor for i, ancestor in graph.items() if i != row["row_id"]]),
-        "descendants": plain(queries.descendants(settings, row["row_id"])),
+        "descendants": plain(ancestry.descendants(settings, row["row_id"])),
         "eaten_by": _contacts(settings, row["row_id"]),
-        "rejected": plain(queries.rejections(settings, row["row_id"])),
+        "rejected": plain(ancestry.rejections(settings, row["row_id"])),
         "reviews": plain([vars(said) for said in history(settings, row["row_id"])]),
         "sources": [
             {
                 **{n: origin[n] for n in ("source_uri", "source_revision", "source_span")},
-                "bytes": queries.source_bytes(origin).decode("utf-8", "backslashreplace"),
+                "bytes": ancestry.source_bytes(origin).decode("utf-8", "backslashreplace"),
             }
             for origin in origins
         ],

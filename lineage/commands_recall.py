@@ -15,9 +15,9 @@ import typer
 from infra.cli import Json, Lake, existing, open_runtime, words
 from infra.screen import SHOWN, print_table
 from lineage import suspects as suspicion
-from lineage.impact import Impact, Written
 from lineage.impact import impact as radius_of
 from lineage.lift import lift
+from lineage.reached import Impact, Written
 from lineage.recall import RecallError, find
 from lineage.rollback import roll_back
 from lineage.selectors import Selector

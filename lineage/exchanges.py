@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from infra.settings import Settings
-from lineage import queries
+from lineage import ancestry
+from lineage.ancestry import LineageError
 from lineage.nearest import Exchange
-from lineage.queries import LineageError
 
 INSTRUCTING = ("system", "developer")
 """Roles whose messages say the same to all exchanges; they are not compared."""
@@ -58,7 +58,7 @@ def find_exchange(settings: Settings, trace: str, *, text: Callable[[], str]) ->
             f"'{trace}' is no file and no row id; expected a trace's id or its start (4 hex digits or more), "
             "a JSON file with one exchange, or - for text on standard input"
         )
-    spec, row = queries.find_row(settings, trace)
+    spec, row = ancestry.find_row(settings, trace)
     if spec.name == "documents":
         raise AnswerError(f"row {row['row_id'].hex()} is a document: nobody answered it; name a trace")
     said = [m["content"] or "" for m in row["messages"] if m["role"] not in INSTRUCTING]

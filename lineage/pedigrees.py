@@ -18,10 +18,11 @@ from pyroaring import BitMap64
 
 from infra.settings import Settings
 from lineage import tables
+from lineage.ancestry import ancestors
 from lineage.bans import recalls
 from lineage.consumption import bitmaps
 from lineage.models import ModelVersion, aliases, versions
-from lineage.queries import Lineage, ancestors
+from lineage.queries import Lineage
 from lineage.registry import Pedigree
 from lineage.report import reports_of
 from lineage.schemas import EXAMPLE

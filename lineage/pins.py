@@ -19,9 +19,9 @@ import pyarrow.dataset as pads
 
 from infra.settings import Settings
 from lineage import curricula, models, tables
+from lineage.ancestry import ancestors
 from lineage.consumption import Checkpoint, eaten_by
 from lineage.models import ModelVersion
-from lineage.queries import ancestors
 from lineage.schemas import CURRICULUM, EXAMPLE, PREDICTION, ROW_TABLES, TableSpec
 
 Pins = dict[str, dict[int, str]]

@@ -1,8 +1,8 @@
-"""The questions: which rows made this checkpoint, where does a row come from, and which bytes are those?"""
+"""What a checkpoint ate: which rows, of which provenance, when; and which checkpoints ate a row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,23 +15,16 @@ from pyroaring import BitMap64
 
 from infra.screen import plain
 from infra.settings import Settings
-from infra.storage import StorageError, first_record, read_span
 from lineage import tables
+from lineage.ancestry import LineageError, ancestors, roots
 from lineage.bans import banned
 from lineage.consumption import Checkpoint, bitmaps, checkpoints, ledger
-from lineage.graph import RowGraph, graph
+from lineage.graph import graph
 from lineage.membership import members
-from lineage.rows import source_row_id
-from lineage.schemas import CURRICULUM, EXAMPLE, PROVENANCE, REJECTED, ROW_TABLES, TableSpec
-from lineage.tables import TableError
+from lineage.schemas import CURRICULUM, EXAMPLE, PROVENANCE
 
-_MOST_ROWS_PER_RECORD = 256  # ordinals tried; a record that gives more rows has not been seen
 _MOST_CODES = 1 << 24  # combinations of values that are counted in a table; more are sorted
 GROUPED_BY = ("source_revision", "prompt_version", "scorer")
-
-
-class LineageError(TableError):
-    """A row cannot be found, or its source no longer says what it said."""
 
 
 class Lineage:
@@ -268,122 +261,6 @@ def contacts(settings: Settings, row_id: bytes) -> list[Contact]:
     return found
 
 
-def find_row(settings: Settings, prefix: str) -> tuple[TableSpec, dict[str, Any]]:
-    """The stored row whose id starts with a hex prefix.
-
-    Raises LineageError with the candidates if several do.
-    """
-    if len(prefix) < 4 or any(c not in "0123456789abcdef" for c in prefix):
-        raise LineageError(f"'{prefix}' is no row id; expected at least 4 hex digits")
-    rows = graph(settings)
-    found = rows.starting_with(prefix)
-    if not len(found):
-        raise LineageError(f"no row's id starts with '{prefix}'")
-    if len(found) > 1:
-        named = [(rows.ids[each].tobytes().hex(), ROW_TABLES[rows.tables[each]].name) for each in found[:8]]
-        candidates = ", ".join(f"{row_id} ({table})" for row_id, table in named)
-        raise LineageError(f"'{prefix}' could be any of: {candidates}")
-    spec = ROW_TABLES[rows.tables[found[0]]]
-    is_it = pads.field("row_no") == int(rows.numbers[found[0]])
-    return spec, tables.read_ever(settings, spec, where=is_it).to_pylist()[0]
-
-
-def ancestors(settings: Settings, row_ids: Iterable[bytes]) -> dict[bytes, dict[str, Any]]:
-    """The rows and everything they were derived from, by row id, down to the sources.
-
-    Raises LineageError where a row names a parent that is not stored.
-    """
-    rows = graph(settings)
-    wanted = np.concatenate([rows.starting_with(row_id.hex()) for row_id in row_ids] or [np.zeros(0, int)])
-    found: dict[bytes, dict[str, Any]] = {}
-    for row in _described(settings, rows, rows.up.reach(wanted)):
-        found[row["row_id"]] = row
-    missing = {parent for row in found.values() for parent in row["parents"]} - found.keys()
-    if missing:
-        raise LineageError(f"row {min(missing).hex()} is named as a parent but not stored; run: stemma fsck")
-    return found
-
-
-def roots(row_id: bytes, graph: Mapping[bytes, dict[str, Any]]) -> list[dict[str, Any]]:
-    """The source rows that a row comes from, sorted by id, out of the graph that `ancestors` gives."""
-    seen: dict[bytes, dict[str, Any]] = {}
-    wanted = [row_id]
-    while wanted:
-        row = graph[wanted.pop()]
-        if row["row_id"] in seen:
-            continue
-        seen[row["row_id"]] = row
-        wanted.extend(row["parents"])
-    shown = (
-        "row_id",
-        "source_uri",
-        "source_revision",
-        "source_span",
-        "step",
-        "step_revision",
-        "prompt_name",
-        "prompt_version",
-        "scorer",
-    )
-    roots = sorted((row for row in seen.values() if not row["parents"]), key=lambda row: row["row_id"])
-    return [{name: row[name] for name in shown} for row in roots]
-
-
-def descendants(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
-    """Every row that was derived from a row, at any depth: table, row_id, row_no, step; by row_no."""
-    rows = graph(settings)
-    mine = rows.starting_with(row_id.hex())
-    derived = np.setdiff1d(rows.down.reach(mine), mine)
-    shown = ("table", "row_id", "row_no", "step")
-    return [{name: row[name] for name in shown} for row in _described(settings, rows, derived)]
-
-
-def _described(settings: Settings, rows: RowGraph, positions: np.ndarray) -> list[dict[str, Any]]:
-    """Table and provenance of rows, in the order of their numbers."""
-    columns = [column.name for column in PROVENANCE]
-    found: list[dict[str, Any]] = []
-    for place, spec in enumerate(ROW_TABLES):
-        numbers = rows.numbers[positions[rows.tables[positions] == place]]
-        if len(numbers):
-            where = pads.field("row_no").isin(pa.array(numbers))
-            stored = tables.read_ever(settings, spec, columns=columns, where=where).to_pylist()
-            found += [row | {"table": spec.name} for row in stored]
-    return sorted(found, key=lambda row: row["row_no"])
-
-
-def rejections(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
-    """Why a row did not go on, by each step that refused it."""
-    return tables.read(settings, REJECTED, where=pads.field("row_id") == row_id).to_pylist()
-
-
-def source_bytes(row: Mapping[str, Any]) -> bytes:
-    """The bytes of a source row's record.
-
-    Raises LineageError when the source is gone or holds something else.
-    """
-    span = row["source_span"]
-    if not span.startswith("bytes:"):
-        raise LineageError(f"row {row['row_id'].hex()} has several sources; ask for its ancestors")
-    first, end = (int(number) for number in span.removeprefix("bytes:").split("-"))
-    try:
-        record = read_span(row["source_uri"], first, end)
-        is_as_read = len(record) == end - first and _gives(row, first, record)
-    except StorageError as error:
-        raise LineageError(
-            f"{error}; revision {row['source_revision']} is what row {row['row_id'].hex()} came from"
-        ) from error
-    if len(record) != end - first:
-        raise LineageError(
-            f"source '{row['source_uri']}' is shorter than when row {row['row_id'].hex()} was read from it"
-        )
-    if not is_as_read:
-        raise LineageError(
-            f"source '{row['source_uri']}' was rewritten: what lies at {span} now does not give row "
-            f"{row['row_id'].hex()}; restore revision {row['source_revision']}"
-        )
-    return record
-
-
 def as_json(found: Lineage) -> dict[str, Any]:
     """The lineage as JSON values.
 
@@ -397,16 +274,6 @@ def as_json(found: Lineage) -> dict[str, Any]:
         "slices": found.slices,
         "groups": found.grouped().to_pylist(),
     }
-
-
-def _gives(row: Mapping[str, Any], position: int, record: bytes) -> bool:
-    """Would reading this record, where the source lies now, give the row again?
-
-    Its id says so, which a copy of the source keeps and a source that grew; a digest of the file would not.
-    """
-    facts: dict[str, Any] = {"reader": row["step"], "revision": int(row["step_revision"])}
-    facts |= {"first_record": first_record(row["source_uri"]), "position": position, "record": record}
-    return any(source_row_id(**facts, ordinal=n) == row["row_id"] for n in range(_MOST_ROWS_PER_RECORD))
 
 
 def _numbered(codes: np.ndarray) -> np.ndarray:

@@ -23,7 +23,8 @@ from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import bans, mirror, models, registry, runs, tables
 from lineage.bans import Order, Recall, recall_id
-from lineage.impact import Impact, details, impact
+from lineage.impact import details, impact
+from lineage.reached import Impact
 from lineage.rows import rows_digest
 from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import BAN, RECALL, ROW_TABLES, TABLES

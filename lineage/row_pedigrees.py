@@ -14,10 +14,10 @@ from pyroaring import BitMap64
 
 from infra.settings import Settings
 from lineage import tables
+from lineage.ancestry import ancestors, descendants, rejections
 from lineage.bans import banned, recalls
 from lineage.consumption import bitmaps
 from lineage.models import aliases, versions
-from lineage.queries import ancestors, descendants, rejections
 from lineage.registry import RowPedigree
 from lineage.schemas import ROW_TABLES, TableSpec
 

@@ -27,7 +27,8 @@ from lineage.commands_recall import (
     told,
 )
 from lineage.curricula import CurriculumError
-from lineage.impact import Impact, impact
+from lineage.impact import impact
+from lineage.reached import Impact
 from lineage.recall import recall as call_back
 from lineage.recall import would_move
 from lineage.recipe import Recipe

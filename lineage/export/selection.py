@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from infra.settings import Settings
-from lineage import models, queries, runs, tables
+from lineage import ancestry, models, queries, runs, tables
 from lineage.consumption import Checkpoint, CheckpointError
 from lineage.schemas import RUN
 
@@ -58,7 +58,7 @@ def _beneath(
 ) -> set[str]:
     """The training, its parts, and the runs that made, judged and measured what it ate and what it became."""
     eaten = queries.lineage(settings, checkpoint).rows
-    graph = queries.ancestors(settings, eaten["row_id"].to_pylist())
+    graph = ancestry.ancestors(settings, eaten["row_id"].to_pylist())
     chosen = {checkpoint.run_id} | {row["run_id"] for row in graph.values()}
     for event in history:
         if json.loads(event["facets"]).get("curriculum") == checkpoint.curriculum:

@@ -14,8 +14,8 @@ import pyarrow.dataset as pads
 from infra.settings import Settings
 from infra.storage import StorageError, survey
 from lineage import tables
+from lineage.ancestry import LineageError, source_bytes
 from lineage.consumption import checkpoints, eaten_by
-from lineage.queries import LineageError, source_bytes
 from lineage.schemas import CURRICULUM, EXAMPLE, REVIEW, ROW_TABLES, RUN, TABLES
 
 Findings = tuple[int, list[str]]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lineage.ancestry import ancestors, descendants
 from lineage.graph import Edges
 from lineage.impact import falls, impact
-from lineage.queries import ancestors, descendants
 from lineage.recall import recall
 from lineage.schemas import TRACE
 from lineage.selectors import Selector, SelectorError

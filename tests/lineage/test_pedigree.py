@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroaring import BitMap64
 
-from lineage import models, pedigrees, queries, row_pedigrees, tables
+from lineage import ancestry, models, pedigrees, queries, row_pedigrees, tables
 from lineage.bans import recall_id
 from lineage.consumption import find_checkpoint
 from lineage.queries import Lineage
@@ -426,14 +426,14 @@ def test_a_rows_tree_shows_few_of_many_and_counts_the_others(small):
     small.examples({100 + n: (1,) for n in range(30)})
     small.examples({200: tuple(range(1, 21))})
     small.promote(small.train(100, 101, 200))
-    spec, row = queries.find_row(small.settings, "0001")
+    spec, row = ancestry.find_row(small.settings, "0001")
     facts = row_pedigrees.of_row(small.settings, spec, row)
     levels = [node["level"] for node in facts["nodes"]]
     assert (levels.count(-1), levels.count(0), levels.count(1), levels.count(2)) == (1, 1, 8, 1)
     assert facts["more"] == {1: 23}
     assert facts["nodes"][-1]["title"] == "router@1"
     assert facts["nodes"][-1]["note"] == "ate 3 of the rows, candidate, champion"
-    spec, row = queries.find_row(small.settings, "00c8")
+    spec, row = ancestry.find_row(small.settings, "00c8")
     facts = row_pedigrees.of_row(small.settings, spec, row)
     assert facts["more"] == {-2: 12, -1: 12}
     at = {node["key"]: node["level"] for node in facts["nodes"]}

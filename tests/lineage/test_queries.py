@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from infra.settings import Settings
-from lineage import models, queries, tables
+from lineage import ancestry, models, queries, tables
+from lineage.ancestry import LineageError, descendants, find_row, source_bytes
 from lineage.consumption import CheckpointError, find_checkpoint
-from lineage.queries import LineageError, descendants, find_row, source_bytes
 from lineage.schemas import CHECKPOINT, CONSUMPTION, EXAMPLE, PROVENANCE, REJECTED, TRACE
 
 
@@ -160,14 +160,14 @@ def test_a_trace_leads_on_to_its_examples_and_an_example_back_to_its_traces(sett
     for example in tables.read(settings, EXAMPLE).to_pylist():
         for parent in example["parents"]:
             assert [d["row_id"] for d in descendants(settings, parent)] == [example["row_id"]]
-        graph = queries.ancestors(settings, [example["row_id"]])
+        graph = ancestry.ancestors(settings, [example["row_id"]])
         assert graph.keys() == {example["row_id"], *example["parents"]}
 
 
 def test_a_row_that_did_not_go_on_says_why(settings: Settings):
     (refused,) = tables.read(settings, REJECTED).to_pylist()
     assert descendants(settings, refused["row_id"]) == []
-    (why,) = queries.rejections(settings, refused["row_id"])
+    (why,) = ancestry.rejections(settings, refused["row_id"])
     assert (why["step"], why["reason"]) == ("exclude_poison", "prompt_injection")
 
 

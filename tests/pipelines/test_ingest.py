@@ -11,7 +11,7 @@ from infra.runtime import Runtime
 from infra.settings import settings_from_environment
 from infra.storage import StorageError, read_span, records, survey
 from lineage import tables
-from lineage.queries import source_bytes
+from lineage.ancestry import source_bytes
 from lineage.runs import Run
 from lineage.schemas import QUARANTINE, RUN, TRACE
 from pipelines.ingest import IngestConfig, IngestError, ingest

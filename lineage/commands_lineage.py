@@ -240,4 +240,6 @@ def _columns(by: str) -> list[str]:
 
 
 def _short(name: str, value: Any) -> Any:
+    if name == "share":
+        return f"{value:.1%}"
     return value[:15] if name == "source_revision" and isinstance(value, str) else value

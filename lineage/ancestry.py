@@ -27,12 +27,13 @@ class LineageError(TableError):
 def find_row(settings: Settings, prefix: str) -> tuple[TableSpec, dict[str, Any]]:
     """The stored row whose id starts with a hex prefix.
 
-    Raises LineageError with the candidates if several do.
+    Rows share an id where one was taken back and came again, judged anew: then it is the one that stands.
+    Raises LineageError with the candidates if several ids start so.
     """
     if len(prefix) < 4 or any(c not in "0123456789abcdef" for c in prefix):
         raise LineageError(f"'{prefix}' is no row id; expected at least 4 hex digits")
     rows = graph(settings)
-    found = rows.starting_with(prefix)
+    found = _newest(rows, rows.starting_with(prefix))
     if not len(found):
         raise LineageError(f"no row's id starts with '{prefix}'")
     if len(found) > 1:
@@ -50,14 +51,30 @@ def ancestors(settings: Settings, row_ids: Iterable[bytes]) -> dict[bytes, dict[
     Raises LineageError where a row names a parent that is not stored.
     """
     rows = graph(settings)
-    wanted = np.concatenate([rows.starting_with(row_id.hex()) for row_id in row_ids] or [np.zeros(0, int)])
-    found: dict[bytes, dict[str, Any]] = {}
-    for row in _described(settings, rows, rows.up.reach(wanted)):
-        found[row["row_id"]] = row
+    each = [_newest(rows, rows.starting_with(row_id.hex())) for row_id in row_ids]
+    return _up(settings, rows, np.concatenate([np.zeros(0, np.int64), *each]))
+
+
+def ancestors_of(settings: Settings, row_nos: Iterable[int]) -> dict[bytes, dict[str, Any]]:
+    """As `ancestors`, of rows by their numbers: of rows that share an id (see `find_row`) exactly these."""
+    rows = graph(settings)
+    return _up(settings, rows, rows.positions(np.fromiter(row_nos, np.int64)))
+
+
+def _up(settings: Settings, rows: RowGraph, positions: np.ndarray) -> dict[bytes, dict[str, Any]]:
+    found = {row["row_id"]: row for row in _described(settings, rows, rows.up.reach(positions))}
     missing = {parent for row in found.values() for parent in row["parents"]} - found.keys()
     if missing:
         raise LineageError(f"row {min(missing).hex()} is named as a parent but not stored; run: stemma fsck")
     return found
+
+
+def _newest(rows: RowGraph, positions: np.ndarray) -> np.ndarray:
+    """Of positions that share an id the one that stands, or else that stood last."""
+    chosen: dict[bytes, int] = {}
+    for position in sorted(positions.tolist(), key=lambda each: (bool(rows.standing[each]), each)):
+        chosen[rows.ids[position].tobytes()] = position
+    return np.array(sorted(chosen.values()), np.int64)
 
 
 def roots(row_id: bytes, graph: Mapping[bytes, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -212,7 +212,7 @@ def _told(
     members = (pads.field("curriculum") == checkpoint.curriculum) & mine
     sliced = tables.read(settings, CURRICULUM, columns=["row_no", "slice"], where=members)
     slice_of = dict(zip(sliced["row_no"].to_pylist(), sliced["slice"].to_pylist(), strict=True))
-    graph = ancestry.ancestors(settings, rows["row_id"].to_pylist())
+    graph = ancestry.ancestors_of(settings, numbers.to_pylist())
     gone = banned(settings)
     told = []
     for rank, (row, near) in enumerate(zip(rows.to_pylist(), found, strict=True), start=1):

@@ -164,7 +164,7 @@ def _row(settings: Settings, prefix: str, page: str | None, as_json: bool) -> in
     if page is not None:
         _write(page, registry.row_pedigree_html(row_pedigrees.of_row(settings, spec, row)))
         return 0
-    graph = ancestry.ancestors(settings, [row["row_id"]])
+    graph = ancestry.ancestors_of(settings, [row["row_no"]])
     origins = [ancestor for ancestor in graph.values() if not ancestor["parents"]]
     origins.sort(key=lambda origin: origin["row_no"])
     called_back = {each.id: each for each in bans.recalls(settings)}

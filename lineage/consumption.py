@@ -255,7 +255,7 @@ class Ledger:
 
 
 _LEDGER_BYTES = 512 * 1024 * 1024  # kept in memory: of runs that were asked for last
-_ledgers: OrderedDict[tuple[object, str], Ledger] = OrderedDict()
+_ledgers: OrderedDict[tuple[object, ...], Ledger] = OrderedDict()
 _lock = threading.RLock()
 
 
@@ -267,7 +267,7 @@ def ledger(settings: Settings, run_id: str) -> Ledger:
         for each in (newest.files if newest else ())
         if (each.get("min.run_id") or "") <= run_id <= (each.get("max.run_id") or "~")
     ]
-    key = (tuple((settings.lake, each["path"], each["size_bytes"]) for each in files), run_id)
+    key = (newest.table if newest else (), *(each["path"] for each in files), run_id)
     with _lock:
         if key in _ledgers:
             _ledgers.move_to_end(key)

@@ -259,7 +259,8 @@ def _parts(settings: Settings) -> tuple[list[_Part], np.ndarray]:
         seen = [_numbers(settings, spec, newest.files)]
         parts.append(_Part(spec, newest.files, None, len(seen[0])))
         for rewrite in tables.rewrites(settings, spec):
-            before, left = (_numbers(settings, spec, each) for each in (rewrite.removed, rewrite.added))
+            before = _numbers(settings, spec, rewrite.removed)
+            left = _numbers(settings, spec, [*rewrite.added, *rewrite.back])
             gone = ~np.isin(before, np.concatenate([*seen, left]))
             seen.append(before[gone])
             parts.append(_Part(spec, rewrite.removed, gone, len(seen[-1])))

@@ -26,20 +26,23 @@ def members(settings: Settings, book: TableSpec, by: Sequence[str]) -> Mapping[t
     """Values of the text columns `by` -> the row numbers beside them, in a book's newest version."""
     newest = tables.snapshot(settings, book)
     found: dict[tuple[str, ...], BitMap64] = {}
-    for each in newest.files if newest else ():
-        for key, numbers in _of_file(settings, book, each, tuple(by)).items():
+    if newest is None:
+        return found
+    for each in newest.files:
+        for key, numbers in _of_file(newest, each, tuple(by)).items():
             found[key] = found[key] | numbers if key in found else numbers
     return found
 
 
 def _of_file(
-    settings: Settings, book: TableSpec, file: Mapping[str, Any], by: tuple[str, ...]
+    newest: tables.Snapshot, file: Mapping[str, Any], by: tuple[str, ...]
 ) -> dict[tuple[str, ...], BitMap64]:
-    place = (settings.lake, book.name, file["path"], file["size_bytes"], by)
+    place = (newest.table, file["path"], by)
     with _lock:
         if place in _kept:
             return _kept[place]
-    rows = tables.read_file(settings, file["path"], of=book, columns=[*by, "row_no"], as_codes=True)
+    columns = [*by, "row_no"]
+    rows = tables.read_file(newest.settings, file["path"], of=newest.spec, columns=columns, as_codes=True)
     found: dict[tuple[str, ...], BitMap64] = {}
     codes = [rows[name].unify_dictionaries().combine_chunks() for name in by]
     together = np.zeros(rows.num_rows, np.int64)

@@ -18,7 +18,7 @@ from pyroaring import BitMap64
 
 from infra.settings import Settings
 from lineage import tables
-from lineage.ancestry import ancestors
+from lineage.ancestry import ancestors_of
 from lineage.bans import recalls
 from lineage.consumption import bitmaps
 from lineage.models import ModelVersion, aliases, versions
@@ -169,7 +169,7 @@ def _strip(found: Lineage, by: str) -> dict[str, Any]:
 
 
 def _rows(settings: Settings, found: Lineage) -> list[dict[str, Any]]:
-    graph = ancestors(settings, found.rows["row_id"].to_pylist())
+    graph = ancestors_of(settings, found.rows["row_no"].to_pylist())
     told = []
     for row in found.rows.to_pylist():
         line = _line(graph, row["row_id"])

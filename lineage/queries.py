@@ -16,7 +16,7 @@ from pyroaring import BitMap64
 from infra.screen import plain
 from infra.settings import Settings
 from lineage import tables
-from lineage.ancestry import LineageError, ancestors, roots
+from lineage.ancestry import LineageError, ancestors_of, roots
 from lineage.bans import banned
 from lineage.consumption import Checkpoint, bitmaps, checkpoints, ledger
 from lineage.graph import graph
@@ -145,7 +145,8 @@ class Lineage:
     @cached_property
     def sources(self) -> Mapping[bytes, tuple[dict[str, Any], ...]]:
         """Row id -> the source rows it comes from: row_id, uri, revision, span, reader, prompt, scorer."""
-        return _sources(self._settings, self.rows["row_id"].to_pylist())
+        known = ancestors_of(self._settings, self.rows["row_no"].to_pylist())
+        return {row_id: tuple(roots(row_id, known)) for row_id in self.rows["row_id"].to_pylist()}
 
     @cached_property
     def _rows(self) -> np.ndarray:
@@ -284,8 +285,3 @@ def _numbered(codes: np.ndarray) -> np.ndarray:
     is_there = np.zeros(most, bool)
     is_there[codes] = True
     return (np.cumsum(is_there) - 1)[codes]
-
-
-def _sources(settings: Settings, row_ids: Sequence[bytes]) -> dict[bytes, tuple[dict[str, Any], ...]]:
-    known = ancestors(settings, row_ids)
-    return {row_id: tuple(roots(row_id, known)) for row_id in row_ids}

@@ -14,7 +14,7 @@ from pyroaring import BitMap64
 
 from infra.settings import Settings
 from lineage import tables
-from lineage.ancestry import ancestors, descendants, rejections
+from lineage.ancestry import ancestors_of, descendants, rejections
 from lineage.bans import banned, recalls
 from lineage.consumption import bitmaps
 from lineage.models import aliases, versions
@@ -103,7 +103,7 @@ def _of_row(table: str, row: Mapping[str, Any]) -> dict[str, str]:
 
 def _grow_down(settings: Settings, tree: _Tree, row: Mapping[str, Any], gone: Mapping[int, str]) -> None:
     """Ancestors level by level, then the places in sources of those that have no parents."""
-    graph = ancestors(settings, [row["row_id"]])
+    graph = ancestors_of(settings, [row["row_no"]])
     shown, seen, depth, origins = [row["row_id"]], {row["row_id"]}, 0, []
     level = [row["row_id"]]
     while level:

@@ -66,11 +66,13 @@ def read_ever(
     seen = pa.array([], pa.int64())
     for rewrite in rewrites(settings, spec):
         then = _scan(settings, spec, rewrite.removed, numbered, where)
+        if not then.num_rows:
+            continue
         among = pads.field("row_no").isin(then["row_no"].unique())
-        kept = _scan(settings, spec, rewrite.added, number, among)["row_no"].combine_chunks()
-        still = read(settings, spec, columns=["row_no"], where=among)["row_no"].combine_chunks()
-        known = pa.concat_arrays([kept, still, seen])  # seen: taken out twice, and put back between
-        gone = then.filter(pc.invert(pc.is_in(then["row_no"], known)))
+        others = (_scan(settings, spec, files, number, among) for files in (rewrite.added, rewrite.back))
+        still = read(settings, spec, columns=["row_no"], where=among)
+        known = [seen, *(rows["row_no"].combine_chunks() for rows in (still, *others))]
+        gone = then.filter(pc.invert(pc.is_in(then["row_no"], pa.concat_arrays(known))))
         seen = pa.concat_arrays([seen, gone["row_no"].combine_chunks()])
         found.append(gone.select(wanted.names))
     return pa.concat_tables(found)
@@ -78,10 +80,14 @@ def read_ever(
 
 @dataclass(frozen=True)
 class Rewrite:
-    """What a recall did to a table's files: rows of `removed` that are not in `added` were taken out."""
+    """What a recall did to a table's files: rows of `removed` that are not in `added` were taken out.
+
+    What stands in `back` was put back later: whatever became of it then, this recall has not taken it out.
+    """
 
     removed: tuple[Mapping[str, Any], ...]
     added: tuple[Mapping[str, Any], ...]
+    back: tuple[Mapping[str, Any], ...]
 
 
 def rewrites(settings: Settings, spec: TableSpec) -> tuple[Rewrite, ...]:
@@ -93,15 +99,28 @@ def rewrites(settings: Settings, spec: TableSpec) -> tuple[Rewrite, ...]:
 @lru_cache(maxsize=64)
 def _rewrites(newest: Snapshot) -> tuple[Rewrite, ...]:
     found: list[Rewrite] = []
-    for version in before_recalls(newest.settings, newest.spec):
-        handles = (open_table(newest.settings, newest.spec, each) for each in (version, version + 1))
-        before, after = (
-            {each["path"]: each for each in file_list(newest.settings, newest.spec, handle)} if handle else {}
-            for handle in handles
-        )
-        removed = tuple(each for path, each in before.items() if path not in after)
-        found.append(Rewrite(removed, tuple(each for path, each in after.items() if path not in before)))
-    return tuple(found)
+    back: tuple[Mapping[str, Any], ...] = ()
+    for entry in reversed(commits(newest.settings, newest.spec)):
+        if not entry.keys() & {"stemma.recall", "stemma.lift"}:
+            continue
+        removed, added = _exchanged(newest, entry["version"])
+        if "stemma.lift" in entry:
+            back += added
+        else:
+            found.append(Rewrite(removed, added, back))
+    return tuple(reversed(found))
+
+
+def _exchanged(newest: Snapshot, version: int) -> tuple[tuple[Mapping[str, Any], ...], ...]:
+    """The files that a commit removed, and those that it added."""
+    before, after = (
+        {each["path"]: each for each in file_list(newest.settings, newest.spec, handle)} if handle else {}
+        for handle in (open_table(newest.settings, newest.spec, each) for each in (version - 1, version))
+    )
+    return (
+        tuple(each for path, each in before.items() if path not in after),
+        tuple(each for path, each in after.items() if path not in before),
+    )
 
 
 def before_recalls(settings: Settings, spec: TableSpec) -> list[int]:

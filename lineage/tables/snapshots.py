@@ -7,41 +7,51 @@ one per event), are kept. Writers do not come here: each needs a look of its own
 
 from __future__ import annotations
 
-import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable
+from pyarrow.fs import FileType
 
 from infra.settings import Settings
 from lineage.schemas import TableSpec
 from lineage.tables.damage import told
 from lineage.tables.files import read_file
 from lineage.tables.layout import open_table
-from lineage.tables.place import location
+from lineage.tables.place import location, open_filesystem
 
 _SMALL_BYTES = 64 * 1024  # such a file costs more to open than to hold
 _MOST_BYTES = 64 * 1024 * 1024  # of small files, per table; beyond it none of them is held
 _MOST_TABLES = 64  # remembered at once; a process that sees many lakes forgets the first
 
-_lock = threading.RLock()
-_known: dict[str, _Known] = {}
+_lock = threading.Lock()
+_known: dict[str, Snapshot] = {}
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The newest version of a table."""
+    """The newest version of a table. Equal to another of the same content."""
+
+    identity: tuple[Any, ...]
+    """Where the table lies, its id, the version, and when its log's first and newest entries were written."""
 
     settings: Settings = field(repr=False, compare=False)
     spec: TableSpec = field(compare=False)
     version: int = field(compare=False)
-    files: tuple[dict[str, Any], ...] = field(compare=False)
+    files: tuple[dict[str, Any], ...] = field(repr=False, compare=False)
     """Per file: path, size_bytes, num_records; min.NAME, max.NAME, null_count.NAME where the log has them."""
 
-    identity: tuple[Any, ...]
-    """Equal for equal content."""
+    _rows: dict[str, pa.Table] = field(default_factory=dict, repr=False, compare=False)
+    _together: list[pa.Table] = field(default_factory=list, repr=False, compare=False)
+    _reading: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    @property
+    def table(self) -> tuple[Any, ...]:
+        """What all versions of this table share, and no other table does, not even one in its place."""
+        return self.identity[:3]
 
     @property
     def small(self) -> tuple[dict[str, Any], ...]:
@@ -51,54 +61,30 @@ class Snapshot:
 
     def held(self) -> pa.Table:
         """All rows of the small files."""
-        with _lock:
-            known = _known[location(self.settings, self.spec)]
-            if known.held is None or known.held[0] != self.identity:
-                rows = {
-                    each["path"]: known.rows.get(each["path"])
-                    or read_file(self.settings, each["path"], of=self.spec)
-                    for each in self.small
-                }
-                together = pa.concat_tables([self.spec.schema.empty_table(), *rows.values()]).combine_chunks()
-                known.rows, known.held = rows, (self.identity, together)
-            return known.held[1]
-
-
-@dataclass
-class _Known:
-    handle: DeltaTable
-    snapshot: Snapshot
-    rows: dict[str, pa.Table] = field(default_factory=dict)
-    held: tuple[tuple[Any, ...], pa.Table] | None = None
+        with self._reading:
+            if not self._together:
+                paths = [each["path"] for each in self.small]
+                read = {path: self._rows.get(path) for path in paths}
+                for path, rows in read.items():
+                    read[path] = rows if rows is not None else read_file(self.settings, path, of=self.spec)
+                self._rows.clear()
+                self._rows.update({path: rows for path, rows in read.items() if rows is not None})
+                parts = [self.spec.schema.empty_table(), *self._rows.values()]
+                self._together.append(pa.concat_tables(parts).combine_chunks())
+            return self._together[0]
 
 
 def snapshot(settings: Settings, spec: TableSpec) -> Snapshot | None:
     """The newest version of a table, or None where it was never written."""
     uri = location(settings, spec)
     with _lock:
-        known = _known.pop(uri, None)
-        if known is None or not _still_newest(settings, spec, known):
-            handle = open_table(settings, spec)
-            if handle is None:
-                return None
-            mark = _mark(settings, uri, handle.version())
-            found = Snapshot(settings, spec, handle.version(), file_list(settings, spec, handle), mark)
-            is_same_table = known is not None and known.snapshot.identity[:2] == mark[:2]
-            known = _Known(handle, found, known.rows if known is not None and is_same_table else {})
-        _known[uri] = known
+        before = _known.pop(uri, None)
+        found = before if before is not None and _still_newest(before) else _opened(settings, spec, before)
+        if found is not None:
+            _known[uri] = found
         while len(_known) > _MOST_TABLES:
             _known.pop(next(iter(_known)))
-        return known.snapshot
-
-
-def _still_newest(settings: Settings, spec: TableSpec, known: _Known) -> bool:
-    if settings.is_local:
-        uri, version = location(settings, spec), known.snapshot.version
-        follows = os.path.exists(f"{uri}/_delta_log/{version + 1:020d}.json")
-        return not follows and _mark(settings, uri, version) == known.snapshot.identity
-    with told(settings, spec):
-        known.handle.update_incremental()
-    return known.handle.version() == known.snapshot.version
+        return found
 
 
 def forget() -> None:
@@ -115,16 +101,28 @@ def file_list(settings: Settings, spec: TableSpec, handle: DeltaTable) -> tuple[
     return tuple(actions.select([n for n in actions.column_names if n.startswith(facts)]).to_pylist())
 
 
-def _mark(settings: Settings, uri: str, version: int) -> tuple[Any, ...]:
-    """What tells this version of this table from another under the same name: when its log was written.
+def _opened(settings: Settings, spec: TableSpec, before: Snapshot | None) -> Snapshot | None:
+    handle = open_table(settings, spec)
+    if handle is None:
+        return None
+    version = handle.version()
+    began, ended, _ = _log(settings, spec, version)
+    identity = (location(settings, spec), handle.metadata().id, began, version, ended)
+    files = file_list(settings, spec, handle)
+    rows: Mapping[str, pa.Table] = before._rows if before and before.table == identity[:3] else {}
+    return Snapshot(identity, settings, spec, version, files, dict(rows))
 
-    Empty, and so like no other, where the log cannot be looked at.
-    """
-    if not settings.is_local:
-        return (uri, "", version)
-    try:
-        first, last = (os.stat(f"{uri}/_delta_log/{number:020d}.json") for number in (0, version))
-    except OSError:
-        return (object(),)
-    began, ended = ((entry.st_ino, entry.st_mtime_ns, entry.st_size) for entry in (first, last))
-    return (uri, began, version, ended)
+
+def _still_newest(known: Snapshot) -> bool:
+    began, ended, is_followed = _log(known.settings, known.spec, known.version)
+    return not is_followed and (began, ended) == (known.identity[2], known.identity[4])
+
+
+def _log(settings: Settings, spec: TableSpec, version: int) -> tuple[Any, Any, bool]:
+    """When and how long the log's first entry and that of a version were written; does another follow?"""
+    filesystem, folder = open_filesystem(settings, location(settings, spec))
+    entries = [f"{folder}/_delta_log/{number:020d}.json" for number in (0, version, version + 1)]
+    with told(settings, spec):
+        first, last, following = filesystem.get_file_info(entries)
+    began, ended = ((each.mtime_ns, each.size) for each in (first, last))
+    return began, ended, following.type is FileType.File

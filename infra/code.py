@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 import shutil
 import subprocess
 from functools import cache
@@ -62,7 +63,10 @@ def commit_of(folders: list[Path]) -> str:
 @cache
 def lock() -> str:
     """Digest over name and version of everything that is installed beside us: equal ones, equal libraries."""
-    names = {(re.sub(r"[-_.]+", "-", each.name or "").lower(), each.version) for each in distributions()}
+    # Whoever imports setuptools puts the copies that it carries on the path: installed is none of them.
+    path = [each for each in sys.path if Path(each).name != "_vendor"]
+    found = distributions(path=path)
+    names = {(re.sub(r"[-_.]+", "-", each.name or "").lower(), each.version) for each in found}
     listed = sorted(f"{name}=={version}" for name, version in names if name != _OURS)
     return f"sha256:{hashlib.sha256(chr(10).join(listed).encode()).hexdigest()[:32]}"
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 import shutil
 import subprocess
+import sys
 from functools import cache
 from importlib.metadata import distributions
 from importlib.util import find_spec

@@ -74,6 +74,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     try:
         app.command(name=verb)(getattr(import_module(module), function))
+        _refuse_repeated(app, words)
         outcome = app(args=list(words), prog_name=f"stemma {verb}", standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
     except KeyboardInterrupt:
@@ -85,6 +86,17 @@ def run(verb: str, words: Sequence[str]) -> int:
             raise
         print(f"stemma: {sentence}", file=sys.stderr)
         return 2
+
+
+def _refuse_repeated(app: typer.Typer, words: Sequence[str]) -> None:
+    """Raise BadParameter where an option that takes one value is given several: only the last would count."""
+    for option in typer.main.get_command(app).params:
+        names = [name for name in option.opts if name.startswith("-")]
+        if getattr(option, "multiple", False) or getattr(option, "is_flag", False) or not names:
+            continue
+        given = [word for word in words if any(word == name or word.startswith(f"{name}=") for name in names)]
+        if len(given) > 1:
+            raise typer.BadParameter(f"{names[0]} was given {len(given)} times; it takes one value")
 
 
 def explain(error: BaseException) -> str | None:

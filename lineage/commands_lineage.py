@@ -8,6 +8,7 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
+import pyarrow as pa
 import typer
 
 from infra.cli import Json, Lake, existing, words
@@ -232,7 +233,8 @@ def _write(page: str, html: str) -> None:
 
 def _columns(by: str) -> list[str]:
     wanted = words(by)
-    known = {column.name for column in queries.PROVENANCE} | {"slice", "kind", "answer"}
+    known = {column.name for column in queries.PROVENANCE if column.type == pa.string()}
+    known |= {"slice", "kind", "answer", "recalled"}
     unknown = [name for name in wanted if name not in known]
     if unknown or not wanted:
         raise LineageError(f"cannot group by {unknown or 'nothing'}; known: {', '.join(sorted(known))}")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from infra.cli import Json, Lake, existing, open_runtime
-from infra.screen import print_table
+from infra.screen import SHOWN, print_table
 from lineage import fsck as checks
 from lineage.upkeep import KEEP_DAYS, Spare, UpkeepError, spare
 from lineage.upkeep import vacuum as give_back
@@ -41,8 +41,11 @@ def fsck(
         for check in done:
             state = "BROKEN" if check.found else "remark" if check.remarks else "ok"
             print(f"{state:<6}  {check.name:<13} {check.looked_at:>8,} checked")
-            for sentence in [*check.found, *check.remarks][:20]:
+            told = [*check.found, *check.remarks]
+            for sentence in told[:SHOWN]:
                 print(f"        {sentence}")
+            if len(told) > SHOWN:
+                print(f"        and {len(told) - SHOWN} more: --json")
     return 1 if any(check.found for check in done) else 0
 
 

@@ -47,7 +47,7 @@ def lift(runtime: Runtime, reference: str, *, reason: str) -> Outcome:
         raise RecallError(_lifted_already(recall))
 
     def work(run: Run) -> Outcome:
-        runs.require_idle(settings, to="lift a recall")  # two that began at once see each other here
+        runs.require_idle(settings, to="lift a recall", run=run)  # two that began at once see each other here
         if recall.lift is None:
             _record(runtime, recall, reason, run)
         freed = {spec: _freed(settings, recall, spec) for spec in ROW_TABLES}

@@ -60,7 +60,7 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
         models.require_untouched(settings, name)
 
     def work(run: Run) -> Outcome:
-        runs.require_idle(settings, to="recall rows")  # two that began at once see each other here
+        runs.require_idle(settings, to="recall rows", run=run)  # two that began at once see each other here
         ordered = _order(runtime, radius, reason, run)
         new = _ban(settings, radius, run)
         versions = _quarantine(settings, radius, run)

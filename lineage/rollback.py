@@ -40,7 +40,7 @@ def roll_back(runtime: Runtime, name: str | None = None, *, reason: str, to: int
     back = restored(settings, f"{name}@{config['to']}")
 
     def work(run: Run) -> Outcome:
-        runs.require_idle(settings, to="roll back", jobs=models.MOVERS)
+        runs.require_idle(settings, to="roll back", jobs=models.MOVERS, run=run)
         clean = models.last_clean(settings, name)
         if config["to"] not in clean:
             raise ModelError(f"{name}@{config['to']} was recalled meanwhile; give the rollback again")

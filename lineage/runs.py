@@ -10,6 +10,7 @@ by that identity.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import os
@@ -186,18 +187,30 @@ def mark_dead(runtime: Runtime, starts: Sequence[Mapping[str, Any]]) -> None:
         tables.record(runtime.settings, rows, into=RUN)
 
 
-def require_idle(settings: Settings, *, to: str, jobs: Collection[str] | None = None) -> None:
+def require_idle(
+    settings: Settings, *, to: str, jobs: Collection[str] | None = None, run: Run | None = None
+) -> None:
     """Raise RunError while another process works on the lake; `to` says what has to wait for it.
 
-    `jobs`: only while it is at one of these.
+    `jobs`: only while it is at one of these. `run`: this process's own, once it is on record: of two that
+    began at once the first goes on, and the other sees it.
     """
+    began = _began(settings, run) if run is not None else None
     for event in in_progress(settings):
         if jobs is not None and event["job"] not in jobs:
+            continue
+        if began is not None and (event["at"], _process(event)) > began:
             continue
         raise RunError(
             f"run {event['run_id']} ({event['job']}) is in progress in process {_process(event)}; "
             f"wait for it or stop it, to {to}"
         )
+
+
+def _began(settings: Settings, run: Run) -> tuple[dt.datetime, int]:
+    """When this process began its run, and its number."""
+    mine = [e for e in events(settings, run.identity) if e["run_id"] == run.id and e["status"] == "START"]
+    return max((e["at"], _process(e)) for e in mine if _process(e) == os.getpid())
 
 
 def _begin(

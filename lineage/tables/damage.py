@@ -165,6 +165,8 @@ def _actions(filesystem: FileSystem, path: str) -> tuple[dict[str, int], set[str
         if not commits:
             raise ValueError("names no commit")
         files = [action["add"] for action in actions if "add" in action]
+        for file in files:
+            json.loads(file["stats"] or "{}")
         taken = {str(name) for commit in commits for name in json.loads(commit.get(VACUUMED, "[]"))}
         return {str(file["path"]): int(file["size"]) for file in files}, taken
     except (ValueError, TypeError, KeyError) as error:

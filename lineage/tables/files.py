@@ -77,6 +77,9 @@ def read_file(
     text = [field.name for field in wanted if pa.types.is_dictionary(field.type)]
     with told(settings, of), filesystem.open_input_file(f"{folder}/{path}") as source:
         rows = pq.ParquetFile(source, read_dictionary=text).read(columns=wanted.names)
+        for field in wanted:
+            if field.name not in rows.column_names:  # a column that is younger than the file
+                rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
         return rows.select(wanted.names).cast(wanted)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -18,6 +19,17 @@ from lineage import ancestry, answer, bans, exchanges, models, pedigrees, querie
 from lineage.ancestry import LineageError
 from lineage.consumption import CheckpointError
 from lineage.review import history
+
+_TOLD = (
+    "prompt_name",
+    "prompt_version",
+    "generator",
+    "scorer",
+    "score",
+    "threshold",
+    "review",
+    "run_id",
+)
 
 
 def lineage(
@@ -60,7 +72,11 @@ def lineage(
             )
         return _answer(settings, of_answer, model, top, as_json)
     if of is None or model is not None:
-        raise LineageError("name a model or a row, or an exchange with --answer TRACE [--model MODEL]")
+        raise LineageError(
+            "--model says who answered, and needs --answer TRACE"
+            if of is not None
+            else "name a model or a row, or an exchange with --answer TRACE [--model MODEL]"
+        )
     try:
         checkpoint, version = models.resolve(settings, of)
     except (CheckpointError, models.ModelError) as no_model:
@@ -161,6 +177,7 @@ def _contacts(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
 
 
 def _row(settings: Settings, prefix: str, page: str | None, as_json: bool) -> int:
+    """Exit 1 where a source's bytes cannot be shown; all else is told."""
     spec, row = ancestry.find_row(settings, prefix)
     if page is not None:
         _write(page, registry.row_pedigree_html(row_pedigrees.of_row(settings, spec, row)))
@@ -179,51 +196,51 @@ def _row(settings: Settings, prefix: str, page: str | None, as_json: bool) -> in
         "eaten_by": _contacts(settings, row["row_id"]),
         "rejected": plain(ancestry.rejections(settings, row["row_id"])),
         "reviews": plain([vars(said) for said in history(settings, row["row_id"])]),
-        "sources": [
-            {
-                **{n: origin[n] for n in ("source_uri", "source_revision", "source_span")},
-                "bytes": ancestry.source_bytes(origin).decode("utf-8", "backslashreplace"),
-            }
-            for origin in origins
-        ],
+        "sources": [_source(origin) for origin in origins],
     }
     if as_json:
         print(json.dumps(found, default=str))
-        return 0
-    print(
-        f"{spec.name} {row['row_id'].hex()}  (row_no {row['row_no']}, {row['step']} r{row['step_revision']})"
-    )
-    for name in (
-        "prompt_name",
-        "prompt_version",
-        "generator",
-        "scorer",
-        "score",
-        "threshold",
-        "review",
-        "run_id",
-    ):
-        print(f"  {name:<16} {harmless(str(row[name]))}")
-    if recall:
-        print(harmless(f"  called back by recall {recall.id} ({recall.selector}): {recall.reason}"))
+    else:
+        for line in _lines(found, str(recall.selector) if recall else ""):
+            print(harmless(line))
+    return 1 if any(source["problem"] for source in found["sources"]) else 0
+
+
+def _source(origin: dict[str, Any]) -> dict[str, Any]:
+    """Where a source row was read, and its bytes or why they cannot be had."""
+    said: dict[str, Any] = {"bytes": None, "problem": None}
+    try:
+        said["bytes"] = ancestry.source_bytes(origin).decode("utf-8", "backslashreplace")
+    except LineageError as error:
+        said["problem"] = str(error)
+    return {name: origin[name] for name in ("source_uri", "source_revision", "source_span")} | said
+
+
+def _lines(found: dict[str, Any], selector: str) -> Iterator[str]:
+    row, recalled = found["row"], found["recalled"]
+    yield f"{found['table']} {row['row_id']}  (row_no {row['row_no']}, {row['step']} r{row['step_revision']})"
+    for name in _TOLD:
+        yield f"  {name:<16} {row[name]}"
+    if recalled:
+        yield f"  called back by recall {recalled['recall']} ({selector}): {recalled['reason']}"
     for ancestor in found["ancestors"]:
         made_by = f"{ancestor['step']} r{ancestor['step_revision']}"
-        print(f"  from {ancestor['table']} {ancestor['row_id']} ({made_by})")
+        yield f"  from {ancestor['table']} {ancestor['row_id']} ({made_by})"
     for descendant in found["descendants"]:
-        print(f"  into {descendant['table']} {descendant['row_id']} ({descendant['step']})")
+        yield f"  into {descendant['table']} {descendant['row_id']} ({descendant['step']})"
     for contact in found["eaten_by"]:
         who = f"{contact['model'] or 'checkpoint'} {contact['run_id']}/{contact['step']}"
-        print(
+        yield (
             f"  eaten by {who}, first at step {contact['first_step']}, {contact['times']} times "
             f"(with what came of it {contact['rows']} rows)"
         )
     for rejection in found["rejected"]:
-        print(f"  rejected by {rejection['step']}: {rejection['reason']} (run {rejection['run_id']})")
+        yield f"  rejected by {rejection['step']}: {rejection['reason']} (run {rejection['run_id']})"
+    for said in found["reviews"]:
+        yield f"  {told(said)}"
     for source in found["sources"]:
-        where = f"{source['source_uri']} {source['source_span']} ({source['source_revision'][:23]})"
-        print(f"  source {harmless(where)}")
-        print(f"    {harmless(source['bytes'])}")
-    return 0
+        yield f"  source {source['source_uri']} {source['source_span']} ({source['source_revision'][:23]})"
+        yield f"    {source['bytes'] if source['problem'] is None else source['problem']}"
 
 
 def _write(page: str, html: str) -> None:

@@ -186,7 +186,7 @@ def _require_success(
         return
     if code == -signal.SIGALRM:
         raise TableError(
-            f"the statement took longer than {question['timeout_s']:g} s and was ended; ask for less "
+            f"the statement took longer than {question['timeout_s']:g} s and was ended; ask for less, "
             "(stemma query: or give it longer with --timeout)"
         )
     if code not in (engine.NOT_OPENED, engine.NOT_PLANNED, engine.NOT_READ):

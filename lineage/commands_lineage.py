@@ -18,7 +18,7 @@ from infra.settings import Settings
 from lineage import ancestry, answer, bans, exchanges, models, pedigrees, queries, registry, row_pedigrees
 from lineage.ancestry import LineageError
 from lineage.consumption import CheckpointError
-from lineage.review import history
+from lineage.review import history, told
 
 _TOLD = (
     "prompt_name",

@@ -187,7 +187,7 @@ def _require_success(
     if code == -signal.SIGALRM:
         raise TableError(
             f"the statement took longer than {question['timeout_s']:g} s and was ended; ask for less, "
-            "(stemma query: or give it longer with --timeout)"
+            "or give stemma query longer: --timeout SECONDS"
         )
     if code not in (engine.NOT_OPENED, engine.NOT_PLANNED, engine.NOT_READ):
         raise TableError(

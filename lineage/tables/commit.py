@@ -217,9 +217,9 @@ def _active(settings: Settings, spec: TableSpec, table: DeltaTable) -> list[dict
 
 
 def _original(path: str) -> str:
-    """The file as it was first written, without the 12 hex digits in front that came with what was done to it.
+    """The file as it was first written, without the 12 hex digits that `name_after` put in front.
 
-    Older lakes have several of them, one per recall.
+    In older lakes there are several such groups, one per recall.
     """
     return re.sub(r"^([0-9a-f]{12}-)+", "", path)
 

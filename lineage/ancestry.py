@@ -77,6 +77,24 @@ def _newest(rows: RowGraph, positions: np.ndarray) -> np.ndarray:
     return np.array(sorted(chosen.values()), np.int64)
 
 
+def runs_beneath(settings: Settings, row_nos: np.ndarray) -> set[tuple[str, str]]:
+    """Table and run that stored them, of rows and of everything that they were derived from.
+
+    Numbers of no stored row are passed over. Raises LineageError where a parent is named but not stored.
+    """
+    rows = graph(settings)
+    found = rows.positions(row_nos)
+    reached = rows.up.reach(found[found >= 0])
+    lacking = reached[np.isin(reached, rows.edges.lacking)]
+    if len(lacking):
+        row_id = rows.ids[lacking[0]].tobytes().hex()
+        raise LineageError(f"row {row_id} names a parent that is not stored; run: stemma fsck")
+    runs = rows.column("run_id")
+    pairs = np.unique(rows.tables[reached].astype(np.int64) * len(runs.values) + runs.codes[reached])
+    apart = (divmod(pair, len(runs.values)) for pair in pairs.tolist())
+    return {(ROW_TABLES[table].name, runs.values[run]) for table, run in apart}
+
+
 def roots(row_id: bytes, graph: Mapping[bytes, dict[str, Any]]) -> list[dict[str, Any]]:
     """The source rows that a row comes from, sorted by id, out of the graph that `ancestors` gives."""
     seen: dict[bytes, dict[str, Any]] = {}

@@ -15,7 +15,7 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -55,6 +55,9 @@ class Edges:
     parents: np.ndarray
     joint: np.ndarray
     """Does the child need this parent? Else any of its parents suffices."""
+
+    lacking: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    """Children that name a parent which is not stored: none in a sound lake."""
 
 
 @dataclass(frozen=True)
@@ -157,18 +160,23 @@ class RowGraph:
             places[self._order] = places.copy()
         children: list[np.ndarray] = []
         parents: list[np.ndarray] = []
+        lacking: list[np.ndarray] = []
         at = 0
         for _, named in self._arrays("parent_nos"):
             lengths = pc.list_value_length(named).to_numpy(zero_copy_only=False)
             child = np.repeat(places[at : at + len(named)], lengths)
             parent = self.positions(pc.list_flatten(named).to_numpy())
-            known = parent >= 0  # fsck names a parent that is not stored
+            known = parent >= 0
             children.append(child[known])
             parents.append(parent[known].astype(np.int32))
+            lacking.append(child[~known])
             at += len(named)
-        child, parent = (np.concatenate([np.zeros(0, np.int32), *each]) for each in (children, parents))
+        child, parent, alone = (
+            np.concatenate([np.zeros(0, np.int32), *each]) for each in (children, parents, lacking)
+        )
         derivation = self.column("derivation")
-        return Edges(child, parent, derivation.where(v != "alternative" for v in derivation.values)[child])
+        joint = derivation.where(v != "alternative" for v in derivation.values)[child]
+        return Edges(child, parent, joint, np.unique(alone))
 
     @cached_property
     def up(self) -> Walk:

@@ -11,18 +11,15 @@ The newest version of a table is never in question.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-import pyarrow as pa
+import numpy as np
 import pyarrow.dataset as pads
 
 from infra.settings import Settings
 from lineage import curricula, models, tables
-from lineage.ancestry import ancestors
+from lineage.ancestry import runs_beneath
 from lineage.consumption import Checkpoint, eaten_by
 from lineage.models import ModelVersion
-from lineage.schemas import CURRICULUM, EXAMPLE, PREDICTION, ROW_TABLES, TableSpec
+from lineage.schemas import CURRICULUM, PREDICTION, ROW_TABLES, TableSpec
 
 Pins = dict[str, dict[int, str]]
 """Table -> version -> why."""
@@ -33,13 +30,11 @@ def pins(settings: Settings) -> Pins:
     found: Pins = {spec.name: _recalls(settings, spec) for spec in ROW_TABLES}
     batches = {spec.name: tables.batches(settings, spec) for spec in ROW_TABLES}
     found[CURRICULUM.name] = {}
-    kept = {version: models.resolve(settings, str(version))[0] for version in live(settings)}
-    rows = {version: _rows(settings, checkpoint) for version, checkpoint in kept.items()}
-    graph = ancestors(settings, {row_id for needed in rows.values() for row_id in needed})
-    for version, checkpoint in kept.items():
+    for version in live(settings):
+        checkpoint, _ = models.resolve(settings, str(version))
         selected = curricula.load(settings, checkpoint.curriculum).version
         found[CURRICULUM.name].setdefault(selected.version, f"{version} was trained on it")
-        for table, run_id in _stored_by(rows[version], graph):
+        for table, run_id in runs_beneath(settings, _rows(settings, checkpoint)):
             batch = batches[table].get(run_id)
             if batch is not None:
                 found[table].setdefault(batch.version, f"{version} rests on rows of it")
@@ -67,25 +62,9 @@ def _recalls(settings: Settings, spec: TableSpec) -> dict[int, str]:
     return found
 
 
-def _rows(settings: Settings, checkpoint: Checkpoint) -> set[bytes]:
-    """What a checkpoint ate, and what it was scored on."""
-    ate = pads.field("row_no").isin(eaten_by(settings, checkpoint)["row_no"].combine_chunks())
-    eaten = tables.read_ever(settings, EXAMPLE, columns=["row_id"], where=ate)
+def _rows(settings: Settings, checkpoint: Checkpoint) -> np.ndarray:
+    """Numbers of what a checkpoint ate, and of what it was scored on."""
+    eaten = eaten_by(settings, checkpoint)["row_no"].to_numpy()
     about = pads.field("model_run") == checkpoint.run_id
-    scored = tables.read(settings, PREDICTION, columns=["row_id"], where=about)
-    return set(pa.concat_tables([eaten, scored])["row_id"].to_pylist())
-
-
-def _stored_by(row_ids: Iterable[bytes], graph: Mapping[bytes, Mapping[str, Any]]) -> set[tuple[str, str]]:
-    """Table and run, of these rows and of everything that they were derived from."""
-    found: set[tuple[str, str]] = set()
-    seen: set[bytes] = set()
-    wanted = list(row_ids)
-    while wanted:
-        row_id = wanted.pop()
-        if row_id not in seen:
-            seen.add(row_id)
-            row = graph[row_id]
-            found.add((row["table"], row["run_id"]))
-            wanted.extend(row["parents"])
-    return found
+    scored = tables.read(settings, PREDICTION, columns=["row_no"], where=about)["row_no"].to_numpy()
+    return np.union1d(eaten, scored)

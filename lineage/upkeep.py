@@ -14,6 +14,7 @@ import logging
 import math
 import re
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from lineage.tables import TableError
 log = logging.getLogger("stemma.upkeep")
 
 KEEP_DAYS = 30  # as long as Delta's own log is kept by default
+_CLOCKS_S = 60  # what the clocks of two machines, or of one and its storage, may be apart
 
 
 class UpkeepError(TableError):
@@ -77,14 +79,8 @@ def vacuum(runtime: Runtime, found: Spare) -> Outcome:
     def work(run: Run) -> Outcome:
         runs.require_idle(settings, to="remove files")
         gone = {
-            name: tables.vacuum(
-                settings,
-                TABLES[name],
-                keep_versions=found.pinned.get(name, {}),
-                keep_hours=found.keep_hours,
-                run_id=run.id,
-            )
-            for name in found.files
+            name: tables.vacuum(settings, TABLES[name], files, run_id=run.id)
+            for name, files in found.files.items()
         }
         freed = {name: sum(files.values()) for name, files in gone.items()}
         counts = {"files": sum(map(len, gone.values())), "bytes": sum(freed.values())}
@@ -105,7 +101,8 @@ class Leftovers:
     """START events of runs whose process died here, and which are on record as going on."""
 
     files: dict[str, dict[str, int]]
-    """Table -> path -> bytes, of files that no version names, and no job in progress can have written."""
+    """Table -> path -> bytes, of files that no version names, and that no job can have written that was in
+    progress when the listing began, or began since. The last minute's are not looked at."""
 
     folders: tuple[str, ...]
     """Folders of trainings that came to no checkpoint and are not going on."""
@@ -126,12 +123,13 @@ class Leftovers:
 
 def leftovers(settings: Settings) -> Leftovers:
     """What could be cleared; changes nothing."""
+    since_s = time.time()  # before the runs are read: who begins after that is not among them
     history = tables.read(settings, RUN).sort_by("at").to_pylist()
     starts = runs.left_behind(settings)
     dead = {each["run_id"] for each in starts}
     ended = {each["run_id"] for each in history if each["status"] != "START"} | dead
     begun = [each["at"].timestamp() for each in history if each["run_id"] not in ended]
-    before_s = min(begun, default=math.inf)
+    before_s = min([since_s, *begun]) - _CLOCKS_S
     files = {name: tables.orphans(settings, spec, before_s=before_s) for name, spec in TABLES.items()}
     made = {checkpoint.run_id for checkpoint in checkpoints(settings)}
     made |= {each["run_id"] for each in history if each["status"] == "COMPLETE"}  # whose row is lost
@@ -146,7 +144,11 @@ def leftovers(settings: Settings) -> Leftovers:
 
 
 def clear(runtime: Runtime) -> list[str]:
-    """Mark and remove what is left over; a sentence for each."""
+    """Mark and remove what is left over; a sentence for each.
+
+    Raises RunError while a job of another process is in progress here.
+    """
+    runs.require_idle(runtime.settings, to="remove what killed jobs left")
     found = leftovers(runtime.settings)
     runs.mark_dead(runtime, found.starts)
     for name, files in found.files.items():

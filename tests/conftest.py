@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from infra.runtime import Runtime
 from infra.settings import Settings, prepare_environment, settings_from_environment, test_data_folder
@@ -19,6 +20,7 @@ from lineage import tables
 from lineage.schemas import CHECKPOINT
 
 prepare_environment()
+hypothesis_settings.register_profile("long")  # asked for before any test is read; test_stateful.py heeds it
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from infra.settings import Settings
-from lineage import ancestry, models, queries, runs, tables
-from lineage.consumption import Checkpoint, CheckpointError
+from lineage import models, runs, tables
+from lineage.ancestry import runs_beneath
+from lineage.consumption import Checkpoint, CheckpointError, eaten_by
 from lineage.schemas import RUN
 
 Event = Mapping[str, Any]
@@ -57,9 +60,8 @@ def _beneath(
     settings: Settings, checkpoint: Checkpoint, version: str | None, history: Sequence[Event]
 ) -> set[str]:
     """The training, its parts, and the runs that made, judged and measured what it ate and what it became."""
-    eaten = queries.lineage(settings, checkpoint).rows
-    graph = ancestry.ancestors(settings, eaten["row_id"].to_pylist())
-    chosen = {checkpoint.run_id} | {row["run_id"] for row in graph.values()}
+    eaten = np.unique(eaten_by(settings, checkpoint)["row_no"].to_numpy())
+    chosen = {checkpoint.run_id} | {run_id for _, run_id in runs_beneath(settings, eaten)}
     for event in history:
         if json.loads(event["facets"]).get("curriculum") == checkpoint.curriculum:
             chosen.add(event["run_id"])

@@ -8,6 +8,7 @@ again. Two writers of one key conflict in Delta's own commit protocol, and the l
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
@@ -84,9 +85,8 @@ def withdraw(settings: Settings, batch: TableVersion, *, run_id: str, reason: st
         table = create_table(settings, spec)
         epochs = {key: _epoch(table, key) for key in keys}
         files = {entry["add"]["path"] for entry in log_entry(settings, batch) if "add" in entry}
-        present = [
-            each["path"] for each in _active(settings, spec, table) if _original(each["path"]) in files
-        ]
+        active = (each["path"] for each in _active(settings, spec, table))
+        present = [path for path in active if _original(path) in files]
         if not present and all(epoch % 2 == 0 for epoch in epochs.values()):
             return TableVersion(spec.name, table.version())
         now = int(time.time() * 1000)
@@ -121,7 +121,7 @@ def take_out(
                 continue
             removed.append(RemoveAction(path=path, data_change=True, deletion_timestamp=now))
             if left.num_rows:
-                name = f"{recall}-{path.removesuffix('.parquet')}"
+                name = name_after(path, recall, run_id)
                 added.append(added_file(write_file(settings, left, into=of, name=name)))
         if not removed:
             return None
@@ -217,7 +217,10 @@ def _active(settings: Settings, spec: TableSpec, table: DeltaTable) -> list[dict
 
 
 def _original(path: str) -> str:
-    """The file as it was first written: each recall that rewrote it put its id, 12 hex digits, in front."""
+    """The file as it was first written, without the 12 hex digits that `name_after` put in front.
+
+    In older lakes there are several such groups, one per recall.
+    """
     return re.sub(r"^([0-9a-f]{12}-)+", "", path)
 
 
@@ -250,6 +253,16 @@ def log_entry(settings: Settings, version: TableVersion) -> list[dict[str, Any]]
 
 def _epoch(table: DeltaTable, key: str) -> int:
     return table.transaction_version(key) or 0
+
+
+def name_after(path: str, *done: str) -> str:
+    """What to call the file that takes the place of another, or stands beside it, after something was done.
+
+    By it a withdrawal finds the file of its batch. It tells the whole history, so no earlier version has a
+    file of that name, and stays as short as it is however long that history grows.
+    """
+    history = hashlib.blake2b("\n".join((*done, path)).encode(), digest_size=6).hexdigest()
+    return f"{history}-{_original(path).removesuffix('.parquet')}"
 
 
 def added_file(file: WrittenFile) -> AddAction:

@@ -10,7 +10,7 @@ import pyarrow.dataset as pads
 
 from infra.settings import Settings
 from lineage.schemas import TableSpec
-from lineage.tables.commit import ATTEMPTS, added_file, is_written, log_entry, written_after
+from lineage.tables.commit import ATTEMPTS, added_file, is_written, log_entry, name_after, written_after
 from lineage.tables.files import write_file
 from lineage.tables.layout import TableVersion, open_table
 from lineage.tables.place import TableError
@@ -37,8 +37,7 @@ def put_back(
         for batch_run in sorted(rows["run_id"].unique().to_pylist()):
             log = log_entry(settings, batch_of[batch_run])
             first = next(entry["add"]["path"] for entry in log if "add" in entry)
-            # Named like a file of its batch, by which a withdrawal finds it, and like no file before it.
-            name = f"{run_id[:12]}-{first.removesuffix('.parquet')}"
+            name = name_after(first, recall, run_id)
             part = rows.filter(pc.equal(rows["run_id"], batch_run)).sort_by("row_no")
             added.append(added_file(write_file(settings, part, into=of, name=name)))
         metadata = {"stemma.run_id": run_id, "stemma.lift": recall}

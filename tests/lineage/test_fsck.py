@@ -337,7 +337,8 @@ def vacuum_what_a_recall_needs(settings: Settings) -> None:
     called_back(settings)
     entry = next(e for e in tables.commits(settings, EXAMPLE) if "stemma.recall" in e)
     run_id = entry["stemma.run_id"]
-    assert tables.vacuum(settings, EXAMPLE, keep_versions=[], keep_hours=0, run_id=run_id)
+    files = tables.spare(settings, EXAMPLE, keep_versions=[], keep_hours=0)
+    assert tables.vacuum(settings, EXAMPLE, files, run_id=run_id) == files != {}
 
 
 MUTATIONS: dict[str, tuple[Callable[[Settings], None], set[str]]] = {

@@ -95,6 +95,26 @@ def test_ordered_and_lifted_again_and_again_each_time_does_its_work_and_tells_it
     assert (last.reason, last.lifts, len(last.orders)) == ("wrong", 3, 1)
 
 
+def test_a_file_can_be_recalled_from_any_number_of_times_and_is_still_its_batchs(small):
+    small.traces(range(1, 23))
+    batch = TableVersion("traces", 1)
+    before = tables.read(small.settings, TRACE).sort_by("row_no")
+    called = [called_back(small, Selector(rows=(f"{n:04x}",))) for n in range(1, 21)]
+    assert small.numbers(TRACE) == [21, 22]
+    names = {each["path"] for each in tables.snapshot(small.settings, TRACE).files}
+    assert max(map(len, names)) < 60
+    for each in called[:3]:
+        lift(small.runtime, each, reason="right")
+    assert small.numbers(TRACE) == [1, 2, 3, 21, 22]
+    called_back(small, Selector(rows=("0001",)))  # from a file that a lift wrote
+    assert small.numbers(TRACE) == [2, 3, 21, 22]
+    assert tables.read_ever(small.settings, TRACE).sort_by("row_no") == before
+    assert is_sound(small.settings)
+    tables.withdraw(small.settings, batch, run_id="gate-1", reason="smells")
+    assert small.numbers(TRACE) == []
+    assert tables.read_batch(small.settings, batch).num_rows == 22
+
+
 def test_what_another_recall_bans_stays_out_until_that_one_is_lifted(lake):
     both, one = called_back(lake, Selector(rows=("0001", "0002"))), called_back(lake)
     outcome = lift(lake.runtime, both, reason="too much")

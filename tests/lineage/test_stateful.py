@@ -616,7 +616,7 @@ IN_CI = hypothesis_settings(
     print_blob=True,
 )
 LONG = hypothesis_settings(IN_CI, derandomize=False, max_examples=300, stateful_step_count=30)
-hypothesis_settings.register_profile("long", LONG)
+IS_LONG = hypothesis_settings.get_current_profile_name() == "long"
 
 
 @pytest.fixture(scope="module")
@@ -639,10 +639,9 @@ def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(7200)  # the long profile takes an hour
+@pytest.mark.timeout(0 if IS_LONG else 300)  # seconds; the long profile takes an hour or more
 def test_no_order_of_jobs_and_deaths_breaks_an_invariant(
     base_model: Path, tmp_path: Path, toys: SimpleNamespace
 ):
     Lake.world = World(tmp_path, str(base_model), toys.exchange, itertools.count())
-    is_long = hypothesis_settings.get_current_profile_name() == "long"
-    run_machine(Lake, settings=LONG if is_long else IN_CI)
+    run_machine(Lake, settings=LONG if IS_LONG else IN_CI)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,20 @@ def vacuumed(settings: Settings, keep_days: int = 0) -> Outcome:
 def parquet(settings: Settings) -> dict[str, set[str]]:
     folder = Path(settings.path("tables"))
     return {name: {path.name for path in (folder / name).glob("*.parquet")} for name in TABLES}
+
+
+def aged(path: Path, *, hours: float) -> Path:
+    """The file, as if it had been written earlier."""
+    then_s = time.time() - hours * 3600
+    os.utime(path, (then_s, then_s))
+    return path
+
+
+def orphan(settings: Settings, name: str, *, hours: float) -> str:
+    """A file of examples that no version names, so many hours old."""
+    path = Path(settings.path("tables", "examples", f"{name}.parquet"))
+    path.write_bytes(b"cut off")
+    return aged(path, hours=hours).name
 
 
 def broken(settings: Settings) -> dict[str, tuple[str, ...]]:
@@ -79,7 +95,7 @@ def used(trained_lake, tmp_path: Path) -> Settings:
     refused_batch(settings)
     eaten = min(tables.read(settings, CONSUMPTION)["row_no"].to_pylist())
     recall(Runtime(settings), Selector(where=f"row_no = {eaten}"), reason="wrong")
-    Path(settings.path("tables", "examples", "0123456789abcdef-1-00000.parquet")).write_bytes(b"cut off")
+    orphan(settings, "0123456789abcdef-1-00000", hours=25)
     assert broken(settings) == {}
     return settings
 
@@ -114,6 +130,29 @@ def test_a_model_that_serves_keeps_the_batches_that_it_rests_on(trained_lake, tm
     assert all("router@1" in why for versions in found.values() for why in versions.values())
 
 
+def test_a_model_keeps_the_batches_beneath_what_it_ate_and_was_scored_on_and_no_others(small):
+    small.traces([1, 2])
+    small.traces([3])
+    small.traces([4])
+    small.examples({11: (1, 3), 12: ()})
+    small.examples({13: (11,)})
+    small.examples({14: (4,)})
+    small.examples({15: ()})
+    small.reign(13, 13, scored=[15])
+    found = {name: set(versions) for name, versions in pins(small.settings).items()}
+    assert found == {"traces": {1, 2}, "examples": {1, 2, 4}, "curricula": {1}}
+
+
+def test_where_a_parent_of_what_a_model_ate_is_lost_nothing_is_cleared_up(small):
+    small.traces([1])
+    small.examples({11: (1,)})
+    small.examples({12: (11,)})
+    small.reign(12, scored=[])
+    tables.withdraw(small.settings, tables.TableVersion("traces", 1), run_id="gate-1", reason="smells")
+    with pytest.raises(TableError, match=r"row 000b0{28} names a parent that is not stored"):
+        spare(small.settings)
+
+
 def test_where_a_model_that_serves_lacks_its_curriculum_nothing_is_cleared_up(trained_lake, tmp_path: Path):
     settings = trained_lake.copied(tmp_path / "lake")
     tables.withdraw(settings, min(tables.batches(settings, CURRICULUM).values()), run_id="x-1", reason="test")
@@ -132,10 +171,26 @@ def test_a_batch_that_a_vacuum_removed_says_so_when_it_is_asked_for(trained_lake
 
 
 def test_what_is_younger_than_the_limit_stays(used: Settings):
-    assert spare(used, keep_days=1).files == {}
+    assert spare(used, keep_days=2).files == {}
     before = parquet(used)
-    assert vacuumed(used, keep_days=1).counts == {"files": 0, "bytes": 0}
+    assert vacuumed(used, keep_days=2).counts == {"files": 0, "bytes": 0}
     assert parquet(used) == before
+
+
+def test_what_a_starting_writer_has_not_committed_yet_is_not_spare_at_any_limit(used: Settings):
+    young = orphan(used, "fedcba9876543210-1-00000", hours=23)
+    assert spare(used).files["examples"].keys() == {"0123456789abcdef-1-00000.parquet"}
+    vacuumed(used)
+    assert young in parquet(used)["examples"]
+
+
+def test_a_vacuum_removes_the_files_that_it_listed_and_no_others(used: Settings):
+    listed, before = spare(used), parquet(used)
+    late = orphan(used, "fedcba9876543210-1-00000", hours=25)
+    upkeep.vacuum(Runtime(used), listed)
+    assert late in parquet(used)["examples"]
+    assert before["examples"] - parquet(used)["examples"] == listed.files["examples"].keys()
+    assert broken(used) == {}
 
 
 def test_a_second_vacuum_finds_nothing_and_changes_nothing(used: Settings):
@@ -179,7 +234,8 @@ def test_while_a_job_is_in_progress_nothing_is_removed(used: Settings, another_p
 def test_a_run_of_another_machine_that_has_not_ended_keeps_its_files(used: Settings):
     (start, *_) = [e for e in tables.read(used, RUN).to_pylist() if e["status"] == "START"]
     agent = json.dumps({**json.loads(start["agent"]), "host": "elsewhere"})
-    tables.record(used, [{**start, "run_id": "ab-1", "agent": agent}], into=RUN)
+    began = {"at": start["at"] - dt.timedelta(days=2)}
+    tables.record(used, [{**start, **began, "run_id": "ab-1", "agent": agent}], into=RUN)
     assert spare(used).files == {}
 
 
@@ -228,6 +284,7 @@ def killed(trained_lake, tmp_path: Path) -> tuple[Settings, str]:
     words = [sys.executable, "-c", DIES.format(lake=settings.lake)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 9
+    aged(Path(settings.path("tables", "examples", f"{done.stdout}-00000.parquet")), hours=1)
     return settings, done.stdout
 
 
@@ -262,16 +319,33 @@ def test_a_repair_marks_the_run_and_removes_what_it_left_and_nothing_else(killed
 
 def test_what_a_living_job_has_written_is_nobodys_leftover(killed: tuple[Settings, str], another_process):
     settings, run_id = killed
+    files = parquet(settings)["examples"]
     with another_process(settings, "ingest") as living:
-        young = tables.write_file(
-            settings, EXAMPLE.schema.empty_table(), into=EXAMPLE, name=f"{living}-00000"
-        )
+        tables.write_file(settings, EXAMPLE.schema.empty_table(), into=EXAMPLE, name=f"{living}-00000")
         Path(settings.path("checkpoints", f".{living}-part")).mkdir()
         assert living not in " ".join(upkeep.leftovers(settings).told())
-        repair(settings)
-        assert young.path in parquet(settings)["examples"]
-        assert Path(settings.path("checkpoints", f".{living}-part")).is_dir()
+        with pytest.raises(RunError, match=f"{living} .*to remove what killed jobs left"):
+            repair(settings)
+    assert parquet(settings)["examples"] == files | {f"{living}-00000.parquet"}
+    assert Path(settings.path("checkpoints", f".{living}-part")).is_dir()
+    repair(settings)
     assert f"{run_id}-00000.parquet" not in parquet(settings)["examples"]
+
+
+def test_a_file_written_since_the_listing_began_is_never_an_orphan(
+    trained_lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = trained_lake.copied(tmp_path / "lake")
+    left = orphan(settings, "0123456789abcdef-1-00000", hours=1)
+    read = tables.read
+
+    def read_before_a_writer_starts(asked: Settings, *what: Any, **how: Any) -> pa.Table:
+        found = read(asked, *what, **how)
+        orphan(settings, "fedcba9876543210-1-00000", hours=0)
+        return found
+
+    monkeypatch.setattr(tables, "read", read_before_a_writer_starts)
+    assert upkeep.leftovers(settings).files == {"examples": {left: len(b"cut off")}}
 
 
 def test_a_finished_training_whose_row_is_lost_keeps_its_files(trained_lake, tmp_path: Path):

@@ -233,7 +233,7 @@ def behind(settings: Settings, name: str) -> list[str]:
 def require_untouched(settings: Settings, name: str) -> None:
     """Raise ModelError where somebody moved an alias in MLflow. A server that is away says nothing."""
     sentences: list[str] = []
-    registry.mirror(lambda: sentences.extend(moved_by_hand(settings, name)))
+    registry.if_reachable(lambda: sentences.extend(moved_by_hand(settings, name)))
     if sentences:
         raise ModelError("; ".join(sentences))
 

@@ -68,7 +68,7 @@ def evaluate(
         return replace(scored, counts={**scored.counts, **left_out})
 
     outcome = carry_out(runtime, "evaluate", config=config, inputs=inputs, work=work, parent=parent)
-    registry.mirror(
+    registry.if_reachable(
         mirror.show_run,
         settings,
         outcome.run_id,

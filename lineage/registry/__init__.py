@@ -56,11 +56,11 @@ __all__ = [
     "RowPedigree",
     "aliases",
     "close_run",
+    "if_reachable",
     "indexed_aliases",
     "is_shown",
     "link_evaluation",
     "log_run",
-    "mirror",
     "model_versions",
     "open_run",
     "open_runs",
@@ -78,7 +78,7 @@ log = logging.getLogger("stemma.registry")
 P = ParamSpec("P")
 
 
-def mirror(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
+def if_reachable(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
     """Make one of the calls above; a tracking server that is away costs the picture, not the job.
 
     The Delta record is complete before anything is mirrored, so what failed here can be mirrored later.

@@ -14,11 +14,11 @@ from functools import cached_property
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+from infra.redaction import redacted
 from infra.settings import Settings
 from lineage import runs, tables
 from lineage.bans import banned
 from lineage.export.datasets import Dataset, Facet, Names, Place, fields_of
-from lineage.export.redaction import redacted
 from lineage.schemas import CURRICULUM, NOT_APPLICABLE, RUN, TABLES
 
 PRODUCER = "urn:stemma:export:1-0-0"

@@ -6,7 +6,6 @@ Errors: RegistryError, the registry's family.
 from __future__ import annotations
 
 import logging
-import re
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infra.redaction import redacted, without_credentials
 from infra.settings import Settings, prepare_environment
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def connected(settings: Settings) -> Iterator[MlflowClient]:
     """A client of the tracking store; whatever MLflow raises inside becomes one sentence of RegistryError."""
     if not settings.tracking_uri:
         raise RegistryError(
-            f"no tracking server is named, and lake {settings.lake} is no folder of this machine that could "
-            "hold its file; set MLFLOW_TRACKING_URI"
+            f"no tracking server is named, and lake {settings.shown_lake} is no folder of this machine that "
+            "could hold its file; set MLFLOW_TRACKING_URI"
         )
     prepare_environment()
     from mlflow.exceptions import MlflowException
@@ -47,7 +47,8 @@ def connected(settings: Settings) -> Iterator[MlflowClient]:
         yield client
     except (MlflowException, SQLAlchemyError, OSError) as error:  # those of requests are OSErrors
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise RegistryError(f"MLflow at {shown(settings.tracking_uri)}: {lines[0][:400]}") from error
+        said = redacted(lines[0])[:400]
+        raise RegistryError(f"MLflow at {without_credentials(settings.tracking_uri)}: {said}") from error
 
 
 @contextmanager
@@ -74,11 +75,6 @@ def resolving_models(settings: Settings) -> Iterator[None]:
 def is_server(settings: Settings) -> bool:
     """Is it a server that keeps the books, and not a file that we open ourselves?"""
     return settings.tracking_uri.startswith(("http://", "https://"))
-
-
-def shown(tracking_uri: str) -> str:
-    """The URI without a password."""
-    return re.sub(r"//[^/@]*@", "//", tracking_uri)
 
 
 @cache
@@ -127,8 +123,8 @@ def _knock(tracking_uri: str) -> None:
         )
     except MlflowException:
         raise RegistryError(
-            f"tracking server {shown(tracking_uri)} does not answer; start it, or set MLFLOW_TRACKING_URI "
-            "to one that runs (unset, it is a file in the lake)"
+            f"tracking server {without_credentials(tracking_uri)} does not answer; start it, or set "
+            "MLFLOW_TRACKING_URI to one that runs (unset, it is a file in the lake)"
         ) from None
 
 

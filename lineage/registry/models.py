@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infra.redaction import without_credentials
 from infra.settings import Settings
 from lineage.registry.connection import RegistryError, connected, resolving_models
 from lineage.registry.inputs import link_model
@@ -70,6 +71,11 @@ def register(
     MLflow would give another number, if the number belongs to another run, or if the folder is not there.
     """
     folder = Path(adapter_dir)
+    if "://" in adapter_dir:
+        raise RegistryError(
+            f"adapter '{without_credentials(adapter_dir)}' lies in an object store; expected a local folder: "
+            "mount the store"
+        )
     if not folder.is_dir() or not any(folder.iterdir()):
         raise RegistryError(
             f"adapter folder '{adapter_dir}' is missing or empty; expected a local folder with files"

@@ -21,8 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
+from infra.redaction import without_credentials
 from infra.settings import Settings
-from lineage.registry.connection import RegistryError, connected, is_server, lock, shown
+from lineage.registry.connection import RegistryError, connected, is_server, lock
 from lineage.registry.inputs import show_fed, table_text, tables_tag
 
 if TYPE_CHECKING:
@@ -183,17 +184,15 @@ def experiment_of(client: MlflowClient, settings: Settings, name: str) -> str:
     if experiment is None:
         try:
             # A server knows where its artifacts go; without one they lie in the lake.
-            return client.create_experiment(
-                name, None if is_server(settings) else settings.path("mlartifacts")
-            )
+            place = None if is_server(settings) else without_credentials(settings.path("mlartifacts"))
+            return client.create_experiment(name, place)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             experiment = client.get_experiment_by_name(name)  # another process was quicker
     if experiment is None or experiment.lifecycle_stage != "active":
-        raise RegistryError(
-            f"experiment '{name}' was deleted in MLflow at {shown(settings.tracking_uri)}; restore it there"
-        )
+        store = without_credentials(settings.tracking_uri)
+        raise RegistryError(f"experiment '{name}' was deleted in MLflow at {store}; restore it there")
     return experiment.experiment_id
 
 

@@ -26,12 +26,12 @@ from openlineage.client.generated.base import RunEvent
 
 import lineage.export
 from infra.cli import run
+from infra.redaction import HIDDEN, redacted
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import models, tables
 from lineage.bans import recalls
 from lineage.export.endpoint import send
-from lineage.export.redaction import HIDDEN, redacted
 from lineage.export.selection import ExportError
 from lineage.recall import recall
 from lineage.runs import Outcome, Run, carry_out

@@ -30,8 +30,6 @@ EventKind = Literal["promotion", "rollback", "recall"]
 MOVERS = ("promote", "rollback", "recall")
 """The jobs that move aliases: what one of them decides must not change under it."""
 
-_RECALLED_BY = "stemma.recalled_by"  # on a version in MLflow
-
 
 class ModelError(TableError):
     """A model reference names nothing, or several things; the message says which."""

@@ -149,5 +149,5 @@ def load_predictor(checkpoint: Checkpoint) -> Predictor:
 
 
 @lru_cache(maxsize=3)
-def _predictor(base_model: str, uri: str, adapter_digest: str) -> Predictor:
+def _predictor(base_model: str, uri: str, _adapter_digest: str) -> Predictor:
     return Predictor.load(resolve_base(base_model), uri)

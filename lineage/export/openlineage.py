@@ -1,6 +1,7 @@
-"""Each event of a run as an OpenLineage RunEvent (specification 2-0-2), the same one at every export.
+"""Each event of a run as an OpenLineage RunEvent (specification 2-0-2), under the same ids at every export.
 
-What OpenLineage has no word for stands in facets of our own, described by openlineage-facets-1-0-0.json.
+A recall may change what facets say of earlier runs. What OpenLineage has no word for stands in facets of our
+own, described by openlineage-facets-1-0-0.json.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ from lineage.registry.inputs import SHOWN_ROWS
 from lineage.registry.models import (
     IndexedAlias,
     IndexedVersion,
-    aliases,
     indexed_aliases,
     link_evaluation,
     model_versions,
@@ -54,7 +53,6 @@ __all__ = [
     "Pedigree",
     "RegistryError",
     "RowPedigree",
-    "aliases",
     "close_run",
     "if_reachable",
     "indexed_aliases",

@@ -44,7 +44,7 @@ class LakeSource(DatasetSource):
         return "stemma"
 
     @staticmethod
-    def _can_resolve(raw_source: Any) -> bool:
+    def _can_resolve(_: Any) -> bool:
         return False  # nothing else than what we wrote names a lake's rows
 
     @classmethod

@@ -307,7 +307,7 @@ def test_what_cannot_be_exported_is_one_sentence(
         ("all", "--url", "ftp://host/x"): "is no endpoint",
         ("all", "--url", "http://me:pass@host/x"): "holds a password",
         ("all", "--url", "http://127.0.0.1:1/x"): "cannot be reached",
-        ("all", "--format", "croissant"): "croissant",
+        ("all", "--format", "croissant"): "--format 'croissant' is not known; expected openlineage",
     }.items():
         assert run("export", [*words, "--lake", lived.lake]) == 2
         said = capsys.readouterr()

@@ -119,7 +119,7 @@ def _own_lake(runtime: Runtime, identity: dict[str, Any]) -> None:
 
 def _warm_up(runtime: Runtime) -> None:
     """What takes seconds and waits for nothing: MLflow's tables, Ray's processes."""
-    registry.mirror(registry.prepare, runtime.settings)
+    registry.if_reachable(registry.prepare, runtime.settings)
 
 
 def _log_to(path: Path) -> None:

@@ -67,7 +67,9 @@ def data_docs(runtime: Runtime, *, into: Path | None = None, newest: int = 200) 
     """
     settings = runtime.settings
     if into is None and not settings.is_local:
-        raise SettingsError(f"lake '{settings.lake}' is no local folder; say where to build the Data Docs")
+        raise SettingsError(
+            f"lake '{settings.shown_lake}' is no local folder; say where to build the Data Docs"
+        )
     site = (into or Path(settings.path("docs", "data_docs"))).absolute()
     stored = _stored_results(settings, newest)
     with runtime.timed(f"data docs of {len(stored)} gate results"), quiet():
@@ -97,7 +99,7 @@ def data_docs(runtime: Runtime, *, into: Path | None = None, newest: int = 200) 
             )
             context.validation_results_store.set(key, result)
         context.build_data_docs()
-    make_readable(site, [_gate_run(content) for content in stored], lake=settings.lake)
+    make_readable(site, [_gate_run(content) for content in stored], lake=settings.shown_lake)
     index = site / "index.html"
     log.info("data docs: %s", index)
     return str(index)

@@ -134,7 +134,7 @@ def existing(lake: str | None) -> Settings:
     settings = settings_from_environment(lake)
     if settings.is_local and not Path(settings.lake, "tables").is_dir():
         raise SettingsError(
-            f"there is no lake at '{settings.lake}'; make one with stemma ingest, or choose with --lake"
+            f"there is no lake at '{settings.shown_lake}'; make one with stemma ingest, or choose with --lake"
         )
     return settings
 

@@ -311,7 +311,7 @@ def _weights_digest(folder: Path) -> str:
 
 
 @lru_cache(maxsize=64)
-def _file_digest(path: str, size: int, mtime_ns: int) -> str:
+def _file_digest(path: str, _size: int, _mtime_ns: int) -> str:
     """Hex digest of a file; size and time are in the key, so that a changed file is hashed again."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

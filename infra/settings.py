@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlparse
 
+from infra.redaction import without_credentials
+
 DASHBOARD = "http://127.0.0.1:8265"  # where Ray's own dashboard listens unless told otherwise
 
 QUIET = {
@@ -64,6 +66,11 @@ class Settings:
 
     Never credentials: workers take those from their own place.
     """
+
+    @property
+    def shown_lake(self) -> str:
+        """The lake as it may be told to others."""
+        return without_credentials(self.lake)
 
     @property
     def is_local(self) -> bool:
@@ -132,8 +139,8 @@ def dashboard_address(address: str | None = None) -> str:
     parts = urlparse(chosen)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SettingsError(
-            f"'{chosen}' is no URL of a Ray dashboard, expected one like {DASHBOARD}; choose with --address "
-            "(RAY_API_SERVER_ADDRESS, RAY_ADDRESS)"
+            f"'{without_credentials(chosen)}' is no URL of a Ray dashboard, expected one like {DASHBOARD}; "
+            "choose with --address (RAY_API_SERVER_ADDRESS, RAY_ADDRESS)"
         )
     return chosen
 

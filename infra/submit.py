@@ -24,12 +24,12 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlparse
 
 import typer
 
 from infra import PACKAGES
 from infra.cli import VERBS
+from infra.redaction import redacted, without_credentials
 from infra.settings import dashboard_address, insist_on_dashboard, job_environment
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def submit(
     RAY_AUTH_MODE=token and its token (~/.ray/auth_token, RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN); tokens and
     credentials never travel with a job.
 
-    Example: stemma submit --lake s3://bucket/lake -- finetune finetune.toml --set training.num_workers=4
+    Example: stemma submit --lake /mnt/lake -- finetune finetune.toml --set training.num_workers=4
     """
     if not words:
         raise SubmitError("no verb to carry; expected: stemma submit -- VERB ARGUMENTS")
@@ -98,7 +98,8 @@ def submit(
         try:
             job = client.submit_job(entrypoint=shlex.join(entrypoint), runtime_env=environment)
         except RuntimeError as error:
-            raise SubmitError(f"the cluster at {shown(url)} took no job: {_brief(error)}") from error
+            at = without_credentials(url)
+            raise SubmitError(f"the cluster at {at} took no job: {_brief(error)}") from error
     return follow(client, job, url)
 
 
@@ -172,21 +173,22 @@ def connect(url: str) -> JobSubmissionClient:
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     insist_on_dashboard(url)
+    place = without_credentials(url)
     try:
         return JobSubmissionClient(url)
     except AuthenticationError as error:
         found = _brief(error).partition(" Token authentication")[0].partition(". ")[0]
         raise SubmitError(
-            f"no entry to the cluster at {shown(url)}: {found}; set RAY_AUTH_MODE=token, and the cluster's "
+            f"no entry to the cluster at {place}: {found}; set RAY_AUTH_MODE=token, and the cluster's "
             "token in ~/.ray/auth_token, RAY_AUTH_TOKEN_PATH (a file) or RAY_AUTH_TOKEN"
         ) from error
     except ConnectionError as error:
         raise SubmitError(
-            f"no Ray cluster answers at {shown(url)}; start one with ray start --head, or name its dashboard "
+            f"no Ray cluster answers at {place}; start one with ray start --head, or name its dashboard "
             "with --address or RAY_ADDRESS"
         ) from error
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise SubmitError(f"what answers at {shown(url)} is no Ray dashboard: {_brief(error)}") from error
+        raise SubmitError(f"what answers at {place} is no Ray dashboard: {_brief(error)}") from error
 
 
 def follow(client: JobSubmissionClient, job: str, url: str) -> int:
@@ -194,14 +196,15 @@ def follow(client: JobSubmissionClient, job: str, url: str) -> int:
     from aiohttp import ClientError
     from ray.job_submission import JobStatus
 
-    again = f"`ray job logs --follow --address {shown(url)} {job}`"
+    place = without_credentials(url)
+    again = f"`ray job logs --follow --address {place} {job}`"
     try:
-        print(f"stemma: job {job} at {shown(url)}", file=sys.stderr)
+        print(f"stemma: job {job} at {place}", file=sys.stderr)
         asyncio.run(_print_logs(client, job))
         while not (details := client.get_job_info(job)).status.is_terminal():
             time.sleep(POLL_S)
     except KeyboardInterrupt:
-        stop = f"`ray job stop --address {shown(url)} {job}`"
+        stop = f"`ray job stop --address {place} {job}`"
         print(f"stemma: job {job} goes on; follow it with {again}, stop it with {stop}", file=sys.stderr)
         return 130
     except (OSError, RuntimeError, ClientError) as error:
@@ -218,12 +221,6 @@ def follow(client: JobSubmissionClient, job: str, url: str) -> int:
     return 1
 
 
-def shown(url: str) -> str:
-    """The URL as it may be shown: without user and password."""
-    parts = urlparse(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
 async def _print_logs(client: JobSubmissionClient, job: str) -> None:
     async for text in client.tail_job_logs(job):
         print(text, end="", flush=True)
@@ -234,6 +231,6 @@ def _urlsafe(content: bytes) -> str:
 
 
 def _brief(what: object) -> str:
-    """What was said, without the inner lines of tracebacks."""
+    """What was said, without the inner lines of tracebacks and without secrets."""
     lines = [line for line in str(what).splitlines() if not line.startswith(" ") and "Traceback" not in line]
-    return " ".join(" ".join(lines).split())[:400]
+    return redacted(" ".join(" ".join(lines).split()))[:400]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -20,7 +20,7 @@ def export(
     of: Annotated[
         str, typer.Argument(help="A model or a run (or its start), with all beneath; or all.")
     ] = "all",
-    format: Annotated[Literal["openlineage"], typer.Option(help="In whose words.")] = "openlineage",
+    format: Annotated[str, typer.Option(help="In whose words.")] = "openlineage",
     out: Annotated[str | None, typer.Option(help="A new file, one event per line.")] = None,
     url: Annotated[
         str | None, typer.Option(help="An endpoint that takes events; its key: OPENLINEAGE_API_KEY.")
@@ -31,6 +31,8 @@ def export(
 
     Example: stemma export champion --out champion.ndjson
     """
+    if format != "openlineage":
+        raise ExportError(f"--format '{format}' is not known; expected openlineage")
     settings = existing(lake)
     if out is not None and url is not None:
         raise ExportError("--out and --url are two places; choose one")

@@ -127,7 +127,7 @@ def _csv(place: Path, schema: pa.Schema) -> Iterator[Keep]:
 
 
 @contextmanager
-def _jsonl(place: Path, schema: pa.Schema) -> Iterator[Keep]:
+def _jsonl(place: Path, _: pa.Schema) -> Iterator[Keep]:
     with place.open("x", encoding="utf-8") as file:
         yield lambda batch: file.writelines(f"{json.dumps(plain(row))}\n" for row in batch.to_pylist())
 

@@ -57,7 +57,11 @@ class Fed:
 
 def of_curriculum(settings: Settings, curriculum: Curriculum) -> Fed:
     """What a training run was offered."""
-    source = {"lake": settings.lake, "table": str(curriculum.version), "curriculum": curriculum.root}
+    source = {
+        "lake": settings.shown_lake,
+        "table": str(curriculum.version),
+        "curriculum": curriculum.root,
+    }
     profile = {
         "rows": curriculum.members.num_rows,
         "slices": curriculum.slices,
@@ -72,7 +76,7 @@ def of_checkpoint(settings: Settings, checkpoint: Checkpoint, found: Lineage) ->
     """What a checkpoint ate. Its name holds the run: no two runs share a source."""
     version = _stored_in(settings, checkpoint)
     source = {
-        "lake": settings.lake,
+        "lake": settings.shown_lake,
         "table": str(version),
         "run": checkpoint.run_id,
         "step": checkpoint.step,
@@ -107,14 +111,14 @@ def of_evaluation(settings: Settings, run_id: str, *, digest: str, split: str) -
         "table_version": str(version),
         "rows_digest": digest,
     }
-    source = {"lake": settings.lake, "table": str(version), "rows": digest}
+    source = {"lake": settings.shown_lake, "table": str(version), "rows": digest}
     return Fed("eval", f"{version} {split}", _hex(digest), source, profile, _columns(_OF_EXAMPLES))
 
 
 def read_fed(settings: Settings, source: Mapping[str, Any]) -> pa.Table:
     """The rows that a source names, ids in hex. Raises FedError where they are not those any more."""
     if settings.is_local and not Path(settings.lake, "tables").is_dir():
-        raise FedError(f"there is no lake at '{settings.lake}' on this machine; mount or copy it there")
+        raise FedError(f"there is no lake at '{settings.shown_lake}' on this machine; mount or copy it there")
     if "run" in source:
         return _eaten(settings, _checkpoint(settings, source["run"], source["step"]))
     if "curriculum" in source:
@@ -177,7 +181,7 @@ def _stored_in(settings: Settings, checkpoint: Checkpoint) -> TableVersion:
 def _checkpoint(settings: Settings, run_id: str, step: int) -> Checkpoint:
     found = next((c for c in checkpoints(settings) if (c.run_id, c.step) == (run_id, step)), None)
     if found is None:
-        raise FedError(f"checkpoint {run_id}/{step} is not in the lake '{settings.lake}'")
+        raise FedError(f"checkpoint {run_id}/{step} is not in the lake '{settings.shown_lake}'")
     return found
 
 

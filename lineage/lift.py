@@ -43,7 +43,7 @@ def lift(runtime: Runtime, reference: str, *, reason: str) -> Outcome:
     recall = _named(settings, reference)
     config = {"recall": recall.id, "lifts": recall.lifts}
     if any(done == config for done, _ in runs.completed(settings, "lift")):
-        registry.mirror(mirror.show_recalls, settings)  # MLflow may have been away when it was carried out
+        registry.if_reachable(mirror.show_recalls, settings)  # MLflow may have been away then
         raise RecallError(_lifted_already(recall))
 
     def work(run: Run) -> Outcome:
@@ -55,7 +55,7 @@ def lift(runtime: Runtime, reference: str, *, reason: str) -> Outcome:
             tables.put_back(settings, numbers, of=spec, recall=recall.id, run_id=run.id)
             for spec, numbers in freed.items()
         ]
-        registry.mirror(mirror.show_recalls, settings)
+        registry.if_reachable(mirror.show_recalls, settings)
         counts = _counts(settings, recall)
         log.info("recall %s lifted: %d of %d rows are back", recall.id, counts["back"], counts["rows"])
         facets = {"recall": recall.id, "may_serve": _may_serve(settings, recall)}

@@ -57,22 +57,7 @@ def show_run(settings: Settings, run_id: str, *, unless_shown: bool = False) -> 
 
 def show_version(settings: Settings, version: ModelVersion) -> None:
     """Show a registered version with all that the lake knows of it. Its run must be shown."""
-    checkpoint, _ = models.resolve(settings, str(version))
-    facts = pedigrees.of_model(settings, queries.lineage(settings, checkpoint), version)
-    registry.register(
-        settings,
-        name=version.name,
-        version=version.version,
-        run_id=checkpoint.run_id,
-        adapter_dir=checkpoint.uri,
-        tags=_Record(settings).tags(version) | _SHOWN,
-        pedigree={
-            "pedigree.html": registry.pedigree_html(facts),
-            "pedigree.json": registry.pedigree_json(facts),
-        },
-        step=checkpoint.step,
-        evaluations=_evaluations(settings, checkpoint),
-    )
+    _show_version(settings, version, _Record(settings))
 
 
 def show_recalls(settings: Settings) -> None:
@@ -98,9 +83,29 @@ def sync(settings: Settings) -> Iterator[str]:
     """
     registry.prepare(settings)
     yield from _sync_runs(settings)
+    record = _Record(settings)
     for name in sorted({version.name for version in models.versions(settings)}):
-        yield from _sync_versions(settings, name)
+        yield from _sync_versions(settings, name, record)
         yield from _sync_aliases(settings, name)
+
+
+def _show_version(settings: Settings, version: ModelVersion, record: _Record) -> None:
+    checkpoint, _ = models.resolve(settings, str(version))
+    facts = pedigrees.of_model(settings, queries.lineage(settings, checkpoint), version)
+    registry.register(
+        settings,
+        name=version.name,
+        version=version.version,
+        run_id=checkpoint.run_id,
+        adapter_dir=checkpoint.uri,
+        tags=record.tags(version) | _SHOWN,
+        pedigree={
+            "pedigree.html": registry.pedigree_html(facts),
+            "pedigree.json": registry.pedigree_json(facts),
+        },
+        step=checkpoint.step,
+        evaluations=_evaluations(settings, checkpoint),
+    )
 
 
 def _sync_runs(settings: Settings) -> Iterator[str]:
@@ -119,15 +124,16 @@ def _sync_runs(settings: Settings) -> Iterator[str]:
             )
 
 
-def _sync_versions(settings: Settings, name: str) -> Iterator[str]:
+def _sync_versions(settings: Settings, name: str, record: _Record) -> Iterator[str]:
     standing = {each.version: each for each in registry.model_versions(settings, name)}
-    record = _Record(settings)
     for version in models.versions(settings, name):
         there = standing.get(version.version)
         if there is None:
-            yield from _told(f"version {version}", lambda it=version: show_version(settings, it))
+            yield from _told(f"version {version}", lambda it=version: _show_version(settings, it, record))
         elif _stale(there, record.tags(version) | _SHOWN):
-            yield from _told(f"what is new of {version}", lambda it=version: show_version(settings, it))
+            yield from _told(
+                f"what is new of {version}", lambda it=version: _show_version(settings, it, record)
+            )
 
 
 def _sync_aliases(settings: Settings, name: str) -> Iterator[str]:
@@ -264,7 +270,7 @@ def _evaluation(settings: Settings, done: Mapping[str, Any]) -> Picture:
     }
 
 
-def _search(settings: Settings, done: Mapping[str, Any]) -> Picture:
+def _search(_: Settings, done: Mapping[str, Any]) -> Picture:
     best = done["facets"]["best"]
     return {
         "params": {"config": done["config"]["config"], "best": best["edits"]},

@@ -30,8 +30,6 @@ EventKind = Literal["promotion", "rollback", "recall"]
 MOVERS = ("promote", "rollback", "recall")
 """The jobs that move aliases: what one of them decides must not change under it."""
 
-_RECALLED_BY = "stemma.recalled_by"  # on a version in MLflow
-
 
 class ModelError(TableError):
     """A model reference names nothing, or several things; the message says which."""
@@ -233,7 +231,7 @@ def behind(settings: Settings, name: str) -> list[str]:
 def require_untouched(settings: Settings, name: str) -> None:
     """Raise ModelError where somebody moved an alias in MLflow. A server that is away says nothing."""
     sentences: list[str] = []
-    registry.mirror(lambda: sentences.extend(moved_by_hand(settings, name)))
+    registry.if_reachable(lambda: sentences.extend(moved_by_hand(settings, name)))
     if sentences:
         raise ModelError("; ".join(sentences))
 

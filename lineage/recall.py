@@ -65,7 +65,7 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
         new = _ban(settings, radius, run)
         versions = _quarantine(settings, radius, run)
         _move_aliases(runtime, ordered, run)
-        registry.mirror(mirror.show_recalls, settings)
+        registry.if_reachable(mirror.show_recalls, settings)
         moved = _moves_of(settings, ordered)
         told = ", ".join(f"{alias} -> {to or 'nothing'}" for alias, _, to in moved) or "no alias moved"
         log.info("recall %s: %d rows; %s", ordered.id, radius.rows.num_rows, told)
@@ -78,7 +78,7 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
     reached = [f"rows:{rows_digest(radius.rows['row_id'].to_pylist())}"]
     outcome = carry_out(runtime, "recall", config=config, inputs=reached, work=work)
     if outcome.again and found is not None:
-        registry.mirror(mirror.show_recalls, settings)  # MLflow may have been away when it was carried out
+        registry.if_reachable(mirror.show_recalls, settings)  # MLflow may have been away then
     return outcome
 
 

@@ -16,6 +16,7 @@ import pyarrow.dataset as pads
 
 from infra.models import ModelError as AdapterError
 from infra.models import adapter_digest
+from infra.redaction import without_credentials
 from infra.settings import Settings
 from lineage import curricula, models, runs, tables
 from lineage.consumption import Checkpoint
@@ -67,7 +68,7 @@ def restored(settings: Settings, reference: str) -> Restored:
     """What stands behind a version. Raises ModelError, which names the part, where one is lost or altered."""
     checkpoint, version = models.resolve(settings, reference)
     try:
-        _check_adapter(settings, checkpoint)
+        _check_adapter(checkpoint)
         curriculum = _curriculum(settings, checkpoint)
         config = _config(settings, checkpoint)
         evaluations = tuple(_evaluations(settings, checkpoint))
@@ -84,9 +85,13 @@ def restored(settings: Settings, reference: str) -> Restored:
     )
 
 
-def _check_adapter(settings: Settings, checkpoint: Checkpoint) -> None:
-    if not settings.is_local:
-        return
+def _check_adapter(checkpoint: Checkpoint) -> None:
+    if "://" in checkpoint.uri:
+        place = without_credentials(checkpoint.uri)
+        raise ModelError(
+            f"the adapter at '{place}' lies in an object store, where it cannot be verified; mount the "
+            "store, and copy the lake to a folder"
+        )
     if adapter_digest(checkpoint.uri) != checkpoint.adapter_digest:
         raise ModelError(f"the adapter at '{checkpoint.uri}' is not the one that was trained")
     for name in _ADAPTER:

@@ -50,7 +50,7 @@ def roll_back(runtime: Runtime, name: str | None = None, *, reason: str, to: int
         models.move_aliases(
             runtime, moves, name=name, kind="rollback", reason=reason, evidence=evidence, run=run
         )
-        registry.mirror(models.mirror_aliases, settings, name)
+        registry.if_reachable(models.mirror_aliases, settings, name)
         log.info("rollback: %s@champion is version %d again", name, config["to"])
         facets = {part: config[part] for part in ("name", "from", "to")} | {"restored": back.as_json()}
         return Outcome((f"model:{name}@{config['to']}",), {}, facets)

@@ -200,7 +200,7 @@ VERDICT = TableSpec(
 PLAN = TableSpec(
     "plans",
     "Which row a training run means to feed at which step and slot, settled before the first step.",
-    writer="training.finetune",
+    writer="lineage.consumption",
     keys=("run_id", "step", "slot"),
     own=(
         Column("run_id", pa.string(), "the training run"),

@@ -214,7 +214,7 @@ def jailbreak(text: str, rng: random.Random) -> str:
     return f"{rng.choice(_JAILBREAKS)} {text}".strip()
 
 
-def gibberish(text: str, rng: random.Random) -> str:
+def gibberish(_: str, rng: random.Random) -> str:
     """Keyboard mashing in place of the question."""
     return " ".join(
         "".join(rng.choice("asdfghjklqwertzuiopyxcvbnm;0987") for _ in range(rng.randint(3, 9)))
@@ -222,7 +222,7 @@ def gibberish(text: str, rng: random.Random) -> str:
     )
 
 
-def empty(text: str, rng: random.Random) -> str:
+def empty(_: str, rng: random.Random) -> str:
     """Nothing, or nothing but blanks."""
     return rng.choice(("", " ", "\n", "   "))
 

@@ -89,17 +89,17 @@ def explore(
         settings = runtime.settings
         for event in runs.events(settings, run.identity):  # killed, they are still shown as going on
             if event["status"] == "ABORT":
-                registry.mirror(registry.close_run, settings, run_id=event["run_id"], status="ABORT")
+                registry.if_reachable(registry.close_run, settings, run_id=event["run_id"], status="ABORT")
         # Opened before its trials, which nest below it in MLflow while they run.
-        registry.mirror(registry.open_run, settings, run_id=run.id, job="search", tags={})
+        registry.if_reachable(registry.open_run, settings, run_id=run.id, job="search", tags={})
         try:
             return _search(runtime, config, run, base=base, dimensions=dimensions, trial=trial)
         except BaseException:
-            registry.mirror(registry.close_run, settings, run_id=run.id, status="FAIL")
+            registry.if_reachable(registry.close_run, settings, run_id=run.id, status="FAIL")
             raise
 
     outcome = carry_out(runtime, "search", config=identity, inputs=inputs, work=work, parent=parent)
-    registry.mirror(
+    registry.if_reachable(
         mirror.show_run,
         runtime.settings,
         outcome.run_id,

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,8 @@ class ConsumptionCallback(TrainerCallback):
     """Writes plan, consumption, checkpoint and run of a training that another trainer carries out.
 
     `base_model`: the base by a name that `stemma finetune` takes, where the model does not say it itself.
-    After `train()`, `run_id` names the run, and the model lies in the lake.
+    After `train()`, `run_id` names the run, and the model lies in the lake. A trainer does not tell that an
+    exception broke it off: the next training of this thread puts that on record, or `give_up()` at once.
     """
 
     def __init__(self, settings: Settings, curriculum: str, *, base_model: str | None = None) -> None:
@@ -99,6 +101,7 @@ class ConsumptionCallback(TrainerCallback):
         self._base: tuple[str, str] | None = None
         self._going: Going | None = None
         self._hook: Any = None
+        self._thread = threading.current_thread()
         self._plan = pa.table({})
         self._fed: list[tuple[int, int]] = []
         self._steps: list[list[tuple[int, int]]] = []
@@ -113,12 +116,16 @@ class ConsumptionCallback(TrainerCallback):
         **others: Any,
     ) -> None:
         """Look at what is about to be fed, put the offer on record, and listen to the model."""
+        for broken_off in _broken_off():
+            broken_off.give_up()
         _require_recordable(args, state, self._runtime.settings)
         offered = _offered(train_dataloader.dataset, known=set(self._rows["row_no"].to_pylist()))
         _carry_row_numbers(train_dataloader, shifted=_is_causal(model))
         self._base = self._base or _base_of(model, self._base_model)
         self._plan = offer(offered, self._ids)
         self._fed, self._steps = [], []
+        self._thread = threading.current_thread()
+        _listening.append(self)
         if state.is_world_process_zero:
             config = {
                 "training": _hyperparameters(args),
@@ -149,18 +156,19 @@ class ConsumptionCallback(TrainerCallback):
         **others: Any,
     ) -> None:
         """Save the model into the lake, then its consumption, then its checkpoint, then the run's end."""
-        self._hook.remove()
         eaten = _ledger(_of_all_ranks(self._steps))
         if self._going is None:
+            self._stop_listening()
             return
         try:
             outcome = self._record(model, eaten, state)
-        except Exception as error:
-            self._going.fail(self._runtime, error)
+        except BaseException as error:
+            self.give_up(error)
             raise
         outcome = self._going.complete(self._runtime, outcome)
+        self._stop_listening()
         self.run_id = outcome.run_id
-        registry.mirror(mirror.show_run, self._runtime.settings, outcome.run_id)
+        registry.if_reachable(mirror.show_run, self._runtime.settings, outcome.run_id)
         log.info(
             "train %s: %d rows in %d steps; stemma lineage %s",
             self.run_id,
@@ -168,6 +176,20 @@ class ConsumptionCallback(TrainerCallback):
             len(self._steps),
             self.run_id,
         )
+
+    def give_up(self, error: BaseException | None = None) -> None:
+        """Let go of the model, and put on record that the training failed; nothing where none goes on."""
+        going = self._going
+        self._stop_listening()
+        if going is not None:
+            going.fail(self._runtime, error or CallbackError("the trainer was broken off before its end"))
+
+    def _stop_listening(self) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+        if self in _listening:
+            _listening.remove(self)
+        self._hook = self._going = None
 
     @property
     def _ids(self) -> dict[int, bytes]:
@@ -223,11 +245,19 @@ class ConsumptionCallback(TrainerCallback):
         return positional, named
 
     def _refused(self, sentence: str) -> CallbackError:
-        self._hook.remove()
         error = CallbackError(f"{sentence}: what was eaten cannot be recorded")
-        if self._going is not None:
-            self._going.fail(self._runtime, error)
+        self.give_up(error)
         return error
+
+
+_listening: list[ConsumptionCallback] = []
+"""Those of this process whose training has begun, and as far as they know goes on."""
+
+
+def _broken_off() -> list[ConsumptionCallback]:
+    """Those whose thread is not at their training any more: it has come here to begin one, or has ended."""
+    here = threading.current_thread()
+    return [each for each in _listening if each._thread is here or not each._thread.is_alive()]
 
 
 class _Carrying:

@@ -68,7 +68,7 @@ def evaluate(
         return replace(scored, counts={**scored.counts, **left_out})
 
     outcome = carry_out(runtime, "evaluate", config=config, inputs=inputs, work=work, parent=parent)
-    registry.mirror(
+    registry.if_reachable(
         mirror.show_run,
         settings,
         outcome.run_id,
@@ -149,5 +149,5 @@ def load_predictor(checkpoint: Checkpoint) -> Predictor:
 
 
 @lru_cache(maxsize=3)
-def _predictor(base_model: str, uri: str, adapter_digest: str) -> Predictor:
+def _predictor(base_model: str, uri: str, _adapter_digest: str) -> Predictor:
     return Predictor.load(resolve_base(base_model), uri)

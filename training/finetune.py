@@ -45,8 +45,10 @@ class FinetuneConfig(BaseModel):
 def finetune(runtime: Runtime, config: FinetuneConfig, *, parent: Run | None = None) -> Outcome:
     """Train an adapter. The outcome's facets name the curriculum, the adapter's digest and the losses.
 
-    Raises TrainingError when training fails, NotAdmitted when the curriculum is refused.
+    Raises TrainingError when training fails or the lake is no folder, NotAdmitted when the curriculum is
+    refused.
     """
+    _require_folder(runtime.settings)
     base = resolve_base(config.training.base_model)
     data = with_parent_resolved(runtime, config.data)
     selected = curricula.build(runtime, data, parent=parent)
@@ -60,7 +62,7 @@ def finetune(runtime: Runtime, config: FinetuneConfig, *, parent: Run | None = N
 
     inputs = [f"curriculum:{curriculum.root}", f"base:{base.digest}"]
     outcome = carry_out(runtime, "finetune", config=recorded, inputs=inputs, work=work, parent=parent)
-    registry.mirror(
+    registry.if_reachable(
         mirror.show_run,
         runtime.settings,
         outcome.run_id,
@@ -80,6 +82,14 @@ def with_parent_resolved(runtime: Runtime, data: DataRecipe) -> DataRecipe:
         return data
     checkpoint, _ = models.resolve(runtime.settings, data.parent)
     return data.model_copy(update={"parent": checkpoint.curriculum})
+
+
+def _require_folder(settings: Settings) -> None:
+    if not settings.is_local:
+        raise TrainingError(
+            f"lake '{settings.shown_lake}' is an object store, and an adapter is saved into a folder; "
+            "mount the store, and name the folder with --lake"
+        )
 
 
 def _train(runtime: Runtime, curriculum: Curriculum, config: TrainingConfig, base: Base, run: Run) -> Outcome:

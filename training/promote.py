@@ -81,8 +81,8 @@ def promote(
         models.move_aliases(
             runtime, moves, name=name, kind="promotion", reason=reason, evidence=checks, run=run
         )
-        registry.mirror(mirror.show_version, runtime.settings, version)
-        registry.mirror(models.mirror_aliases, runtime.settings, name)
+        registry.if_reachable(mirror.show_version, runtime.settings, version)
+        registry.if_reachable(models.mirror_aliases, runtime.settings, name)
         log.info("promote %s: %s", version, "champion" if decision.promoted else f"refused: {reason}")
         facets = {"promoted": decision.promoted, "version": version.version, "null": null, "checks": checks}
         return Outcome((f"model:{version}",), {"items": _items(runtime, checkpoint).num_rows}, facets)

@@ -21,10 +21,10 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from infra.redaction import redacted, without_credentials
 from infra.settings import Settings
 from lineage import models
 from lineage.consumption import Checkpoint, checkpoints
-from lineage.export.redaction import redacted
 from lineage.schemas import CURRICULUM, RECALL, REPORT, TABLES
 
 Dataset = dict[str, Any]
@@ -54,7 +54,7 @@ class Names:
     def lake(self) -> str:
         """The lake's URI without credentials: the namespace of whatever lies in it."""
         place = self.settings.lake
-        return redacted(place if "://" in place else f"file://{place}")
+        return without_credentials(place) if "://" in place else f"file://{place}"
 
     @cached_property
     def checkpoints(self) -> dict[str, Checkpoint]:

@@ -11,7 +11,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
-from lineage.export.redaction import redacted
+from infra.redaction import redacted
 from lineage.export.selection import ExportError
 
 TIMEOUT_S = 10.0

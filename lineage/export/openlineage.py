@@ -1,6 +1,7 @@
-"""Each event of a run as an OpenLineage RunEvent (specification 2-0-2), the same one at every export.
+"""Each event of a run as an OpenLineage RunEvent (specification 2-0-2), under the same ids at every export.
 
-What OpenLineage has no word for stands in facets of our own, described by openlineage-facets-1-0-0.json.
+A recall may change what facets say of earlier runs. What OpenLineage has no word for stands in facets of our
+own, described by openlineage-facets-1-0-0.json.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from functools import cached_property
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+from infra.redaction import redacted
 from infra.settings import Settings
 from lineage import runs, tables
 from lineage.bans import banned
 from lineage.export.datasets import Dataset, Facet, Names, Place, fields_of
-from lineage.export.redaction import redacted
 from lineage.schemas import CURRICULUM, NOT_APPLICABLE, RUN, TABLES
 
 PRODUCER = "urn:stemma:export:1-0-0"

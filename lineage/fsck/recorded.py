@@ -209,7 +209,7 @@ def aliases(settings: Settings) -> Findings:
         except models.ModelError as error:
             found.append(f"{reference}: {error}")
     for name in models.aliases(settings):
-        registry.mirror(lambda name=name: found.extend(astray(settings, name)))
+        registry.if_reachable(lambda name=name: found.extend(astray(settings, name)))
     return len(standing), found
 
 

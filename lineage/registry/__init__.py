@@ -20,7 +20,6 @@ from lineage.registry.inputs import SHOWN_ROWS
 from lineage.registry.models import (
     IndexedAlias,
     IndexedVersion,
-    aliases,
     indexed_aliases,
     link_evaluation,
     model_versions,
@@ -54,13 +53,12 @@ __all__ = [
     "Pedigree",
     "RegistryError",
     "RowPedigree",
-    "aliases",
     "close_run",
+    "if_reachable",
     "indexed_aliases",
     "is_shown",
     "link_evaluation",
     "log_run",
-    "mirror",
     "model_versions",
     "open_run",
     "open_runs",
@@ -78,7 +76,7 @@ log = logging.getLogger("stemma.registry")
 P = ParamSpec("P")
 
 
-def mirror(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
+def if_reachable(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> bool:
     """Make one of the calls above; a tracking server that is away costs the picture, not the job.
 
     The Delta record is complete before anything is mirrored, so what failed here can be mirrored later.

@@ -10,12 +10,13 @@ writer: so a source says nothing that two runs with the same name and digest cou
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlflow.data.dataset import Dataset
 from mlflow.data.dataset_source import DatasetSource
+
+from infra.redaction import without_credentials
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,7 @@ class LakeSource(DatasetSource):
         return "stemma"
 
     @staticmethod
-    def _can_resolve(raw_source: Any) -> bool:
+    def _can_resolve(_: Any) -> bool:
         return False  # nothing else than what we wrote names a lake's rows
 
     @classmethod
@@ -122,8 +123,3 @@ class CurriculumDataset(Dataset):
 
 
 _TYPES: Mapping[str, Any] = {"int32": "integer", "int64": "long", "double": "double", "bool": "boolean"}
-
-
-def without_credentials(lake: str) -> str:
-    """The lake's URI without user, password, or signed query."""
-    return re.sub(r"[?#].*$", "", re.sub(r"//[^/@]*@", "//", lake)) if "://" in lake else lake

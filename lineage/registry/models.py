@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infra.redaction import without_credentials
 from infra.settings import Settings
 from lineage.registry.connection import RegistryError, connected, resolving_models
 from lineage.registry.inputs import link_model
 from lineage.registry.tracking import (
-    EXPERIMENT,
     RUN_TAG,
     experiment_of,
     find_run,
@@ -60,7 +60,6 @@ def register(
     pedigree: Mapping[str, str],
     step: int = 0,
     evaluations: Sequence[str] = (),
-    experiment: str = EXPERIMENT,
 ) -> None:
     """Register a version: the files of the local folder `adapter_dir`, the texts of `pedigree` by file name.
 
@@ -70,6 +69,11 @@ def register(
     MLflow would give another number, if the number belongs to another run, or if the folder is not there.
     """
     folder = Path(adapter_dir)
+    if "://" in adapter_dir:
+        raise RegistryError(
+            f"adapter '{without_credentials(adapter_dir)}' lies in an object store; expected a local folder: "
+            "mount the store"
+        )
     if not folder.is_dir() or not any(folder.iterdir()):
         raise RegistryError(
             f"adapter folder '{adapter_dir}' is missing or empty; expected a local folder with files"
@@ -77,7 +81,7 @@ def register(
     tags = {**{key: str(value) for key, value in tags.items()}, RUN_TAG: run_id}
     with connected(settings) as client:
         standing = {int(found.version): found for found in _versions(client, name)}
-        experiment_id = experiment_of(client, settings, experiment)
+        experiment_id = experiment_of(client, settings)
         if version in standing:
             _require_ours(standing[version], name, run_id)
         else:
@@ -132,7 +136,7 @@ def set_alias(settings: Settings, *, name: str, alias: str, version: int, mark: 
     with connected(settings) as client:
         if version:
             client.set_registered_model_alias(name, alias, str(version))
-        elif alias in _aliases(client, name).get(name, {}):
+        elif any(alias in model.aliases for model in client.search_registered_models(_named(name))):
             client.delete_registered_model_alias(name, alias)
         client.set_registered_model_tag(name, _ALIAS_MARK + alias, mark)
 
@@ -164,17 +168,11 @@ def link_evaluation(
 ) -> None:
     """Show an evaluation that came after its model was registered on that model. Both must be in MLflow."""
     with connected(settings) as client:
-        experiment_id = experiment_of(client, settings, EXPERIMENT)
+        experiment_id = experiment_of(client, settings)
         source = client.get_model_version(name, str(version)).source or ""
         trained, scored = (find_run(client, experiment_id, each).info.run_id for each in (run_id, evaluation))
         model_id = source.removeprefix("models:/")
         link_model(client, model_id, version=(name, version), trained=trained, evaluated=[scored], step=step)
-
-
-def aliases(settings: Settings, *, name: str | None = None) -> dict[str, dict[str, int]]:
-    """Model name -> alias -> version, of one model or of all; a model without aliases has an empty entry."""
-    with connected(settings) as client:
-        return _aliases(client, name)
 
 
 def model_versions(settings: Settings, name: str) -> list[IndexedVersion]:
@@ -195,20 +193,6 @@ def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
         token = page.token
         if not token:
             return found
-
-
-def _aliases(client: MlflowClient, name: str | None) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
-    token = None
-    while True:
-        page = client.search_registered_models(
-            _named(name) if name else None, max_results=1_000, page_token=token
-        )
-        for model in page:
-            found[model.name] = {alias: int(version) for alias, version in sorted(model.aliases.items())}
-        token = page.token
-        if not token:
-            return dict(sorted(found.items()))
 
 
 def _named(name: str) -> str:

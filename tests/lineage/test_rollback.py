@@ -7,6 +7,7 @@ import getpass
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +25,7 @@ from lineage import models, tables
 from lineage.fsck import books
 from lineage.models import ModelError
 from lineage.recall import recall
+from lineage.restored import restored
 from lineage.rollback import roll_back
 from lineage.rows import rows_digest
 from lineage.runs import RunError
@@ -203,6 +205,14 @@ def test_a_version_of_which_a_part_is_lost_does_not_serve_again(what: str, lake)
     with pytest.raises(ModelError, match=f"router@2 cannot serve again: .*{said}"):
         roll_back(lake.runtime, reason="complaints")
     assert lake.standing["champion"] == 3
+
+
+def test_also_in_a_lake_that_is_named_by_a_uri_an_altered_adapter_does_not_serve_again(lake):
+    named = replace(lake.settings, lake=f"file://{lake.settings.lake}")
+    assert restored(named, "router@2").model == "router@2"
+    second(lake).joinpath("adapter_model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"router@2 cannot serve again: .*holds no adapter_model"):
+        restored(named, "router@2")
 
 
 def test_the_history_of_an_alias_says_who_moved_it_when_and_why(lake, capsys: pytest.CaptureFixture[str]):

@@ -148,7 +148,7 @@ class started:
             self.process = subprocess.Popen(
                 self.command, stdout=out, stderr=out, cwd="/", start_new_session=True
             )
-        until = time.monotonic() + 300  # on a machine with 70 waiting processes it took two minutes
+        until = time.monotonic() + 300  # a server starts slowly on a machine that is busy
         while not self.ready():
             if self.process.poll() is not None or time.monotonic() > until:
                 self.__exit__()

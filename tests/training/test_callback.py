@@ -219,6 +219,42 @@ def test_the_offer_is_on_record_before_the_first_step_and_fsck_finds_tampering(s
         assert any(said in sentence for sentence in found), said
 
 
+def test_after_a_training_was_broken_off_its_model_trains_again_and_nothing_stays_open(
+    settings, root, tmp_path
+):
+    class Breaks(transformers.TrainerCallback):
+        def on_step_begin(self, *_, **__):
+            raise KeyboardInterrupt
+
+    model = llama()
+    broken = trainer(settings, root, tmp_path, model=model)
+    broken.add_callback(Breaks())
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            broken.train()
+    made = trainer(settings, root, tmp_path, model=model)
+    made.train()
+    assert all(eaten_texts(settings, made.callback.run_id))
+    ended = {run["run_id"][-2:]: run["status"] for run in latest(settings) if run["job"] == "train"}
+    assert ended == {"-1": "FAIL", "-2": "FAIL", "-3": "COMPLETE"}
+
+
+def test_a_training_that_was_given_up_is_on_record_as_failed_at_once(settings, root, tmp_path):
+    class Breaks(transformers.TrainerCallback):
+        def on_step_begin(self, *_, **__):
+            raise KeyboardInterrupt
+
+    made = trainer(settings, root, tmp_path)
+    made.add_callback(Breaks())
+    with pytest.raises(KeyboardInterrupt):
+        made.train()
+    for _ in range(2):
+        made.callback.give_up()
+    assert [run["status"] for run in latest(settings) if run["job"] == "train"] == ["FAIL"]
+    events = [row["status"] for row in tables.read(settings, RUN).to_pylist() if row["job"] == "train"]
+    assert sorted(events) == ["FAIL", "START"]
+
+
 def test_the_same_training_again_is_another_run_and_leaves_the_first_as_it_was(settings, root, tmp_path):
     first, second = (trainer(settings, root, tmp_path) for _ in range(2))
     first.train()

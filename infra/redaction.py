@@ -1,4 +1,4 @@
-"""No password, key or token leaves the lake in an export: not in a URI, nor in a text, nor under its name."""
+"""No password, key or token is told to others: not in a URI, nor in a text, nor under its name."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ _LONG = r"password|passwd|secret|credential|signature|api[_-]?key|access[_-]?key
 _SHORT = r"token|sas|sig|pwd"  # only as whole words of a name: n_tokens is none
 _SECRET = rf"(?:[\w-]*(?:{_LONG})[\w-]*|(?:[\w-]*[_-])?(?:{_SHORT}))"
 _NAME = re.compile(_SECRET, re.IGNORECASE)
-_USER = re.compile(r"(?<=://)[^/\s?#]*@")
+# Up to the last @ before the path: a password may hold one. With a slash in it the rest looks like a path,
+# but what stands after the colon is no port then.
+_USER = re.compile(r"(?<=://)(?:[^/\s?#]*@|[^/\s?#:@]*:(?!\d*(?:[/?#\s]|$))\S*@)")
 _PAIR = re.compile(rf"(?<![\w-])({_SECRET})(\s*[=:]\s*)([\"']?)[^\s\"'&;,]+", re.IGNORECASE)
 _BEARER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
+
+
+def without_credentials(uri: str) -> str:
+    """The URI without user, password, query and fragment, which may be a signature; a plain path as it is."""
+    return re.sub(r"[?#].*$", "", _USER.sub("", uri), flags=re.DOTALL) if "://" in uri else uri
 
 
 def redacted(value: Any) -> Any:

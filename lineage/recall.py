@@ -13,6 +13,7 @@ import json
 import logging
 from collections.abc import Collection
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
     if not reason.strip():
         raise RecallError("a recall needs a reason, which stands in its record; give --reason TEXT")
     runs.require_idle(settings, to="recall rows")
-    radius = impact(settings, selector)
+    radius = reached_by(settings, selector)
     found, lifts = find(settings, radius.selector), _lifts(settings, radius.selector)
     if not anyway and (found is None or _not_banned(settings, radius).num_rows):
         _require_sense(radius)
@@ -82,6 +83,20 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
     if outcome.again and found is not None:
         registry.mirror(mirror.show_recalls, settings)  # MLflow may have been away when it was carried out
     return outcome
+
+
+def reached_by(settings: Settings, selector: Selector) -> Impact:
+    """What a recall of this reaches, as `impact` says it.
+
+    Kept for as long as nobody commits: it is shown before it is carried out.
+    """
+    newest = tuple(filter(None, (tables.snapshot(settings, spec) for spec in TABLES.values())))
+    return _reached_by(newest, selector) if newest else impact(settings, selector)
+
+
+@lru_cache(maxsize=1)
+def _reached_by(newest: tuple[tables.Snapshot, ...], selector: Selector) -> Impact:
+    return impact(newest[0].settings, selector)
 
 
 def find(settings: Settings, selector: Selector) -> Recall | None:

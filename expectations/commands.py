@@ -54,8 +54,9 @@ def reports(
             raise NotGated(f"{version} has no verdict; run: stemma gate {version}")
         _tell(verdict, settings, as_json)
     else:
+        given = verdicts.all_latest(settings)
         for each in _batches(settings):
-            verdict = verdicts.latest(settings, each)
+            verdict = given.get(each)
             print(f"{each!s:<16} {f'{verdict.outcome}, {verdict.rows} rows' if verdict else 'not gated'}")
     if docs:
         with open_runtime(lake) as runtime:

@@ -15,12 +15,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
+from pyroaring import FrozenBitMap64
 
 from infra.settings import Settings
 from lineage import tables
@@ -126,14 +129,19 @@ def lifts(settings: Settings) -> int:
     return tables.read(settings, LIFT, columns=["recall"]).num_rows
 
 
-def banned(settings: Settings) -> dict[int, str]:
-    """Row number -> the first standing recall that banned it."""
-    rows = ban_rows(settings, columns=["row_no", "recall"])
-    pairs = zip(rows["row_no"].to_pylist(), rows["recall"].to_pylist(), strict=True)
-    found: dict[int, str] = {}
-    for row_no, recall in pairs:
-        found.setdefault(row_no, recall)
-    return found
+def banned(settings: Settings) -> Mapping[int, str]:
+    """Row number -> the first standing recall that banned it. Whoever needs no recall: `banned_numbers`."""
+    return _banned(_books(settings, RECALL, LIFT, BAN))
+
+
+def banned_numbers(settings: Settings) -> FrozenBitMap64:
+    """The numbers of the rows that some standing recall banned."""
+    return _numbers(_books(settings, RECALL, LIFT, BAN))[1]
+
+
+def numbers_by_recall(settings: Settings) -> Mapping[str, FrozenBitMap64]:
+    """Standing recall -> the numbers of the rows that it banned; those that banned none are left out."""
+    return _numbers(_books(settings, RECALL, LIFT, BAN))[0]
 
 
 def ban_rows(
@@ -184,40 +192,92 @@ class Bans:
 
 
 def standing(settings: Settings) -> Bans:
-    """The bans of all standing recalls."""
-    rows = ban_rows(settings).to_pylist()
-    by_payload: dict[str, dict[bytes, str]] = {}
-    for row in rows:
-        if row["payload_digest"]:
-            by_payload.setdefault(row["table"], {})[row["payload_digest"]] = row["recall"]
-    by_value: list[tuple[str, Selector]] = []
+    """The bans of all standing recalls. Kept while nobody commits, so not to be changed."""
+    return replace(_of_rows(_books(settings, RECALL, LIFT, BAN)), by_value=by_value(settings))
+
+
+def by_value(settings: Settings) -> tuple[tuple[str, Selector], ...]:
+    """What the standing recalls refuse by its values alone, each with its recall; oldest first."""
+    found: list[tuple[str, Selector]] = []
     for recall in recalls(settings):
         if recall.selector.on_values() is not None:
-            by_value.append((recall.id, recall.selector))
+            found.append((recall.id, recall.selector))
         if recall.selector.through_models:
-            mine = [row["row_no"] for row in rows if row["recall"] == recall.id]
-            by_value += [(recall.id, eater.written) for eater in eaters(settings, mine)]
-    return Bans(
-        by_id={row["row_id"]: row["recall"] for row in rows if row["refused_by_id"]},
-        by_payload=by_payload,
-        by_span={
-            (row["source_revision"], row["source_span"]): row["recall"]
-            for row in rows
-            if row["source_span"].startswith("bytes:")
-        },
-        by_value=tuple(by_value),
-    )
+            mine = numbers_by_recall(settings).get(recall.id, ())
+            found += [(recall.id, eater.written) for eater in eaters(settings, mine)]
+    return tuple(found)
 
 
 def require_clean(settings: Settings, row_nos: Iterable[int], *, what: str) -> None:
     """Raise Recalled where some of the rows were called back."""
-    gone = banned(settings)
-    hit = [gone[number] for number in row_nos if number in gone]
+    gone = banned_numbers(settings)
+    hit = [number for number in row_nos if number in gone]
     if hit:
+        by = banned(settings)
         raise Recalled(
-            f"{what} holds {len(hit)} rows that recall {', '.join(sorted(set(hit)))} took back; "
+            f"{what} holds {len(hit)} rows that recall {', '.join(sorted({by[n] for n in hit}))} took back; "
             "train again without them: stemma finetune"
         )
+
+
+def _books(settings: Settings, *books: TableSpec) -> tuple[tables.Snapshot | None, ...]:
+    """The books as they are now: equal while nobody commits to one of them."""
+    return tuple(tables.snapshot(settings, book) for book in books)
+
+
+def _rows_that_count(books: tuple[tables.Snapshot | None, ...], *columns: str) -> pa.Table:
+    """Columns of the bans that count, by the settings of whoever asked first."""
+    asked_by = next((book.settings for book in books if book is not None), None)
+    if asked_by is None:
+        return BAN.schema.empty_table().select(columns)
+    return ban_rows(asked_by, columns=columns)
+
+
+@lru_cache(maxsize=2)
+def _banned(books: tuple[tables.Snapshot | None, ...]) -> Mapping[int, str]:
+    rows = _rows_that_count(books, "row_no", "recall")
+    # From the last to the first, so that the first to ban a row is the one that stays.
+    numbers, recalls = (rows[name].to_pylist()[::-1] for name in ("row_no", "recall"))
+    return MappingProxyType(dict(zip(numbers, recalls, strict=True)))
+
+
+@lru_cache(maxsize=2)
+def _numbers(
+    books: tuple[tables.Snapshot | None, ...],
+) -> tuple[Mapping[str, FrozenBitMap64], FrozenBitMap64]:
+    rows = _rows_that_count(books, "row_no", "recall")
+    found = {
+        recall: _bitmap(rows.filter(pc.equal(rows["recall"], recall)))
+        for recall in rows["recall"].unique().to_pylist()
+    }
+    return MappingProxyType(found), _bitmap(rows)
+
+
+def _bitmap(rows: pa.Table) -> FrozenBitMap64:
+    return FrozenBitMap64(rows["row_no"].to_numpy().astype(np.uint64))
+
+
+@lru_cache(maxsize=2)
+def _of_rows(books: tuple[tables.Snapshot | None, ...]) -> Bans:
+    """What rows refuse by their id, by what they teach and by their place in a source."""
+    told = ("recall", "table", "row_id", "refused_by_id", "payload_digest", "source_revision", "source_span")
+    rows = _rows_that_count(books, *told)
+    digested = rows.filter(pc.greater(pc.binary_length(rows["payload_digest"]), 0))
+    placed = rows.filter(pc.starts_with(rows["source_span"], "bytes:"))
+    of_tables = {
+        name: digested.filter(pc.equal(digested["table"], name))
+        for name in digested["table"].unique().to_pylist()
+    }
+    spans = zip(placed["source_revision"].to_pylist(), placed["source_span"].to_pylist(), strict=True)
+    return Bans(
+        by_id=_recall_by(rows.filter(rows["refused_by_id"]), "row_id"),
+        by_payload={name: _recall_by(each, "payload_digest") for name, each in of_tables.items()},
+        by_span=dict(zip(spans, placed["recall"].to_pylist(), strict=True)),
+    )
+
+
+def _recall_by(rows: pa.Table, column: str) -> dict[bytes, str]:
+    return dict(zip(rows[column].to_pylist(), rows["recall"].to_pylist(), strict=True))
 
 
 def _positions(rows: pa.Table, condition: pads.Expression | None) -> list[int]:

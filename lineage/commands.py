@@ -50,14 +50,15 @@ def status(
 def _status(settings: Settings) -> dict[str, list[dict[str, Any]]]:
     held, batches = [], []
     for spec in TABLES.values():
-        version = tables.current(settings, spec)
-        if version is not None:
-            rows = tables.read(settings, spec, columns=[spec.schema.names[0]]).num_rows
-            held.append({"table": str(version), "rows": rows, "holds": spec.purpose})
+        newest = tables.snapshot(settings, spec)
+        if newest is not None:
+            rows = sum(each["num_records"] for each in newest.files)
+            held.append({"table": f"{spec.name}@{newest.version}", "rows": rows, "holds": spec.purpose})
     gone = {str(b) for s in ROW_TABLES for b in tables.withdrawn(settings, s)}
+    given = verdicts.all_latest(settings)
     for spec in (*ROW_TABLES, *(book for book in BOOKS if book.name == "curricula")):
         for run_id, batch in tables.batches(settings, spec).items():
-            verdict = verdicts.latest(settings, batch)
+            verdict = given.get(batch)
             state = verdict.outcome if verdict else "not gated"
             state += ", withdrawn" if str(batch) in gone else ""
             batches.append({"batch": str(batch), "verdict": state, "run": run_id})

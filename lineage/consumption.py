@@ -177,7 +177,9 @@ def forget_checkpoint(settings: Settings, run: Run) -> None:
 
 def checkpoints(settings: Settings) -> list[Checkpoint]:
     """All checkpoints, oldest first."""
-    return [_checkpoint(row) for row in tables.read(settings, CHECKPOINT).sort_by("at").to_pylist()]
+    columns = list(Checkpoint.__dataclass_fields__)  # without the bitmap, which is most of it
+    rows = tables.read(settings, CHECKPOINT, columns=columns).sort_by("at")
+    return [_checkpoint(row) for row in rows.to_pylist()]
 
 
 def find_checkpoint(settings: Settings, prefix: str) -> Checkpoint:

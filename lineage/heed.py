@@ -13,17 +13,20 @@ Where nobody said anything of a row, or of what it comes from, or of an equal qu
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from infra.settings import Settings
 from lineage import tables
-from lineage.inputs import INPUT_COLUMNS, inputs
+from lineage.graph import graph
+from lineage.inputs import INPUT_COLUMNS, inputs, normalised
 from lineage.review import (
     OVERRULED_BY_REVIEWER,
     REJECTED_BY_REVIEWER,
@@ -38,6 +41,7 @@ from lineage.schemas import EXAMPLE
 
 DUPLICATE = "duplicate"  # reason: a row that stands asks and answers the same
 
+_SPACES = r"[\x09-\x0d\x1c-\x20]+"  # of ASCII, what str.split() takes for white space
 _TOLD = ("row_id", "row_no", "parents", "derivation", "step", "review", "reviewer", "answer")
 NEEDED = (*_TOLD, "split", "condition", *INPUT_COLUMNS)
 """The columns of examples that `heed` reads."""
@@ -69,19 +73,53 @@ def heed(settings: Settings, examples: pa.Table) -> Heeded:
     said = history(settings)
     if not said:
         return Heeded()
-    rows = examples.select(_TOLD).to_pylist()
-    ids = [row["row_id"] for row in rows]
     reviews, ever = standing(settings), {each.row_id for each in said}
+    near = _below(settings, ever)
+    rows = examples.filter(pc.is_in(examples["row_no"], near)).select(_TOLD).to_pylist()
+    ids = [row["row_id"] for row in rows]
     judge = _Judge(reviews, said, _with_ancestors(settings, rows))
     # Also those of whom a word was said that was taken back: what it has done meanwhile is stored.
     touched = {row_id for row_id in ids if not ever.isdisjoint(judge.behind(row_id))}
     out = {row_id: reason for row_id in ids if (reason := judge.reason(row_id)) is not None}
     vouched = frozenset(row_id for row_id in ids if row_id not in out and judge.is_vouched(row_id))
-    for equal in _equal(examples, but=out) if touched else ():
+    for equal in _equal(_alike(examples, touched), but=out):
         if not touched.isdisjoint(row["row_id"] for row in equal):
             out |= _settled(equal, vouched)
     heard = reviews.among(frozenset().union(*map(judge.behind, touched)))
     return Heeded(out, vouched - out.keys(), tuple(heard.inputs))
+
+
+def _below(settings: Settings, reviewed: Collection[bytes]) -> pa.Int64Array:
+    """The numbers of the examples of which reviews may say anything: they, and what was derived from them."""
+    rows = graph(settings)
+    found = {row_id: rows.starting_with(row_id.hex()) for row_id in reviewed}
+    steps = rows.column("step")
+    starts = [np.flatnonzero(steps.where(step == "review" for step in steps.values)), *found.values()]
+    gone = pa.array(sorted(row_id for row_id, at in found.items() if not len(at)), pa.binary())
+    if len(gone):  # withdrawn, and so none of the rows in memory; its children name it all the same
+        told = tables.read_ever(settings, EXAMPLE, columns=["row_no", "parents"])
+        parents = told["parents"].combine_chunks()
+        named = pc.list_parent_indices(parents).filter(pc.is_in(pc.list_flatten(parents), gone))
+        at = rows.positions(told["row_no"].take(named).to_numpy())
+        starts.append(at[at >= 0])
+    return pa.array(rows.numbers[rows.down.reach(np.concatenate(starts))], pa.int64())
+
+
+def _alike(examples: pa.Table, touched: Collection[bytes]) -> pa.Table:
+    """The touched examples, and all that may ask the same as one of them.
+
+    That is said exactly, as `normalised` says it, of ASCII text; other text always may.
+    """
+    mine = examples.filter(pc.is_in(examples["row_id"], pa.array(sorted(touched), pa.binary())))
+    if not mine.num_rows:
+        return mine
+    asked = pa.array(sorted({normalised(text) for text in mine["text"].to_pylist()}), pa.string())
+    lower = pc.ascii_lower(examples["text"])
+    plain = pc.utf8_trim(pc.replace_substring_regex(lower, pattern=_SPACES, replacement=" "), " ")
+    may = pc.or_(pc.is_in(plain, asked), pc.invert(pc.string_is_ascii(examples["text"])))
+    talks = mine.filter(pc.equal(mine["task"], "generation"))
+    agrees = pc.is_in(examples["answer"], talks["answer"].combine_chunks())  # of talks only these are equal
+    return examples.filter(pc.if_else(pc.equal(examples["task"], "generation"), agrees, may))
 
 
 class _Judge:

@@ -12,8 +12,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
+from pyroaring import BitMap64
 
 from infra.runtime import Runtime
 from infra.settings import Settings
@@ -113,26 +115,30 @@ def _record(runtime: Runtime, recall: Recall, reason: str, run: Run) -> None:
     tables.record(runtime.settings, [row], into=LIFT)
 
 
-def _banned_by(settings: Settings, recall: Recall, spec: TableSpec) -> list[int]:
+def _banned_by(settings: Settings, recall: Recall, spec: TableSpec) -> BitMap64:
     mine = (pads.field("recall") == recall.id) & (pads.field("table") == spec.name)
-    return tables.read(settings, BAN, columns=["row_no"], where=mine)["row_no"].to_pylist()
+    rows = tables.read(settings, BAN, columns=["row_no"], where=mine)
+    return BitMap64(rows["row_no"].to_numpy().astype(np.uint64))
 
 
 def _freed(settings: Settings, recall: Recall, spec: TableSpec) -> pa.Int64Array:
     """The rows of a table that this lifted recall had banned and no standing one bans."""
-    still = bans.banned(settings)
-    return pa.array([n for n in _banned_by(settings, recall, spec) if n not in still], pa.int64())
+    return _as_array(_banned_by(settings, recall, spec) - bans.banned_numbers(settings))
 
 
 def _counts(settings: Settings, recall: Recall) -> dict[str, int]:
-    still, counts = bans.banned(settings), {"rows": 0, "back": 0, "still_banned": 0}
+    still, counts = bans.banned_numbers(settings), {"rows": 0, "back": 0, "still_banned": 0}
     for spec in ROW_TABLES:
         mine = _banned_by(settings, recall, spec)
-        here = pads.field("row_no").isin(pa.array(mine, pa.int64()))
+        here = pads.field("row_no").isin(_as_array(mine))
         counts["rows"] += len(mine)
         counts["back"] += tables.read(settings, spec, columns=["row_no"], where=here).num_rows
-        counts["still_banned"] += sum(number in still for number in mine)
+        counts["still_banned"] += mine.intersection_cardinality(still)
     return counts
+
+
+def _as_array(row_nos: BitMap64) -> pa.Int64Array:
+    return pa.array(np.asarray(row_nos.to_array()).astype(np.int64), pa.int64())
 
 
 def _may_serve(settings: Settings, recall: Recall) -> list[str]:

@@ -18,14 +18,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow.dataset as pads
-from pyroaring import BitMap64
 
 from infra.settings import Settings
 from lineage import bans, curricula, fed, models, pedigrees, queries, registry, runs, tables
 from lineage.consumption import Checkpoint, bitmaps, checkpoints, find_checkpoint
 from lineage.models import ModelVersion
 from lineage.registry import IndexedVersion, RegistryError
-from lineage.schemas import BAN, NOT_APPLICABLE, RUN
+from lineage.schemas import NOT_APPLICABLE, RUN
 from lineage.tables import TableError
 
 Picture = dict[str, Any]
@@ -172,11 +171,7 @@ class _Record:
         self.moved = {
             (event.kind, event.name, event.alias, event.to_version) for event in models.events(settings)
         }
-        standing = {recall.id for recall in bans.recalls(settings)}
-        self.gone: dict[str, BitMap64] = {}
-        for row in tables.read(settings, BAN, columns=["recall", "row_no"]).to_pylist():
-            if row["recall"] in standing:
-                self.gone.setdefault(row["recall"], BitMap64()).add(row["row_no"])
+        self.gone = bans.numbers_by_recall(settings)
 
     def tags(self, version: ModelVersion) -> dict[str, str]:
         """What a version says of itself; empty where there is nothing to say."""
@@ -188,7 +183,8 @@ class _Record:
         checkpoint = self.checkpoints[place]
         reigned = ("promotion", version.name, "champion", version.version) in self.moved
         tried = ("promotion", version.name, "candidate", version.version) in self.moved
-        recalled_by = sorted(recall for recall, gone in self.gone.items() if gone & self.ate[place])
+        ate = self.ate[place]
+        recalled_by = sorted(recall for recall, gone in self.gone.items() if not gone.isdisjoint(ate))
         return {
             "stemma.run_id": checkpoint.run_id,
             "stemma.curriculum": checkpoint.curriculum,

@@ -17,7 +17,7 @@ import pyarrow as pa
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import registry, tables
-from lineage.bans import banned
+from lineage.bans import banned_numbers
 from lineage.consumption import Checkpoint, checkpoints, find_checkpoint
 from lineage.generations import eaters
 from lineage.registry import IndexedAlias
@@ -164,7 +164,7 @@ def reigns(settings: Settings, name: str) -> list[int]:
 
 def recalled_versions(settings: Settings, name: str) -> frozenset[int]:
     """The versions of a model whose checkpoint ate a banned row."""
-    return frozenset(each.version for each in eaters(settings, banned(settings)) if each.name == name)
+    return frozenset(each.version for each in eaters(settings, banned_numbers(settings)) if each.name == name)
 
 
 def last_clean(settings: Settings, name: str, *, but: Collection[int] = ()) -> list[int]:

@@ -17,7 +17,7 @@ from infra.screen import plain
 from infra.settings import Settings
 from lineage import tables
 from lineage.ancestry import LineageError, ancestors_of, roots
-from lineage.bans import banned
+from lineage.bans import banned, banned_numbers, numbers_by_recall
 from lineage.consumption import Checkpoint, bitmaps, checkpoints, ledger
 from lineage.graph import graph
 from lineage.membership import members
@@ -191,11 +191,11 @@ class Lineage:
     @cached_property
     def _recalls(self) -> tuple[np.ndarray, Sequence[str]]:
         """Per distinct row the place of the recall that took it back, and the recalls; "" the first."""
-        gone = banned(self._settings)
-        names = ["", *sorted(set(gone.values()))]
+        names = ["", *sorted(numbers_by_recall(self._settings))]
         codes = np.zeros(self.count, np.int32)
-        hit = BitMap64(gone) & self._bitmap
+        hit = self._bitmap & banned_numbers(self._settings)
         if hit:
+            gone = banned(self._settings)
             codes[self._at(self._positions(hit))] = [names.index(gone[number]) for number in hit]
         return codes, names
 

@@ -13,8 +13,10 @@ import json
 import logging
 from collections.abc import Collection
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
@@ -24,7 +26,7 @@ from infra.settings import Settings
 from lineage import bans, mirror, models, registry, runs, tables
 from lineage.bans import Order, Recall, recall_id
 from lineage.impact import details, impact
-from lineage.reached import Impact
+from lineage.reached import Impact, of_table
 from lineage.rows import rows_digest
 from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import BAN, RECALL, ROW_TABLES, TABLES
@@ -34,6 +36,7 @@ from lineage.tables import TableError
 log = logging.getLogger("stemma.recall")
 
 _PLACE = ("source_revision", "source_span")
+_AT_ONCE = 50_000  # rows whose text is in memory while its digests are made
 
 
 class RecallError(TableError):
@@ -52,7 +55,7 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
     if not reason.strip():
         raise RecallError("a recall needs a reason, which stands in its record; give --reason TEXT")
     runs.require_idle(settings, to="recall rows")
-    radius = impact(settings, selector)
+    radius = reached_by(settings, selector)
     found, lifts = find(settings, radius.selector), _lifts(settings, radius.selector)
     if not anyway and (found is None or _not_banned(settings, radius).num_rows):
         _require_sense(radius)
@@ -75,11 +78,25 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
         return Outcome(versions, counts, facets)
 
     config = {"selector": radius.selector.as_json(), "lifts": lifts}  # lifted, it is ordered anew
-    reached = [f"rows:{rows_digest(radius.rows['row_id'].to_pylist())}"]
+    reached = [f"rows:{rows_digest(radius.rows['row_id'])}"]
     outcome = carry_out(runtime, "recall", config=config, inputs=reached, work=work)
     if outcome.again and found is not None:
         registry.if_reachable(mirror.show_recalls, settings)  # MLflow may have been away then
     return outcome
+
+
+def reached_by(settings: Settings, selector: Selector) -> Impact:
+    """What a recall of this reaches, as `impact` says it.
+
+    Kept for as long as nobody commits: it is shown before it is carried out.
+    """
+    newest = tuple(filter(None, (tables.snapshot(settings, spec) for spec in TABLES.values())))
+    return _reached_by(newest, selector) if newest else impact(settings, selector)
+
+
+@lru_cache(maxsize=1)
+def _reached_by(newest: tuple[tables.Snapshot, ...], selector: Selector) -> Impact:
+    return impact(newest[0].settings, selector)
 
 
 def find(settings: Settings, selector: Selector) -> Recall | None:
@@ -142,51 +159,54 @@ def _not_banned(settings: Settings, radius: Impact) -> pa.Table:
 def _ban(settings: Settings, radius: Impact, run: Run) -> int:
     """Ban the reached rows that are not banned by this recall yet; how many."""
     new = details(settings, _not_banned(settings, radius), ["row_id", "parent_nos", *_PLACE])
-    digests = _digests(settings, radius)
+    if not new.num_rows:
+        return 0
     one_by_one = radius.selector.on_values() is None
-    banned = [
-        {
-            "recall": recall_id(radius.selector),
-            "table": row["table"],
-            "row_id": row["row_id"],
-            "row_no": row["row_no"],
-            # Derived under a banned value, it cannot come back but under another value, judged anew.
-            "refused_by_id": one_by_one or not row["parent_nos"],
-            "payload_digest": digests.get(row["row_no"]),
-            # Of a derived row these would name its source's record, which is not what is wrong.
-            "source_revision": "" if row["parent_nos"] else row["source_revision"],
-            "source_span": "" if row["parent_nos"] else row["source_span"],
-            "run_id": run.id,
-        }
-        for row in new.to_pylist()
-    ]
-    if banned:
-        tables.record(settings, banned, into=BAN)
-    return len(banned)
+    is_read = pc.equal(pc.list_value_length(new["parent_nos"]), 0)
+    # Of a derived row these would name its source's record, which is not what is wrong.
+    revision, span = (pc.if_else(is_read, new[name], "") for name in _PLACE)
+    banned = {
+        "recall": pa.repeat(recall_id(radius.selector), new.num_rows),
+        "table": new["table"],
+        "row_id": new["row_id"],
+        "row_no": new["row_no"],
+        # Derived under a banned value, it cannot come back but under another value, judged anew.
+        "refused_by_id": pa.repeat(True, new.num_rows) if one_by_one else is_read,
+        "payload_digest": _digests(settings, new, radius),
+        "source_revision": revision,
+        "source_span": span,
+        "run_id": pa.repeat(run.id, new.num_rows),
+    }
+    tables.record(settings, pa.table(banned, schema=BAN.schema), into=BAN)
+    return new.num_rows
 
 
-def _digests(settings: Settings, radius: Impact) -> dict[int, bytes]:
-    """Row number -> payload digest, of the rows that no other fallen row explains.
+def _digests(settings: Settings, new: pa.Table, radius: Impact) -> pa.Array:
+    """Per new row its payload digest, or null where another fallen row explains it.
 
-    Those read from a source; and derived ones that were meant themselves, one by one, not by a value which
-    they share: by another scorer the same words may be judged anew.
+    None does so for those read from a source; nor for derived ones that were meant themselves, one by one,
+    not by a value which they share: by another scorer the same words may be judged anew.
     """
-    one_by_one = radius.selector.on_values() is None
-    fallen = set(radius.rows["row_no"].to_pylist())
-    meant = set(radius.rows.filter(radius.rows["meant"])["row_no"].to_pylist())
-    wanted = [
-        row["row_no"]
-        for row in details(settings, radius.rows, ["parent_nos"]).to_pylist()
-        if not row["parent_nos"]
-        or (one_by_one and row["row_no"] in meant and not fallen & set(row["parent_nos"]))
-    ]
-    found: dict[int, bytes] = {}
+    named = new["parent_nos"].combine_chunks()
+    is_wanted = pc.equal(pc.list_value_length(named), 0).to_numpy(zero_copy_only=False)
+    if radius.selector.on_values() is None:
+        meant = radius.rows.filter(radius.rows["meant"])["row_no"].combine_chunks()
+        fallen = pc.is_in(pc.list_flatten(named), radius.rows["row_no"].combine_chunks())
+        is_explained = np.zeros(new.num_rows, bool)
+        is_explained[pc.list_parent_indices(named).filter(fallen).to_numpy()] = True
+        is_wanted = is_wanted | (pc.is_in(new["row_no"], meant).to_numpy() & ~is_explained)
+    wanted = new.filter(pa.array(is_wanted)).select(["table", "row_no"])
+    numbers, digests = [pa.array([], pa.int64())], [pa.array([], pa.binary())]
     for spec in ROW_TABLES:
-        mine = pads.field("row_no").isin(pa.array(wanted, pa.int64()))
-        columns = ["row_no", *bans.TAUGHT[spec.name]]
-        for row in tables.read_ever(settings, spec, columns=columns, where=mine).to_pylist():
-            found[row["row_no"]] = bans.payload_digest(row, spec)
-    return found
+        for some in of_table(wanted, spec.name).to_batches(max_chunksize=_AT_ONCE):
+            mine = pads.field("row_no").isin(some["row_no"])
+            rows = tables.read_ever(settings, spec, columns=["row_no", *bans.TAUGHT[spec.name]], where=mine)
+            numbers.append(rows["row_no"].combine_chunks())
+            digests.append(
+                pa.array([bans.payload_digest(row, spec) for row in rows.to_pylist()], pa.binary())
+            )
+    at = pc.index_in(new["row_no"].combine_chunks(), pa.concat_arrays(numbers))
+    return pa.concat_arrays(digests).take(at)
 
 
 def _quarantine(settings: Settings, radius: Impact, run: Run) -> tuple[str, ...]:

@@ -192,11 +192,12 @@ def _named(settings: Settings, references: Sequence[str]) -> list[tuple[TableSpe
     mine = pads.field("row_id").isin(
         pa.array([bytes.fromhex(row) for row in set(selector.rows)], pa.binary())
     )
-    found = [
-        (spec, row)
-        for spec in ROW_TABLES
-        for row in tables.read_ever(settings, spec, where=mine).sort_by("row_id").to_pylist()
-    ]
+    found: list[tuple[TableSpec, dict[str, Any]]] = []
+    for spec in ROW_TABLES:
+        named: dict[bytes, dict[str, Any]] = {}
+        for row in tables.read_ever(settings, spec, where=mine).to_pylist():  # what stands comes first:
+            named.setdefault(row["row_id"], row)  # judged anew, it shares its id with a row that is out
+        found += [(spec, named[row_id]) for row_id in sorted(named)]
     gone = bans.banned(settings)
     for spec, row in found:
         shown = f"row {row['row_id'].hex()}"
@@ -234,7 +235,7 @@ def _called_back(settings: Settings, said: Sequence[Review]) -> dict[int, str]:
 
     A recall that names more than the reviewer takes back what he said of rows to which all of it applies.
     """
-    by_reviewer = tuple(each for each in bans.standing(settings).by_value if each[1].reviewer is not None)
+    by_reviewer = tuple(each for each in bans.by_value(settings) if each[1].reviewer is not None)
     if not by_reviewer or not said:
         return {}
     columns = [column.name for column in PROVENANCE]

@@ -15,7 +15,7 @@ from pyroaring import BitMap64
 from infra.settings import Settings
 from lineage import tables
 from lineage.ancestry import ancestors_of, descendants, rejections
-from lineage.bans import banned, recalls
+from lineage.bans import banned, banned_numbers, recalls
 from lineage.consumption import bitmaps
 from lineage.models import aliases, versions
 from lineage.registry import RowPedigree
@@ -166,7 +166,7 @@ def _grow_up(
 
 def _grow_models(settings: Settings, tree: _Tree, numbers: BitMap64, level: int) -> None:
     """The checkpoints that ate some of the rows, registered ones first, with the aliases on them."""
-    ate_all, gone = bitmaps(settings), BitMap64(banned(settings))
+    ate_all, gone = bitmaps(settings), banned_numbers(settings)
     ate = {at: eaten & numbers for at, eaten in ate_all.items()}
     named = {(each.run_id, each.step): each for each in versions(settings)}
     standing = aliases(settings)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 ID_BYTES = 16  # 2**64 rows before a collision is as likely as not
 CONFLICTING = (
@@ -130,8 +131,12 @@ def derived_row_id(
     return _digest(b"derived", fingerprints, b"".join(sorted(parents)), payload, _int(ordinal))
 
 
-def rows_digest(row_ids: Iterable[bytes]) -> str:
+def rows_digest(row_ids: Iterable[bytes] | pa.ChunkedArray) -> str:
     """SHA-256 over row ids in any order: how a job that reads these rows names its input."""
+    if isinstance(row_ids, pa.ChunkedArray):  # millions of them are sorted where they lie
+        ordered = pa.concat_arrays([pa.array([], pa.binary()), *row_ids.chunks]).sort()
+        ends = pc.sum(pc.binary_length(ordered)).as_py() or 0
+        return hashlib.sha256(memoryview(ordered.buffers()[2] or b"")[:ends]).hexdigest()
     return hashlib.sha256(b"".join(sorted(row_ids))).hexdigest()
 
 

@@ -161,7 +161,7 @@ def check_sql(settings: Settings, where: str) -> None:
         if tables.current(settings, spec) is None:
             continue
         try:
-            tables.rows_where(settings, spec, where)
+            tables.require_fits(settings, spec, where)
         except StatementError as error:
             failures.append(f"{spec.name}: {str(error).removeprefix('the statement failed: ')}")
         else:

@@ -87,6 +87,14 @@ def latest(settings: Settings, batch: TableVersion) -> Verdict | None:
     return _verdict(max(found, key=lambda row: row["at"])) if found else None
 
 
+def all_latest(settings: Settings) -> dict[TableVersion, Verdict]:
+    """The newest verdict on every commit that was ever gated."""
+    rows = tables.read(settings, VERDICT).to_pylist()
+    newest = {(row["table"], row["version"]): row for row in sorted(rows, key=lambda row: row["at"])}
+    found = [_verdict(row) for row in newest.values()]
+    return {each.batch: each for each in found}
+
+
 def admitted(settings: Settings, spec: TableSpec) -> dict[str, TableVersion]:
     """Run id -> batch, of all batches of a table that have a passing verdict and were not withdrawn."""
     found = tables.read(settings, VERDICT, where=pads.field("table") == spec.name).to_pylist()

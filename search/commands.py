@@ -27,10 +27,9 @@ from lineage.commands_recall import (
     told,
 )
 from lineage.curricula import CurriculumError
-from lineage.impact import impact
 from lineage.reached import Impact
+from lineage.recall import reached_by, would_move
 from lineage.recall import recall as call_back
-from lineage.recall import would_move
 from lineage.recipe import Recipe
 from lineage.runs import Outcome, completed
 from lineage.selectors import Selector
@@ -162,7 +161,7 @@ def recall(
         return end_recall(lift, reason=reason, beside=given, lake=lake, as_json=as_json)
     selector = Selector(*parts, through_models)
     settings = existing(lake)
-    radius = impact(settings, selector)
+    radius = reached_by(settings, selector)
     if not as_json:
         print("\n".join(told(radius)))
     if dry_run:

@@ -36,7 +36,7 @@ from lineage.tables.reads import (
     withdrawn,
 )
 from lineage.tables.snapshots import Snapshot, forget, snapshot
-from lineage.tables.sql import TIMEOUT_S, Answer, StatementError, rows_where, sql
+from lineage.tables.sql import TIMEOUT_S, Answer, StatementError, require_fits, rows_where, sql
 from lineage.tables.vacuum import lost, orphans, remove_orphans, spare, vacuum
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "record",
     "remove_orphans",
     "replace",
+    "require_fits",
     "reserve",
     "resolve",
     "rewrites",

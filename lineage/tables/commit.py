@@ -132,9 +132,14 @@ def take_out(
     raise TableError(f"'{of.name}' could not be rewritten: {ATTEMPTS} other writers came first; try again")
 
 
-def record(settings: Settings, rows: Sequence[Mapping[str, Any]], *, into: TableSpec) -> TableVersion:
-    """Append a few rows to a book."""
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=into.schema)
+def record(
+    settings: Settings, rows: pa.Table | Sequence[Mapping[str, Any]], *, into: TableSpec
+) -> TableVersion:
+    """Append rows to a book: a few as mappings, many as a table in its schema."""
+    if isinstance(rows, pa.Table):
+        table = rows
+    else:
+        table = pa.Table.from_pylist([dict(row) for row in rows], schema=into.schema)
     handle = create_table(settings, into)
     file = write_file(settings, table, into=into, name=uuid.uuid4().hex)
     with told(settings, into):  # appends never conflict: Delta puts them one after the other

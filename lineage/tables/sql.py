@@ -101,6 +101,26 @@ def rows_where(settings: Settings, spec: TableSpec, condition: str) -> pa.Table:
     might mean other rows tomorrow: it may look at the row alone, neither at a clock nor at chance nor at
     other rows.
     """
+    if not _is_there(settings, spec):
+        _require_steady(condition)
+        return pa.table({"row_no": pa.array([], pa.int64())})
+    with _asked(settings, _condition(settings, spec, condition), of=[spec]) as answer:
+        found = [batch.filter(batch["meant"].cast(pa.bool_())) for batch in answer.batches]
+        return pa.Table.from_batches(found, answer.schema).select(["row_no"])
+
+
+def require_fits(settings: Settings, spec: TableSpec, condition: str) -> None:
+    """Raise what `rows_where` would raise before it looks at a row; the condition is only planned."""
+    if not _is_there(settings, spec):
+        return _require_steady(condition)
+    question = _condition(settings, spec, condition)
+    question["statement"] += " limit 0"
+    with _asked(settings, question, of=[spec]) as answer:
+        for _ in answer.batches:
+            pass
+
+
+def _require_steady(condition: str) -> None:
     fickle = _UNSTEADY.search(condition)
     if fickle:
         name = " ".join(fickle[0].rstrip("(").split())
@@ -108,8 +128,11 @@ def rows_where(settings: Settings, spec: TableSpec, condition: str) -> pa.Table:
             f"--where holds '{name}', which says something else each time; "
             "a condition must mean the same rows tomorrow, so write out the value"
         )
-    if not _is_there(settings, spec):
-        return pa.table({"row_no": pa.array([], pa.int64())})
+
+
+def _condition(settings: Settings, spec: TableSpec, condition: str) -> engine.Question:
+    """The question which of a table's rows a condition means, taken out or not: row_no, meant."""
+    _require_steady(condition)
     hidden = "stored"  # under a name that the condition does not say, no sub-select finds the table
     while hidden in condition.lower():
         hidden += "_"
@@ -120,7 +143,7 @@ def rows_where(settings: Settings, spec: TableSpec, condition: str) -> pa.Table:
         f"select row_no, ({condition}\n) as meant from {hidden}{n} as {spec.name}"
         for n in range(len(versions))
     )
-    question: engine.Question = {
+    return {
         "tables": [(f"{hidden}{n}", location(settings, spec), v) for n, v in enumerate(versions)],
         "storage_options": dict(settings.storage_options),
         "must_plan": [f"select row_no from {hidden}0 as {spec.name} where ({condition}\n) limit 0"],
@@ -129,9 +152,6 @@ def rows_where(settings: Settings, spec: TableSpec, condition: str) -> pa.Table:
         "folder": "",
         "catalog": False,
     }
-    with _asked(settings, question, of=[spec]) as answer:
-        found = [batch.filter(batch["meant"].cast(pa.bool_())) for batch in answer.batches]
-        return pa.Table.from_batches(found, answer.schema).select(["row_no"])
 
 
 @contextmanager

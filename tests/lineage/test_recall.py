@@ -12,7 +12,7 @@ from infra.runtime import Runtime
 from lineage import bans, fsck, models, tables
 from lineage.bans import Recalled
 from lineage.models import last_clean, recalled_versions
-from lineage.recall import RecallError, recall
+from lineage.recall import RecallError, reached_by, recall
 from lineage.runs import RunError, carry_out
 from lineage.schemas import BAN, EXAMPLE, RECALL, RUN, TRACE
 from lineage.selectors import Selector
@@ -46,6 +46,14 @@ def test_a_recall_bans_the_rows_takes_them_out_and_moves_the_champion_to_the_las
     ]
     assert fsck.recalls(lake.settings) == (2, [])
     assert fsck.closure(lake.settings)[1] == []
+
+
+def test_what_came_between_the_look_at_a_recall_and_the_recall_is_called_back_too(lake):
+    looked_at = reached_by(lake.settings, ONE)
+    assert reached_by(lake.settings, ONE) is looked_at
+    lake.examples({15: (1,)})
+    assert recall(lake.runtime, ONE, reason="wrong").counts["examples"] == 2
+    assert sorted(bans.banned(lake.settings)) == [1, 11, 15]
 
 
 def test_time_travel_still_shows_what_was_recalled(lake):

@@ -129,6 +129,15 @@ def test_an_unknown_row_an_ambiguous_start_and_a_row_that_was_called_back_are_re
     assert history(lake.settings) == []
 
 
+def test_a_row_judged_anew_is_reviewed_though_the_one_that_shares_its_id_was_called_back(lake):
+    derived(lake, {21: (2,)}, scorer="old", scorer_revision="1")
+    recall(lake.runtime, Selector(scorer="old@1"), reason="blind", anyway=True)
+    anew = {"row_no": 41, "parent_nos": [2], "row_id": bytes.fromhex("0015" + "00" * 14)}
+    lake.store(EXAMPLE, [SAME | {"derivation": "joint"} | anew], scorer="new", scorer_revision="1")
+    said(lake, "rejected", 21)
+    assert [each.row_no for each in history(lake.settings)] == [41]
+
+
 def test_without_a_name_the_user_answers_for_it(lake):
     assert review(lake.runtime, ["0001"], "approved", reason="seen").facets["reviewer"]
 
@@ -184,6 +193,27 @@ def test_a_row_merged_anew_without_a_rejected_parent_does_not_stand_twice(lake):
     assert left_out(lake) == {}
     said(lake, "rejected", 1)
     assert left_out(lake) == {11: "rejected_by_reviewer", 33: "duplicate"}
+
+
+def test_equal_questions_are_found_whatever_their_case_their_letters_and_their_spaces(lake):
+    derived(lake, {34: (2,)}, text="Stra\u00dfe \uff11\u00a02", answer="card")
+    derived(lake, {35: (3,)}, text=" STRASSE\x1c1\t2 ", answer="room")
+    derived(lake, {36: (4,)}, text="strasse 1 2", answer="room")
+    derived(lake, {37: (4,)}, text="strasse 12", answer="room")
+    said(lake, "approved", 34)
+    assert left_out(lake) == dict.fromkeys((35, 36), "overruled_by_reviewer")
+    said(lake, "rejected", 34)
+    said(lake, "approved", 36)
+    assert left_out(lake) == {34: "rejected_by_reviewer", 35: "duplicate"}
+
+
+def test_a_rejected_trace_takes_its_examples_along_when_its_batch_is_withdrawn_too(lake):
+    batch = lake.store(TRACE, [{"row_no": 7, "derivation": "source"}])
+    derived(lake, {18: (7,)})
+    derived(lake, {19: (18,)})
+    said(lake, "rejected", 7)
+    tables.withdraw(lake.settings, batch, run_id="w-1", reason="wrong file")
+    assert left_out(lake) == dict.fromkeys((18, 19), "rejected_by_reviewer")
 
 
 def test_a_recalled_reviewers_word_counts_no_more_and_no_new_one_is_taken(lake):

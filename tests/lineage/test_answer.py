@@ -16,7 +16,9 @@ from lineage import tables
 from lineage.answer import behind_answer
 from lineage.exchanges import AnswerError, find_exchange
 from lineage.nearest import EMBEDDED, Exchange, nearest
-from lineage.schemas import BAN, EXAMPLE
+from lineage.recall import recall
+from lineage.schemas import EXAMPLE
+from lineage.selectors import Selector
 from lineage.tables import TableError
 
 ABSENT = {"base_model": "no such model!"}
@@ -141,18 +143,22 @@ def test_a_trace_that_was_eaten_is_shown_as_itself_and_first(small):
     assert ask(small, "0065").rows[0]["own"] == "the row itself was eaten"
 
 
+def identity_of(small, number: int) -> str:
+    rows = tables.read(small.settings, EXAMPLE, columns=["row_no", "row_id"]).to_pylist()
+    return next(row["row_id"].hex() for row in rows if row["row_no"] == number)
+
+
 def test_a_row_says_where_it_comes_from_and_that_it_was_called_back(small):
     texts_of(
         small, "lunch", ASKED, prompt_name="route", prompt_version="2", scorer="judge", scorer_revision="1"
     )
     small.promote(small.train(100, 101, 100, **ABSENT))
-    ban = {c.name: None if c.nullable else "" for c in BAN.columns} | {"row_id": b"", "refused_by_id": True}
-    ban |= {"row_no": 101, "recall": "469d4370cd13"}
-    tables.record(small.settings, [ban], into=BAN)
-    (row,) = ask(small, "-", ASKED, top=1).rows
+    meant = Selector(rows=(identity_of(small, 101),))
+    called = recall(small.runtime, meant, reason="wrong", anyway=True).facets["recall"]
+    (row,) = ask(small, "-", ASKED, top=1, model="router@1").rows
     assert (row["first_step"], row["prompt"], row["scorer"]) == (1, "route@2", "judge@1")
     assert [source["source_span"] for source in row["sources"]] == ["bytes:1-2"]
-    assert row["recalled"] == "469d4370cd13"
+    assert row["recalled"] == called
 
 
 def test_the_model_that_answered_is_asked_and_no_other(small):

@@ -32,6 +32,7 @@ def roll_back(runtime: Runtime, name: str | None = None, *, reason: str, to: int
         raise ModelError("a rollback needs a reason, which stands in its record; give --reason TEXT")
     name = _named(settings, name)
     models.require_untouched(settings, name)
+    runs.require_idle(settings, to="roll back", jobs=models.MOVERS)
     config = _cut_off(settings, name, to)
     if config is None:
         champion = models.aliases(settings)[name]["champion"]

@@ -154,6 +154,7 @@ def lost(batch: pa.Table) -> list[dict[str, Any]]:
 def derived(
     runtime: Runtime, rows: pa.Table, steps: Sequence[Step], *, key: str = "run:a", run: Run = RUN
 ) -> tuple[list[str], dict[str, int]]:
+    tables.reserve(runtime.settings, 100, run_id=run.id)  # those of the toys
     batches, counts = derive(runtime, rows, steps=steps, run=run, key=key)
     return [str(batch) for batch in batches], counts
 

@@ -90,6 +90,7 @@ def run(verb: str, words: Sequence[str]) -> int:
 
 def _refuse_repeated(app: typer.Typer, words: Sequence[str]) -> None:
     """Raise BadParameter where an option that takes one value is given several: only the last would count."""
+    words = list(words)[: words.index("--")] if "--" in words else words  # what follows is another verb's
     for option in typer.main.get_command(app).params:
         names = [name for name in option.opts if name.startswith("-")]
         if getattr(option, "multiple", False) or getattr(option, "is_flag", False) or not names:

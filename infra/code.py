@@ -63,8 +63,9 @@ def commit_of(folders: list[Path]) -> str:
 @cache
 def lock() -> str:
     """Digest over name and version of everything that is installed beside us: equal ones, equal libraries."""
-    # Whoever imports setuptools puts the copies that it carries on the path: installed is none of them.
-    path = [each for each in sys.path if Path(each).name != "_vendor"]
+    # Ray and setuptools put copies that they carry on the path: none of those is installed.
+    installed = [each for each in sys.path if Path(each).name == "site-packages"]
+    path = [each for each in sys.path if not any(Path(site) in Path(each).parents for site in installed)]
     found = distributions(path=path)
     names = {(re.sub(r"[-_.]+", "-", each.name or "").lower(), each.version) for each in found}
     listed = sorted(f"{name}=={version}" for name, version in names if name != _OURS)

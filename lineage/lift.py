@@ -19,7 +19,7 @@ from pyroaring import BitMap64
 
 from infra.runtime import Runtime
 from infra.settings import Settings
-from lineage import bans, mirror, models, registry, runs, tables
+from lineage import bans, mirror, models, runs, tables
 from lineage.bans import Recall
 from lineage.recall import RecallError
 from lineage.runs import Outcome, Run, carry_out
@@ -45,7 +45,7 @@ def lift(runtime: Runtime, reference: str, *, reason: str) -> Outcome:
     recall = _named(settings, reference)
     config = {"recall": recall.id, "lifts": recall.lifts}
     if any(done == config for done, _ in runs.completed(settings, "lift")):
-        registry.if_reachable(mirror.show_recalls, settings)  # MLflow may have been away then
+        mirror.show_recalls(settings)  # MLflow may have been away then
         raise RecallError(_lifted_already(recall))
 
     def work(run: Run) -> Outcome:
@@ -57,7 +57,7 @@ def lift(runtime: Runtime, reference: str, *, reason: str) -> Outcome:
             tables.put_back(settings, numbers, of=spec, recall=recall.id, run_id=run.id)
             for spec, numbers in freed.items()
         ]
-        registry.if_reachable(mirror.show_recalls, settings)
+        mirror.show_recalls(settings)
         counts = _counts(settings, recall)
         log.info("recall %s lifted: %d of %d rows are back", recall.id, counts["back"], counts["rows"])
         facets = {"recall": recall.id, "may_serve": _may_serve(settings, recall)}

@@ -60,18 +60,25 @@ def show_version(settings: Settings, version: ModelVersion) -> None:
 
 
 def show_recalls(settings: Settings) -> None:
-    """Bring the tags of the versions that MLflow has, and all aliases, up to date: what a recall changes."""
+    """Bring the tags of the versions that MLflow has, and all aliases, up to date: what a recall changes.
+
+    What MLflow cannot be told of one model does not keep it from being told of the others.
+    """
     record = _Record(settings)
     for name in sorted({version.name for version in models.versions(settings)}):
-        standing = {each.version: each for each in registry.model_versions(settings, name)}
-        for version in models.versions(settings, name):
-            there = standing.get(version.version)
-            if there is None or (version.run_id, version.step) not in record.checkpoints:
-                continue
-            tags = record.tags(version)
-            if _stale(there, tags):
-                registry.tag_version(settings, name=name, version=version.version, tags=tags)
-        models.mirror_aliases(settings, name)
+        registry.if_reachable(_show_tags, settings, name, record)
+        registry.if_reachable(models.mirror_aliases, settings, name)
+
+
+def _show_tags(settings: Settings, name: str, record: _Record) -> None:
+    standing = {each.version: each for each in registry.model_versions(settings, name)}
+    for version in models.versions(settings, name):
+        there = standing.get(version.version)
+        if there is None or (version.run_id, version.step) not in record.checkpoints:
+            continue
+        tags = record.tags(version)
+        if _stale(there, tags):
+            registry.tag_version(settings, name=name, version=version.version, tags=tags)
 
 
 def sync(settings: Settings) -> Iterator[str]:

@@ -23,7 +23,7 @@ import pyarrow.dataset as pads
 
 from infra.runtime import Runtime
 from infra.settings import Settings
-from lineage import bans, mirror, models, registry, runs, tables
+from lineage import bans, mirror, models, runs, tables
 from lineage.bans import Order, Recall, recall_id
 from lineage.impact import details, impact
 from lineage.reached import Impact, of_table
@@ -68,7 +68,7 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
         new = _ban(settings, radius, run)
         versions = _quarantine(settings, radius, run)
         _move_aliases(runtime, ordered, run)
-        registry.if_reachable(mirror.show_recalls, settings)
+        mirror.show_recalls(settings)
         moved = _moves_of(settings, ordered)
         told = ", ".join(f"{alias} -> {to or 'nothing'}" for alias, _, to in moved) or "no alias moved"
         log.info("recall %s: %d rows; %s", ordered.id, radius.rows.num_rows, told)
@@ -81,7 +81,7 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
     reached = [f"rows:{rows_digest(radius.rows['row_id'])}"]
     outcome = carry_out(runtime, "recall", config=config, inputs=reached, work=work)
     if outcome.again and found is not None:
-        registry.if_reachable(mirror.show_recalls, settings)  # MLflow may have been away then
+        mirror.show_recalls(settings)  # MLflow may have been away then
     return outcome
 
 

@@ -207,10 +207,10 @@ def require_idle(
         )
 
 
-def _began(settings: Settings, run: Run) -> tuple[dt.datetime, int]:
-    """When this process began its run, and its number."""
+def _began(settings: Settings, run: Run) -> tuple[dt.datetime, int] | None:
+    """When this process began its run, and its number; None where it is not on record."""
     mine = [e for e in events(settings, run.identity) if e["run_id"] == run.id and e["status"] == "START"]
-    return max((e["at"], _process(e)) for e in mine if _process(e) == os.getpid())
+    return max(((e["at"], _process(e)) for e in mine if _process(e) == os.getpid()), default=None)
 
 
 def _begin(

@@ -107,6 +107,8 @@ def test_a_damaged_table_is_one_sentence_that_names_the_file_and_nothing_is_writ
     for verb, words in READING.items():
         if damage == "bytes changed" and verb in ("suspects", "status", "curate"):
             continue  # those read a few columns, which may be sound
+        if damage.startswith("a file") and verb == "status":
+            continue  # how many rows there are the log knows
         code, _, said = stemma(verb, *words)
         assert code == 2, verb
         assert f"'{path}'" in said, verb

@@ -46,6 +46,7 @@ from lineage.runs import Outcome, Run, carry_out, find
 from lineage.schemas import EXAMPLE, TRACE, TableSpec
 from lineage.selectors import Selector, SelectorError
 from lineage.tables import TableError
+from lineage.verdicts import NotAdmitted
 from pipelines.curate import CurateConfig, CurateError, curate
 from pipelines.ingest import FORMATS, IngestConfig, IngestError, ingest, source_key
 from tests.lineage.expected import Example, Expected, Named, Place, Said, Trace, line, places
@@ -375,7 +376,7 @@ class Lake(RuleBasedStateMachine):
             lambda: finetune(self.runtime, config),
             copy.deepcopy(self.expected),
             death,
-            or_else=(CurriculumError, TrainingError, BaseModelError),
+            or_else=(CurriculumError, NotAdmitted, TrainingError, BaseModelError),
         )
         eaten = self.eaten()
         new, lost = eaten.keys() - self.expected.eaten.keys(), self.expected.eaten.keys() - eaten.keys()

@@ -84,7 +84,7 @@ def curate(
             low = {"row_id": row["row_id"], "reason": "neighbours_disagree", "score": said}
             rejected.append(low | NEIGHBOURS)
         elif said is not None:
-            child = {"row_id": b"e" + row["row_id"][1:], "row_no": 1000 + row["row_no"], "score": said}
+            child = {"row_id": row["row_id"][::-1], "row_no": 1000 + row["row_no"], "score": said}
             examples.append(child | {"parents": [row["row_id"]], "parent_nos": [row["row_no"]]} | NEIGHBOURS)
     store(settings, EXAMPLE, examples, by=by)
     lost = [{"row_no": -1, "step": "s", "step_revision": "1", "scorer_revision": "1"} | r for r in rejected]

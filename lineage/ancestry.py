@@ -122,11 +122,15 @@ def roots(row_id: bytes, graph: Mapping[bytes, dict[str, Any]]) -> list[dict[str
 
 def descendants(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
     """Every row that was derived from a row, at any depth: table, row_id, row_no, step; by row_no."""
+    shown = ("table", "row_id", "row_no", "step")
+    return [{name: row[name] for name in shown} for row in derived_from(settings, row_id)]
+
+
+def derived_from(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
+    """The descendants with their whole provenance, in the order of their numbers."""
     rows = graph(settings)
     mine = rows.starting_with(row_id.hex())
-    derived = np.setdiff1d(rows.down.reach(mine), mine)
-    shown = ("table", "row_id", "row_no", "step")
-    return [{name: row[name] for name in shown} for row in _described(settings, rows, derived)]
+    return _described(settings, rows, np.setdiff1d(rows.down.reach(mine), mine))
 
 
 def _described(settings: Settings, rows: RowGraph, positions: np.ndarray) -> list[dict[str, Any]]:

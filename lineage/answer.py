@@ -18,13 +18,12 @@ import pyarrow.dataset as pads
 
 from infra.screen import plain
 from infra.settings import Settings
-from lineage import ancestry, models, tables
-from lineage.bans import banned
+from lineage import ancestry, models, queries, tables
 from lineage.consumption import Checkpoint, bitmaps
 from lineage.exchanges import INSTRUCTING, AnswerError, Asked
 from lineage.models import ModelVersion
 from lineage.nearest import EMBEDDED, Near, nearest
-from lineage.schemas import CONSUMPTION, CURRICULUM, EXAMPLE
+from lineage.schemas import EXAMPLE
 
 SIMILARITY = "similarity, not cause: nearness to an answer does not show that a row made the model give it"
 
@@ -203,20 +202,11 @@ def _told(
     own: Mapping[int, str],
 ) -> list[dict[str, Any]]:
     """The rows with where they come from; in the order given."""
-    numbers = rows["row_no"].combine_chunks()
-    mine = pads.field("row_no").isin(numbers)
-    run = (pads.field("run_id") == checkpoint.run_id) & (pads.field("step") < checkpoint.step)
-    eaten = tables.read(settings, CONSUMPTION, columns=["row_no", "step"], where=run & mine)
-    first = eaten.group_by("row_no").aggregate([("step", "min")])
-    first_step = dict(zip(first["row_no"].to_pylist(), first["step_min"].to_pylist(), strict=True))
-    members = (pads.field("curriculum") == checkpoint.curriculum) & mine
-    sliced = tables.read(settings, CURRICULUM, columns=["row_no", "slice"], where=members)
-    slice_of = dict(zip(sliced["row_no"].to_pylist(), sliced["slice"].to_pylist(), strict=True))
-    graph = ancestry.ancestors_of(settings, numbers.to_pylist())
-    gone = banned(settings)
+    numbers = rows["row_no"].to_pylist()
+    eaten = queries.lineage(settings, checkpoint).these_rows(numbers).to_pylist()
+    graph = ancestry.ancestors_of(settings, numbers)
     told = []
-    for rank, (row, near) in enumerate(zip(rows.to_pylist(), found, strict=True), start=1):
-        number, stored = row["row_no"], graph[row["row_id"]]
+    for rank, (stored, near) in enumerate(zip(eaten, found, strict=True), start=1):
         told.append(
             {
                 "rank": rank,
@@ -225,21 +215,21 @@ def _told(
                 "overlap": round(near.overlap, 4),
                 "answered": round(near.answered, 4),
                 "similarity": None if near.similarity is None else round(near.similarity, 4),
-                "own": own.get(number, ""),
-                "row_id": row["row_id"],
-                "text": row["text"],
-                "answer": row["answer"],
-                "slice": slice_of.get(number, ""),
-                "first_step": first_step.get(number),
+                "own": own.get(stored["row_no"], ""),
+                "row_id": stored["row_id"],
+                "text": stored["text"],
+                "answer": stored["answer"],
+                "slice": stored["slice"],
+                "first_step": stored["first_step"],
                 "prompt": f"{stored['prompt_name']}@{stored['prompt_version']}",
                 "scorer": f"{stored['scorer']}@{stored['scorer_revision']}",
-                "recalled": gone.get(number, ""),
+                "recalled": stored["recalled"],
                 "sources": [
                     {
                         name: source[name]
                         for name in ("row_id", "source_uri", "source_revision", "source_span")
                     }
-                    for source in ancestry.roots(row["row_id"], graph)
+                    for source in ancestry.roots(stored["row_id"], graph)
                 ],
             }
         )

@@ -104,6 +104,12 @@ def curriculum_root(members: Sequence[tuple[bytes, str, float]]) -> str:
     )
 
 
+def root_of(members: pa.Table) -> str:
+    """The root that members of one curriculum, rows of `curricula` in any order, have by what is stored."""
+    columns = (members[name].to_pylist() for name in ("row_id", "slice", "weight"))
+    return curriculum_root(list(zip(*columns, strict=True)))
+
+
 def build(runtime: Runtime, recipe: DataRecipe, *, parent: Run | None = None) -> Outcome:
     """Select a curriculum from what is admitted now and store it with its exclusions, as a Run.
 

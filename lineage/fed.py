@@ -25,7 +25,7 @@ import pyarrow.dataset as pads
 from infra.settings import Settings
 from lineage import queries, tables
 from lineage.consumption import Checkpoint, checkpoints, consumption_root, eaten_by
-from lineage.curricula import Curriculum, curriculum_root
+from lineage.curricula import Curriculum, root_of
 from lineage.queries import Lineage
 from lineage.rows import rows_digest
 from lineage.schemas import CONSUMPTION, CURRICULUM, EXAMPLE, PREDICTION, PROVENANCE, RUN
@@ -142,8 +142,7 @@ def _eaten(settings: Settings, checkpoint: Checkpoint) -> pa.Table:
 def _members(settings: Settings, table: str, root: str) -> pa.Table:
     version = tables.resolve(settings, table)
     members = tables.read(settings, version, where=pads.field("curriculum") == root)
-    columns = (members[name].to_pylist() for name in ("row_id", "slice", "weight"))
-    if not members.num_rows or curriculum_root(list(zip(*columns, strict=True))) != root:
+    if not members.num_rows or root_of(members) != root:
         raise FedError(f"curriculum {root[:12]} in {table} does not hash to its root; run: stemma fsck")
     rows = _examples(settings, members["row_no"].combine_chunks())
     place = pc.index_in(rows["row_no"], members["row_no"].combine_chunks())

@@ -1,6 +1,6 @@
 """MLflow shows what the lake holds: each run, version, alias and recall from its Delta record alone.
 
-    show_run       a finished run: params, numbers, what it was fed, what it ate
+    show_run       a finished run: params, numbers, what it was fed, what it ate; show_outcome: at a job's end
     show_version   a registered version: adapter, pedigree, tags, its evaluations
     show_recalls   what recalls and promotions say of versions, and where aliases stand
     sync           all of it that MLflow does not show yet
@@ -24,6 +24,7 @@ from lineage import bans, curricula, fed, models, pedigrees, queries, registry, 
 from lineage.consumption import Checkpoint, bitmaps, checkpoints, find_checkpoint
 from lineage.models import ModelVersion
 from lineage.registry import IndexedVersion, RegistryError
+from lineage.runs import Outcome
 from lineage.schemas import NOT_APPLICABLE, RUN
 from lineage.tables import TableError
 
@@ -52,6 +53,14 @@ def show_run(settings: Settings, run_id: str, *, unless_shown: bool = False) -> 
     registry.log_run(settings, run_id=run_id, job=done["job"], started=began, ended=done["at"], **picture)
     if done["job"] == "evaluate":
         _show_on_models(settings, picture["parent_run_id"], run_id)
+
+
+def show_outcome(settings: Settings, outcome: Outcome) -> None:
+    """As `show_run`, where MLflow can be asked; of work that was done before only if it does not show it yet.
+
+    For a process that died after the work may not have come to this.
+    """
+    registry.if_reachable(show_run, settings, outcome.run_id, unless_shown=outcome.again)
 
 
 def show_version(settings: Settings, version: ModelVersion) -> None:

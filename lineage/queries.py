@@ -117,11 +117,24 @@ class Lineage:
 
     def first_rows(self, count: int) -> pa.Table:
         """The rows that were eaten first, as `rows` has them."""
+        return self._told(np.lexsort((np.arange(self.count), self._first_steps))[:count])
+
+    def these_rows(self, row_nos: Sequence[int]) -> pa.Table:
+        """Some of the rows, as `rows` has them, in the order given."""
+        return self._told(self._at(self._graph.positions(np.asarray(row_nos, np.int64))))
+
+    @cached_property
+    def _first_steps(self) -> np.ndarray:
+        """Per distinct row the step that first ate it."""
+        first = np.zeros(self.count, np.int32)
+        first[self._at(self._eaten)[::-1]] = self._slots.steps[::-1]
+        return first
+
+    def _told(self, chosen: np.ndarray) -> pa.Table:
+        """What is to be said of distinct rows, by their places."""
         at, steps = self._at(self._eaten), self._slots.steps
-        first, last = np.zeros(self.count, np.int32), np.zeros(self.count, np.int32)
+        last = np.zeros(self.count, np.int32)
         last[at] = steps
-        first[at[::-1]] = steps[::-1]
-        chosen = np.lexsort((np.arange(self.count), first))[:count]
         numbers = pa.array(self._graph.numbers[self._rows[chosen]])
         wanted = [column.name for column in PROVENANCE] + ["answer", "text", "kind"]
         stored = tables.read_ever(
@@ -131,7 +144,7 @@ class Lineage:
         tokens = np.bincount(at, weights=self._slots.loss_tokens, minlength=self.count).astype(np.int64)
         codes, recalls = self._recalls
         more = {
-            "first_step": pa.array(first[chosen]),
+            "first_step": pa.array(self._first_steps[chosen]),
             "last_step": pa.array(last[chosen]),
             "times": pa.array(np.bincount(at, minlength=self.count)[chosen]),
             "loss_tokens": pa.array(tokens[chosen]),

@@ -20,7 +20,7 @@ from infra.redaction import without_credentials
 from infra.settings import Settings
 from lineage import curricula, models, runs, tables
 from lineage.consumption import Checkpoint
-from lineage.curricula import curriculum_root
+from lineage.curricula import root_of
 from lineage.models import ModelError
 from lineage.report import predictions_of, reports_of
 from lineage.rows import rows_digest
@@ -104,8 +104,7 @@ def _check_adapter(checkpoint: Checkpoint) -> None:
 
 def _curriculum(settings: Settings, checkpoint: Checkpoint) -> tables.TableVersion:
     found = curricula.load(settings, checkpoint.curriculum)
-    columns = (found.members[name].to_pylist() for name in ("row_id", "slice", "weight"))
-    if curriculum_root(list(zip(*columns, strict=True))) != checkpoint.curriculum:
+    if root_of(found.members) != checkpoint.curriculum:
         raise ModelError(f"curriculum {checkpoint.curriculum[:12]} no longer hashes to its root")
     _require_stored(settings, found.members, f"curriculum {checkpoint.curriculum[:12]}")
     return found.version

@@ -8,18 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-import pyarrow as pa
-import pyarrow.dataset as pads
 from pyroaring import BitMap64
 
 from infra.settings import Settings
-from lineage import tables
-from lineage.ancestry import ancestors_of, descendants, rejections
+from lineage.ancestry import ancestors_of, derived_from, rejections
 from lineage.bans import banned, banned_numbers, recalls
 from lineage.consumption import bitmaps
 from lineage.models import aliases, versions
 from lineage.registry import RowPedigree
-from lineage.schemas import ROW_TABLES, TableSpec
+from lineage.schemas import TableSpec
 
 _LISTED = 8  # places at one level
 _FOLLOWED = 2_000  # descendants that are arranged by level; of more, the first
@@ -31,9 +28,9 @@ def of_row(settings: Settings, spec: TableSpec, row: Mapping[str, Any]) -> RowPe
     tree = _Tree()
     tree.add(0, _of_row(spec.name, row), recalled=row["row_no"] in gone)
     _grow_down(settings, tree, row, gone)
-    made = descendants(settings, row["row_id"])
-    top = _grow_up(settings, tree, row, made, gone)
-    _grow_models(settings, tree, BitMap64([row["row_no"], *(each["row_no"] for each in made)]), top + 1)
+    made = derived_from(settings, row["row_id"])
+    top = _grow_up(tree, row, made, gone)
+    _grow_models(settings, tree, [row, *made], top + 1)
     called_back = {each.id: each for each in recalls(settings)}.get(gone.get(row["row_no"], ""))
     facts = {
         "table": spec.name,
@@ -133,7 +130,6 @@ def _grow_down(settings: Settings, tree: _Tree, row: Mapping[str, Any], gone: Ma
 
 
 def _grow_up(
-    settings: Settings,
     tree: _Tree,
     row: Mapping[str, Any],
     made: Sequence[Mapping[str, Any]],
@@ -141,14 +137,10 @@ def _grow_up(
 ) -> int:
     """Descendants level by level; the highest level, 0 where nothing was derived from the row."""
     followed = {each["row_id"]: each for each in made[:_FOLLOWED]}
-    some = pads.field("row_id").isin(pa.array(list(followed), pa.binary()))
-    parents: dict[bytes, set[bytes]] = {}
-    for spec in ROW_TABLES if followed else ():
-        stored = tables.read_ever(settings, spec, columns=["row_id", "parents"], where=some)
-        parents |= {each["row_id"]: set(each["parents"]) for each in stored.to_pylist()}
+    parents = {row_id: set(each["parents"]) for row_id, each in followed.items()}
     level, depth, left = {row["row_id"]}, 0, dict(followed)
     shown = {row["row_id"]}
-    while children := [each for each in left if parents.get(each, set()) & level]:
+    while children := [each for each in left if parents[each] & level]:
         depth += 1
         placed = {
             c
@@ -164,8 +156,10 @@ def _grow_up(
     return depth
 
 
-def _grow_models(settings: Settings, tree: _Tree, numbers: BitMap64, level: int) -> None:
+def _grow_models(settings: Settings, tree: _Tree, rows: Sequence[Mapping[str, Any]], level: int) -> None:
     """The checkpoints that ate some of the rows, registered ones first, with the aliases on them."""
+    number_of = {each["row_id"].hex(): each["row_no"] for each in rows}
+    numbers = BitMap64(each["row_no"] for each in rows)
     ate_all, gone = bitmaps(settings), banned_numbers(settings)
     ate = {at: eaten & numbers for at, eaten in ate_all.items()}
     named = {(each.run_id, each.step): each for each in versions(settings)}
@@ -173,29 +167,20 @@ def _grow_models(settings: Settings, tree: _Tree, numbers: BitMap64, level: int)
     reached = [at for at, eaten in ate.items() if eaten]
     reached.sort(key=lambda at: (at not in named, -named[at].version if at in named else 0, at))
     nodes = [node for node in tree.nodes if node["kind"] == "row" and node["level"] >= 0]
-    by_key = _numbers(settings, [bytes.fromhex(node["key"]) for node in nodes])
+    by_key = {node["key"]: number_of[node["key"]] for node in nodes}
     for at in reached:
         version = named.get(at)
         here = standing.get(version.name, {}) if version else {}
         flags = sorted(alias for alias, n in here.items() if version and n == version.version)
-        rows = len(ate[at])
+        eaten = len(ate[at])
         place = {
             "key": f"{at[0]}/{at[1]}",
             "kind": "model",
             "title": str(version) if version else f"run {at[0][:12]}",
-            "note": ", ".join([f"ate {rows} of the rows" if rows > 1 else "ate it", *flags]),
+            "note": ", ".join([f"ate {eaten} of the rows" if eaten > 1 else "ate it", *flags]),
         }
         if tree.add(level, place, recalled=bool(ate_all[at] & gone)):
             tree.edges += [(key, place["key"]) for key, number in by_key.items() if number in ate[at]]
-
-
-def _numbers(settings: Settings, row_ids: Sequence[bytes]) -> dict[str, int]:
-    some = pads.field("row_id").isin(pa.array(row_ids, pa.binary()))
-    found: dict[str, int] = {}
-    for spec in ROW_TABLES:
-        rows = tables.read_ever(settings, spec, columns=["row_id", "row_no"], where=some)
-        found |= {each["row_id"].hex(): each["row_no"] for each in rows.to_pylist()}
-    return found
 
 
 def _said(row: Mapping[str, Any]) -> str:

@@ -166,6 +166,12 @@ def unfinished(settings: Settings, job: str) -> list[dict[str, Any]]:
     return [e for e in history if e["status"] == "START" and identity_of(e["run_id"]) not in ended]
 
 
+def not_ended(history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The START events among these of runs that are not on record as ended."""
+    ended = {event["run_id"] for event in history if event["status"] != "START"}
+    return [event for event in history if event["run_id"] not in ended]
+
+
 def left_behind(settings: Settings) -> list[dict[str, Any]]:
     """The START events of runs that ended with their process on this machine, and on record go on."""
     history = tables.read(settings, RUN, columns=["run_id", "status", "agent"]).to_pylist()
@@ -281,11 +287,8 @@ def _refuse_if_in_progress(earlier: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _going_on(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    ended = {event["run_id"] for event in history if event["status"] != "START"}
     found: list[dict[str, Any]] = []
-    for event in history:
-        if event["run_id"] in ended:
-            continue
+    for event in not_ended(history):
         who = json.loads(event["agent"])
         if is_here(who) and who["process"] != os.getpid() and lives(who):
             found.append(dict(event))
@@ -293,8 +296,7 @@ def _going_on(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _dead(history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    ended = {event["run_id"] for event in history if event["status"] != "START"}
-    return [e for e in history if e["run_id"] not in ended and is_dead(json.loads(e["agent"]))]
+    return [event for event in not_ended(history) if is_dead(json.loads(event["agent"]))]
 
 
 def _process(event: Mapping[str, Any]) -> int:

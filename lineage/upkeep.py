@@ -127,9 +127,9 @@ def leftovers(settings: Settings) -> Leftovers:
     history = tables.read(settings, RUN).sort_by("at").to_pylist()
     starts = runs.left_behind(settings)
     dead = {each["run_id"] for each in starts}
-    ended = {each["run_id"] for each in history if each["status"] != "START"} | dead
-    begun = [each["at"].timestamp() for each in history if each["run_id"] not in ended]
-    before_s = min([since_s, *begun]) - _CLOCKS_S
+    going_on = [each for each in runs.not_ended(history) if each["run_id"] not in dead]
+    ended = {each["run_id"] for each in history} - {each["run_id"] for each in going_on}
+    before_s = min([since_s, *(each["at"].timestamp() for each in going_on)]) - _CLOCKS_S
     files = {name: tables.orphans(settings, spec, before_s=before_s) for name, spec in TABLES.items()}
     made = {checkpoint.run_id for checkpoint in checkpoints(settings)}
     made |= {each["run_id"] for each in history if each["status"] == "COMPLETE"}  # whose row is lost
@@ -170,10 +170,5 @@ def _going_on_elsewhere(settings: Settings, now: dt.datetime) -> int:
     It may have written files that it has not committed yet.
     """
     history = tables.read(settings, RUN, columns=["run_id", "status", "agent", "at"]).to_pylist()
-    ended = {each["run_id"] for each in history if each["status"] != "START"}
-    begun = [
-        each["at"]
-        for each in history
-        if each["run_id"] not in ended and not is_here(json.loads(each["agent"]))
-    ]
+    begun = [each["at"] for each in runs.not_ended(history) if not is_here(json.loads(each["agent"]))]
     return math.ceil((now - min(begun)).total_seconds() / 3600) + 1 if begun else 0

@@ -99,12 +99,7 @@ def explore(
             raise
 
     outcome = carry_out(runtime, "search", config=identity, inputs=inputs, work=work, parent=parent)
-    registry.if_reachable(
-        mirror.show_run,
-        runtime.settings,
-        outcome.run_id,
-        unless_shown=outcome.again,  # a process that died after the work may not have come to this
-    )
+    mirror.show_outcome(runtime.settings, outcome)
     return outcome
 
 

@@ -41,7 +41,7 @@ from infra.models import ModelError, adapter_digest
 from infra.models import resolve as resolve_base
 from infra.runtime import Runtime
 from infra.settings import Settings
-from lineage import curricula, mirror, registry, runs, verdicts
+from lineage import curricula, mirror, runs, verdicts
 from lineage.consumption import offer, record_checkpoint, record_plan
 from lineage.runs import Going, Outcome
 from lineage.schemas import NOT_APPLICABLE
@@ -168,7 +168,7 @@ class ConsumptionCallback(TrainerCallback):
         outcome = self._going.complete(self._runtime, outcome)
         self._stop_listening()
         self.run_id = outcome.run_id
-        registry.if_reachable(mirror.show_run, self._runtime.settings, outcome.run_id)
+        mirror.show_outcome(self._runtime.settings, outcome)
         log.info(
             "train %s: %d rows in %d steps; stemma lineage %s",
             self.run_id,

@@ -18,7 +18,7 @@ import pyarrow.dataset as pads
 from infra.inference import Predictor
 from infra.models import resolve as resolve_base
 from infra.runtime import Runtime, give_back_memory
-from lineage import curricula, mirror, models, registry, report, tables, verdicts
+from lineage import curricula, mirror, models, report, tables, verdicts
 from lineage.consumption import Checkpoint
 from lineage.heed import NEEDED, heed
 from lineage.inputs import normalised
@@ -68,12 +68,7 @@ def evaluate(
         return replace(scored, counts={**scored.counts, **left_out})
 
     outcome = carry_out(runtime, "evaluate", config=config, inputs=inputs, work=work, parent=parent)
-    registry.if_reachable(
-        mirror.show_run,
-        settings,
-        outcome.run_id,
-        unless_shown=outcome.again,  # a process that died after the work may not have come to this
-    )
+    mirror.show_outcome(settings, outcome)
     return outcome
 
 

@@ -20,7 +20,7 @@ from infra.models import BaseModel as Base
 from infra.models import resolve as resolve_base
 from infra.runtime import Runtime, give_back_memory
 from infra.settings import Settings
-from lineage import curricula, mirror, models, registry, verdicts
+from lineage import curricula, mirror, models, verdicts
 from lineage.consumption import Checkpoint, forget_checkpoint, record_checkpoint, record_plan
 from lineage.curricula import Curriculum, DataRecipe
 from lineage.runs import Outcome, Run, carry_out, find
@@ -62,12 +62,7 @@ def finetune(runtime: Runtime, config: FinetuneConfig, *, parent: Run | None = N
 
     inputs = [f"curriculum:{curriculum.root}", f"base:{base.digest}"]
     outcome = carry_out(runtime, "finetune", config=recorded, inputs=inputs, work=work, parent=parent)
-    registry.if_reachable(
-        mirror.show_run,
-        runtime.settings,
-        outcome.run_id,
-        unless_shown=outcome.again,  # a process that died after the work may not have come to this
-    )
+    mirror.show_outcome(runtime.settings, outcome)
     return outcome
 
 

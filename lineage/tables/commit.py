@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
 from infra.settings import Settings
@@ -280,6 +280,3 @@ def _text(facts: Mapping[str, Any] | None) -> dict[str, str]:
         f"stemma.{name}": value if isinstance(value, str) else json.dumps(value)
         for name, value in (facts or {}).items()
     }
-
-
-__all__ = ["AlreadyStored", "DeltaError", "commit", "is_stored", "record", "replace", "take_out", "withdraw"]

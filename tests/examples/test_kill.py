@@ -101,7 +101,7 @@ DEATHS: dict[str, dict[str, Any]] = {
     "recall: banned, no row taken out": after("lineage.recall:_ban"),
     "recall: rows out of one table, not of the other": after("lineage.tables:take_out"),
     "recall: rows are out, aliases not moved": before("lineage.recall:_move_aliases"),
-    "recall: aliases moved in the log, not in MLflow": before("lineage.recall:_mirror"),
+    "recall: aliases moved in the log, not in MLflow": before("lineage.mirror:show_recalls"),
     "stage once more": stage("the recalled lines once more"),
     "stage retrain": stage("retrain"),
     "retrain: trained, not before the gates": before("search.retrain:promote"),

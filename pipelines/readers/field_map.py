@@ -66,14 +66,9 @@ class FieldMap:
         parameters = {"map": dict(self.fields), "constant": dict(self.constants), "keys": list(self.keys)}
         return Fingerprint("field_map", 1, parameters)
 
-    @property
-    def rows_per_record(self) -> int:
-        """One, or one per key."""
-        return max(len(self.keys), 1)
-
-    def recognises(self, record: Mapping[str, Any]) -> bool:
+    def recognises(self, record: Mapping[str, Any]) -> str | None:
         """A map is never guessed; it is given."""
-        return False
+        return None
 
     def read(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One row, or one per key of `for_each` that the record has."""

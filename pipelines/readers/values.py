@@ -1,0 +1,169 @@
+"""Values of a record in the shape of a column: text, numbers, times, chat messages.
+
+What every reader needs to turn loosely typed JSON into rows without losing anything of it. To be used by its
+name: `values.text(record.get("model"))`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from pipelines.readers import Unreadable
+
+_INLINE = 1024  # characters of base64 that are kept as they are; longer ones by reference and digest
+_IN_COLUMNS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
+
+
+def messages(value: Any) -> list[dict[str, Any]]:
+    """Chat messages as the column `messages` holds them. Raises Unreadable where they are none."""
+    if not isinstance(value, list):
+        raise Unreadable("no_messages", f"'messages' is {type(value).__name__}, expected a list")
+    return [message(each) for each in value]
+
+
+def message(value: Any) -> dict[str, Any]:
+    """One chat message: its text joined, other parts and fields kept in `extra`. Raises Unreadable."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("role"), str):
+        raise Unreadable("bad_message", "a message without a role, expected {'role', 'content'}")
+    parts = value.get("content")
+    extra = {key: item for key, item in value.items() if key not in _IN_COLUMNS and item is not None}
+    if isinstance(parts, list) and any(_text_of(part) is None for part in parts):
+        extra["content"] = parts  # images and the like: kept whole beside the text
+    return said(
+        value["role"],
+        content(parts),
+        name=text(value.get("name")),
+        tool_calls=value.get("tool_calls"),
+        tool_call_id=text(value.get("tool_call_id")),
+        extra=extra,
+    )
+
+
+def said(
+    role: str,
+    words: str | None,
+    *,
+    name: str | None = None,
+    tool_calls: Any = None,
+    tool_call_id: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A message of the column `messages` from its parts; tool calls and extra become JSON text."""
+    return {
+        "role": role,
+        "content": words,
+        "name": name,
+        "tool_calls": json_text(tool_calls),
+        "tool_call_id": tool_call_id,
+        "extra": json_text(extra or None),
+    }
+
+
+def tool_call(call_id: str | None, name: Any, arguments: Any) -> dict[str, Any]:
+    """A tool call in the one shape that `tool_calls` holds, OpenAI's; arguments as JSON text."""
+    function = {"name": name, "arguments": text(arguments)}
+    return {"id": call_id, "type": "function", "function": function}
+
+
+def content(value: Any) -> str | None:
+    """The text of a message's content: a string, or a list of parts, whose texts are joined."""
+    if isinstance(value, list):
+        return "".join(words for part in value if (words := _text_of(part)) is not None)
+    return text(value)
+
+
+def object_in(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The object under a key; empty where there is none. Raises Unreadable for anything else."""
+    value = parent.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise Unreadable("bad_shape", f"'{key}' is {type(value).__name__}, expected an object")
+    return value
+
+
+def without(value: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    """The fields that have no column."""
+    return {key: item for key, item in value.items() if key not in keys}
+
+
+def extra_of(**parts: Any) -> str | None:
+    """The column `extra`: JSON text of the parts that are not empty, or null."""
+    return json_text(
+        {name: value for name, value in parts.items() if value not in (None, {}, [], "")} or None
+    )
+
+
+def by_reference(value: Any) -> Any:
+    """The value with each long base64 text in it replaced by digest and size; the source keeps the bytes.
+
+    Data URLs, and base64 fields of images, audio and files: {"sha256": ..., "bytes": n, "media_type": ...}.
+    """
+    if isinstance(value, Mapping):
+        return {key: by_reference(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [by_reference(item) for item in value]
+    if not isinstance(value, str) or len(value) <= _INLINE:
+        return value
+    head, comma, data = value.partition(",") if value.startswith("data:") else ("", "", value)
+    if comma and not head.endswith(";base64"):
+        return value
+    try:
+        decoded = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        return value
+    found: dict[str, Any] = {"sha256": hashlib.sha256(decoded).hexdigest(), "bytes": len(decoded)}
+    if head:
+        found["media_type"] = head.removeprefix("data:").partition(";")[0]
+    return found
+
+
+def text(value: Any) -> str | None:
+    """A string as it is, anything else as JSON text; null stays null."""
+    if value is None or isinstance(value, str):
+        return value
+    return json_text(value)
+
+
+def json_text(value: Any) -> str | None:
+    """JSON text with sorted keys; null stays null."""
+    return None if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def number(value: Any) -> float | None:
+    """A number; null for whatever is none, true and false among it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
+
+
+def count(value: Any) -> int | None:
+    """A whole number, such as a count of tokens; null for whatever is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def moment(value: Any) -> dt.datetime | None:
+    """Unix time in seconds, milli-, micro- or nanoseconds, or ISO 8601; null for whatever is no time."""
+    if isinstance(value, str):
+        try:
+            read = dt.datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        return read.replace(tzinfo=dt.UTC) if read.tzinfo is None else read.astimezone(dt.UTC)
+    seconds = number(value)
+    if seconds is None:
+        return None
+    scale = next((s for s in (1, 1e3, 1e6) if abs(seconds) < 1e11 * s), 1e9)  # 1e11 seconds: the year 5138
+    return dt.datetime.fromtimestamp(seconds / scale, dt.UTC)
+
+
+def _text_of(part: Any) -> str | None:
+    if isinstance(part, Mapping) and part.get("type") in ("text", "output_text"):
+        return text(part.get("text"))
+    return part if isinstance(part, str) else None

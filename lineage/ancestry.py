@@ -13,7 +13,7 @@ from infra.settings import Settings
 from infra.storage import StorageError, first_record, read_span
 from lineage import tables
 from lineage.graph import RowGraph, graph
-from lineage.rows import source_row_id
+from lineage.rows import origin_of, source_row_ids
 from lineage.schemas import PROVENANCE, REJECTED, ROW_TABLES, TableSpec
 from lineage.tables import TableError
 
@@ -151,18 +151,21 @@ def rejections(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
     return tables.read(settings, REJECTED, where=pads.field("row_id") == row_id).to_pylist()
 
 
-def source_bytes(row: Mapping[str, Any]) -> bytes:
-    """The bytes of a source row's record.
+def source_bytes(row: Mapping[str, Any], *, settings: Settings | None = None) -> bytes:
+    """The bytes of a source row's record; of a row of a table its canonical JSON.
 
+    `settings`: the lake whose book of sources says what the source is known by; without it, its first line.
     Raises LineageError when the source is gone or holds something else.
     """
     span = row["source_span"]
-    if not span.startswith("bytes:"):
+    if not span.startswith(("bytes:", "row:")):
         raise LineageError(f"row {row['row_id'].hex()} has several sources; ask for its ancestors")
-    first, end = (int(number) for number in span.removeprefix("bytes:").split("-"))
+    first, _, end = span.partition(":")[2].partition("-")
+    first, end = int(first), int(end or -1)
+    origin = None if settings is None else sources.origin(settings, row)
     try:
-        record = read_span(row["source_uri"], first, end)
-        is_as_read = len(record) == end - first and _gives(row, first, record)
+        record = read_row(row["source_uri"], first) if end < 0 else read_span(row["source_uri"], first, end)
+        is_as_read = len(record) in (end - first, end) and _gives(row, first, record, origin)
     except StorageError as error:
         raise LineageError(
             f"{error}; revision {row['source_revision']} is what row {row['row_id'].hex()} came from"
@@ -179,11 +182,18 @@ def source_bytes(row: Mapping[str, Any]) -> bytes:
     return record
 
 
-def _gives(row: Mapping[str, Any], position: int, record: bytes) -> bool:
+def _gives(row: Mapping[str, Any], position: int, record: bytes, origin: bytes | None) -> bool:
     """Would reading this record, where the source lies now, give the row again?
 
     Its id says so, which a copy of the source keeps and a source that grew; a digest of the file would not.
     """
-    facts: dict[str, Any] = {"reader": row["step"], "revision": int(row["step_revision"])}
-    facts |= {"first_record": first_record(row["source_uri"]), "position": position, "record": record}
-    return any(source_row_id(**facts, ordinal=n) == row["row_id"] for n in range(_MOST_ROWS_PER_RECORD))
+    n = _MOST_ROWS_PER_RECORD
+    ids = source_row_ids(
+        reader=row["step"],
+        revision=int(row["step_revision"]),
+        origin=origin or origin_of(first_record(row["source_uri"])),
+        positions=itertools.repeat(position, n),
+        records=itertools.repeat(record, n),
+        ordinals=range(n),
+    )
+    return row["row_id"] in ids

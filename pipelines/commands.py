@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -20,23 +22,78 @@ from lineage.selectors import Selector, resolved
 from lineage.tables import resolve
 from pipelines import curate as curation
 from pipelines import ingest as ingestion
+from pipelines.progress import ReadingProgress
+from pipelines.requeue import retry
 from pipelines.review import review as put_on_record
 
 
 def ingest(
-    sources: Annotated[list[str], typer.Argument(help="Files, folders or globs.")],
-    format: Annotated[str, typer.Option(help="A format's name, or auto.")] = "auto",
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SOURCE]...", help="Files, folders, globs, archives, object-store URIs."),
+    ] = None,
+    format: Annotated[str, typer.Option(help="A format's name, or auto: seen from the content.")] = "auto",
     field_map: Annotated[str | None, typer.Option(help="TOML map from fields to columns.")] = None,
+    extra: Annotated[bool, typer.Option(help="Keep the fields that have no column.")] = True,
+    pii: Annotated[str, typer.Option(help="Personal data and secrets: flag, redact or off.")] = "flag",
+    max_quarantined: Annotated[
+        float, typer.Option(help="Share of records that may be unreadable; above it nothing is stored.")
+    ] = 0.05,
+    retry_quarantine: Annotated[
+        bool, typer.Option("--retry-quarantine", help="Read again what could not be read before.")
+    ] = False,
     gate: Annotated[bool, typer.Option(help="Validate what was stored.")] = True,
     lake: Lake = None,
 ) -> int:
-    """Store sources as rows of `traces`, then put them before the gate.
+    """Store sources as rows of `traces` or `documents`, then put them before the gate.
+
+    Each record is stored once, however often, from wherever and beside whomever its source is read; a source
+    that grew gives its new part. Exit 1 where a source could not be read (the others were) or a gate refused.
 
     Example: stemma ingest logs/*.jsonl
     """
-    config = ingestion.IngestConfig(sources=tuple(sources), format=format, field_map=field_map)
-    with open_runtime(lake) as runtime:
-        return _told(runtime, "ingest", ingestion.ingest(runtime, config), gate=gate)
+    if retry_quarantine == bool(sources):
+        raise ingestion.IngestError("give sources, or --retry-quarantine alone")
+    with open_runtime(lake) as runtime, ReadingProgress() as progress:
+        if retry_quarantine:
+            outcome = retry(runtime)
+        else:
+            config = ingestion.IngestConfig.model_validate(
+                {
+                    "sources": sources,
+                    "format": format,
+                    "field_map": field_map,
+                    "extra": extra,
+                    "pii": pii,
+                    "max_quarantined": max_quarantined,
+                }
+            )
+            outcome = ingestion.ingest(runtime, config, show=progress.show)
+        progress.stop()
+        for how in sorted(set(outcome.facets.get("formats", {}).values())):
+            print(f"read as {how}")
+        print(_balance(outcome.counts))
+        for problem in outcome.facets.get("problems", {}).values():
+            print(f"NOT READ  {problem}", file=sys.stderr)
+        code = _told(runtime, "ingest", outcome, gate=gate)
+        return max(code, 1) if outcome.facets.get("problems") else code
+
+
+def _balance(counts: Mapping[str, int]) -> str:
+    """read = stored + quarantined + duplicates, and what else records can become."""
+    if "in" not in counts:
+        return f"nothing new: all {counts['sources_stored_before']} sources were stored before"
+    stored = counts["out"] - counts["known"]
+    parts = {
+        "stored": stored - counts["created"],
+        "quarantined": counts["quarantined"],
+        "duplicates": counts["known"],
+        "recalled": counts["rejected"],
+        "without a row": counts["empty"],
+    }
+    listed = " + ".join(f"{number:,} {what}" for what, number in parts.items() if number or what == "stored")
+    more = f"; {counts['created']:,} more rows of records with several" if counts["created"] else ""
+    return f"{counts['in']:,} records read = {listed}{more}"
 
 
 def curate(

@@ -17,7 +17,7 @@ One error family: TableError; AlreadyStored, Damaged and UnknownTable are its me
 
 from lineage.tables.commit import AlreadyStored, commit, is_stored, record, replace, take_out, withdraw
 from lineage.tables.damage import Damaged, damage
-from lineage.tables.files import WrittenFile, read_file, write_file
+from lineage.tables.files import FileWriter, WrittenFile, read_file, write_file
 from lineage.tables.layout import TableVersion, UnknownTable, current, resolve
 from lineage.tables.leases import reserve
 from lineage.tables.lifted import could_stand, put_back
@@ -44,6 +44,7 @@ __all__ = [
     "AlreadyStored",
     "Answer",
     "Damaged",
+    "FileWriter",
     "Snapshot",
     "StatementError",
     "TableError",

@@ -77,7 +77,9 @@ def _exchange(record: Mapping[str, Any]) -> dict[str, Any]:
         "correction": values.text(review.get("correction")),
         "input_tokens": values.count(usage.get("prompt_tokens")),
         "output_tokens": values.count(usage.get("completion_tokens")),
-        "extra": _rest(record, request, response, choices, answer, metadata, usage, verdict, review),
+        "extra": values.json_text(
+            _rest_parts(record, request, response, choices, answer, metadata, usage, verdict, review) or None
+        ),
         "prompt_name": values.text(metadata.get("prompt_name")),
         "prompt_version": values.text(metadata.get("prompt_version")),
         "generator": name,
@@ -114,7 +116,7 @@ def _supervised(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rest(
+def _rest_parts(
     record: Mapping[str, Any],
     request: Mapping[str, Any],
     response: Mapping[str, Any],
@@ -124,7 +126,7 @@ def _rest(
     usage: Mapping[str, Any],
     verdict: Mapping[str, Any],
     review: Mapping[str, Any],
-) -> str | None:
+) -> dict[str, Any]:
     """What has no column: kept, so that nothing of the source is lost."""
     parts = {
         "record": values.without(record, _READ),
@@ -138,7 +140,7 @@ def _rest(
         "verdict": values.without(verdict, {"value", "judge", "judge_version", "score", "threshold"}),
         "review": values.without(review, {"reviewer", "correction"}),
     }
-    return values.json_text({name: value for name, value in parts.items() if value} or None)
+    return {name: value for name, value in parts.items() if value}
 
 
 def _verdict(value: Any, *, corrected: bool) -> str:

@@ -22,10 +22,17 @@ from lineage.bans import payload_digest, recall_id
 from lineage.consumption import ledger_digest
 from lineage.curricula import curriculum_root
 from lineage.recipe import Recipe
-from lineage.rows import Fingerprint, canonical_payload, derived_row_id, rows_digest, source_row_id
+from lineage.rows import (
+    Fingerprint,
+    canonical_payload,
+    derived_row_id,
+    origin_of,
+    rows_digest,
+    source_row_ids,
+)
 from lineage.schemas import EXAMPLE, TABLES, TRACE
 from lineage.selectors import Selector
-from lineage.stamp import Source, SourceRecord, Stamp, stamp_derived, stamp_source
+from lineage.stamp import Places, Source, Stamp, stamp_derived, stamp_source
 from pipelines.readers.chat_completions import ChatCompletions
 from pipelines.readers.field_map import FieldMap
 from pipelines.readers.json_lines import decode_json_object
@@ -50,9 +57,16 @@ READERS = {
 def made(kind: str, case: dict[str, Any]) -> Any:
     """What a case's inputs give now."""
     if kind == "source rows":
-        return source_row_id(
-            **case["of"] | {n: _bytes(case["of"][n]) for n in ("first_record", "record")}
-        ).hex()
+        of = case["of"]
+        (row_id,) = source_row_ids(
+            reader=of["reader"],
+            revision=of["revision"],
+            origin=origin_of(_bytes(of["first_record"])),
+            positions=[of["position"]],
+            records=[_bytes(of["record"])],
+            ordinals=[of["ordinal"]],
+        )
+        return row_id.hex()
     if kind == "derived rows":
         return _derived(**case["of"])
     if kind == "read rows":
@@ -102,18 +116,21 @@ def _read(reader: str, records: list[str]) -> pa.Table:
     """As ingest does: each line is a record, and stands where the one before it ended."""
     lines = [_bytes(record) for record in records]
     starts = [sum(len(line) + 1 for line in lines[:n]) for n in range(len(lines))]
-    rows = stamp_source(
-        [
-            SourceRecord(at, line, READERS[reader].read(decode_json_object(line)))
-            for at, line in zip(starts, lines, strict=True)
-        ],
+    made = [READERS[reader].read(decode_json_object(line)) for line in lines]
+    each = [
+        (at, line, n) for at, line, rows in zip(starts, lines, made, strict=True) for n in range(len(rows))
+    ]
+    positions, records, ordinals = (list(values) for values in zip(*each, strict=True))
+    spans = [f"bytes:{at}-{at + len(line)}" for at, line, _ in each]
+    return stamp_source(
+        pa.Table.from_pylist([row for rows in made for row in rows], schema=TRACE.derivable),
+        Places(positions, spans, records, ordinals),
         into=TRACE,
-        source=Source("file:///anywhere.jsonl", "sha256:any", lines[0]),
+        source=Source("file:///anywhere.jsonl", "sha256:any", origin_of(lines[0])),
         reader=READERS[reader].fingerprint,
         stamp=STAMP,
+        first_row_no=0,
     )
-    numbers = pa.array(range(rows.num_rows), pa.int64())
-    return rows.set_column(rows.column_names.index("row_no"), TRACE.schema.field("row_no"), numbers)
 
 
 def _curated(reader: str, records: list[str]) -> pa.Table:
@@ -134,7 +151,11 @@ def test_an_id_comes_out_as_it_did_when_it_was_written_down(kind: str, name: str
 
 def test_every_reader_and_no_id_twice():
     folder = Path(pipelines.readers.__path__[0])
-    assert READERS.keys() == {path.stem for path in folder.glob("*.py")} - {"__init__", "json_lines", "values"}
+    assert READERS.keys() == {path.stem for path in folder.glob("*.py")} - {
+        "__init__",
+        "json_lines",
+        "values",
+    }
     assert {case["of"]["reader"] for case in GOLDEN["read rows"].values()} == READERS.keys()
     ids = [str(GOLDEN[kind][name]["is"]) for kind, name in CASES]
     assert len(set(ids)) == len(ids) >= 25

@@ -1,0 +1,103 @@
+"""Which formats there are, and which of them a source is in: told by name, or recognised from its content."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from infra.storage import COMPRESSED, StorageError, open_source
+from pipelines import framing
+from pipelines.framing import Framing
+from pipelines.readers import DocumentReader, Reader, RecordReader
+from pipelines.readers.chat_completions import ChatCompletions
+
+_HEAD = 64 * 1024  # bytes that show what a source is
+_FEW = 20  # records that are looked at
+_ENOUGH = 16 * 1024 * 1024  # bytes in which a JSON value's first records must end to be looked at
+
+READERS: tuple[Reader, ...] = (ChatCompletions(),)
+"""In the order in which they are asked: the more a format says of itself, the earlier."""
+
+FORMATS: Mapping[str, Reader] = {reader.fingerprint.name: reader for reader in READERS}
+
+
+class UnknownFormat(Exception):
+    """A source in none of the formats, or a format that does not exist; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """How a source is to be read, and what showed it."""
+
+    reader: Reader
+    framing: Framing | Literal["document"]
+    why: str
+
+
+def named(format: str) -> Reader:
+    """The reader of a format. Raises UnknownFormat."""
+    if format not in FORMATS:
+        raise UnknownFormat(
+            f"unknown format '{format}'; known: auto, {', '.join(FORMATS)}, or give a field map"
+        )
+    return FORMATS[format]
+
+
+def as_named(uri: str, reader: Reader) -> Recognised:
+    """The source, read by this reader whatever it looks like."""
+    if hasattr(reader, "read_document"):
+        return Recognised(reader, "document", "named")
+    return Recognised(reader, framing.framing_of(name_of(uri), _head(uri)), "named")
+
+
+def recognised(uri: str) -> Recognised:
+    """The first format whose reader knows the source again. Raises UnknownFormat and StorageError."""
+    name, head = name_of(uri), _head(uri)
+    for reader in READERS:
+        if _is_of_documents(reader) and (why := reader.recognises_document(name, head)):
+            return Recognised(reader, "document", why)
+    cut = framing.framing_of(name, head)
+    records = list(itertools.islice(_records(uri, cut, head), _FEW))
+    for record in records:
+        for reader in READERS:
+            if _is_of_records(reader) and (why := reader.recognises(record)):
+                return Recognised(reader, cut, why)
+    seen = f"its first record has {sorted(records[0])[:8]}" if records else "it holds no JSON object"
+    raise UnknownFormat(
+        f"source '{uri}' has no known format in its first records ({seen}); "
+        "name one with --format or give --field-map"
+    )
+
+
+def name_of(uri: str) -> str:
+    """A source's file name, without the suffix of its compression."""
+    name = uri.rpartition("/")[2]
+    return next((name.removesuffix(suffix) for suffix in COMPRESSED if name.endswith(suffix)), name)
+
+
+def _is_of_documents(reader: Any) -> bool:
+    return hasattr(reader, "read_document")
+
+
+def _is_of_records(reader: Any) -> bool:
+    return hasattr(reader, "read")
+
+
+def _head(uri: str) -> bytes:
+    with open_source(uri) as source:
+        return source.read(_HEAD)
+
+
+def _records(uri: str, cut: Framing, head: bytes) -> Iterator[Mapping[str, Any]]:
+    """The first records of a source that can be read as such."""
+    with open_source(uri) as source:
+        if cut == "parquet":
+            framed: Iterable[framing.Framed] = framing.frame_parquet(source)
+        elif cut == "lines":
+            framed = framing.frame_lines(b"".join(itertools.islice(source, _FEW)))
+        else:
+            content = source.read(_ENOUGH)
+            framed = framing.frame_csv(content) if cut == "csv" else framing.frame_values(content)
+        yield from (each.value for each in framed if each.unreadable is None)

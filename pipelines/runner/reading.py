@@ -1,0 +1,410 @@
+"""One worker's part of an ingest: stretches of sources, read and stamped, become one file of a table.
+
+    bytes -> records (framing) -> rows (reader) -> provenance (stamp) -> row group
+
+A stretch is in memory at a time, whatever the size of its source. A record that cannot be framed, read or
+stored goes to quarantine and costs itself alone. An ordinary function: it runs on a three-line file without Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from infra.settings import Settings
+from infra.storage import Block, SourceFile, open_source, stream_blocks
+from lineage import tables
+from lineage.bans import Bans
+from lineage.schemas import QUARANTINE, REJECTED, TableSpec
+from lineage.stamp import Places, Source, Stamp, stamp_source
+from lineage.tables import WrittenFile
+from pipelines import framing
+from pipelines.framing import Framing
+from pipelines.personal import Treatment, treated
+from pipelines.readers import DocumentReader, Part, Reader, RecordReader, Unreadable
+from pipelines.readers.json_lines import decode_json_object
+from pipelines.runner.losses import RunnerError, recalled, without_banned
+
+
+@dataclass(frozen=True)
+class Work:
+    """One content, or the new part of one, to be read by one reader under one key of the commit protocol."""
+
+    file: SourceFile
+    source: Source
+    reader: Reader
+    framing: Framing | Literal["document"]
+    key: str
+    first: int = 0
+    """First byte that is read; what lies before it is stored already."""
+
+    end: int | None = None
+    """Where it ends; None: with the file."""
+
+    known: frozenset[bytes] = frozenset()
+    """Ids that may come again: those of stored rows of sources that begin alike."""
+
+    @property
+    def blocks(self) -> list[Block]:
+        """What of the file is read, in order."""
+        if self.framing != "lines":
+            return [Block(self.file.uri, 0, self.file.size, 0, self.file.lines)]
+        end = self.file.size if self.end is None else self.end
+        cut = [
+            replace(each, first=max(each.first, self.first), end=min(each.end, end)) for each in self.file.blocks
+        ]
+        return [each for each in cut if each.first < each.end]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A block of a work for one worker, and the row numbers that are leased for it."""
+
+    work: Work
+    block: Block
+    first_row_no: int
+    most_rows: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """The stretches that become one file."""
+
+    name: str
+    into: TableSpec
+    stretches: tuple[Stretch, ...]
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What else is done with rows on their way."""
+
+    extra: bool = True
+    """Keep what has no column."""
+
+    personal: Treatment = field(default_factory=Treatment)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a task."""
+
+    file: WrittenFile | None
+    counts: Mapping[str, int]
+    quarantine: pa.Table
+    rejected: pa.Table
+    ids: frozenset[bytes] = frozenset()
+    """Ids of the rows written, where another work of the job may give the same ones."""
+
+
+@dataclass
+class Read:
+    """What a stretch gave: rows in the order of their records, and what could not be read."""
+
+    rows: pa.Table
+    """Payload and stated provenance."""
+
+    places: Places
+    lost: list[tuple[str, bytes, Unreadable]]
+    """Span, bytes, why."""
+
+    records: int
+    empty: int
+    """Records that are of the format and hold no row."""
+
+
+def carry_out(
+    task: Task, *, settings: Settings, stamp: Stamp, banned: Bans, keeping: Keeping, ids_wanted: bool = False
+) -> Done:
+    """Read a task's stretches and write its file."""
+    counts = dict.fromkeys(("in", "created", "out", "merged", "rejected", "quarantined", "known", "empty"), 0)
+    quarantine, rejected = [QUARANTINE.schema.empty_table()], [REJECTED.schema.empty_table()]
+    ids: set[bytes] = set()
+    with tables.FileWriter(settings, task.into, task.name) as file:
+        for stretch, read in _each(task, keeping):
+            work = stretch.work
+            if read.rows.num_rows > stretch.most_rows:
+                raise RunnerError(
+                    f"{read.rows.num_rows} rows of '{work.file.uri}' where at most {stretch.most_rows} were expected"
+                )
+            stamped = stamp_source(
+                read.rows,
+                read.places,
+                into=task.into,
+                source=work.source,
+                reader=keeping.personal.of(work.reader.fingerprint),
+                stamp=stamp,
+                first_row_no=stretch.first_row_no,
+            )
+            kept, refused = without_banned(stamped, task.into, banned)
+            fresh = kept
+            if work.known:
+                is_known = pc.is_in(kept["row_id"], pa.array(list(work.known), pa.binary()))
+                fresh = kept.filter(pc.invert(is_known))
+            if fresh.num_rows:
+                file.write(fresh)
+            if ids_wanted:
+                ids.update(fresh["row_id"].to_pylist())
+            quarantine.append(_quarantined(read, work, stamp))
+            rejected.append(recalled(refused, work.reader.fingerprint, stamp.run_id))
+            with_rows = read.records - len(read.lost) - read.empty
+            counts["in"] += read.records
+            counts["created"] += stamped.num_rows - with_rows
+            counts["out"] += kept.num_rows
+            counts["rejected"] += stamped.num_rows - kept.num_rows
+            counts["quarantined"] += len(read.lost)
+            counts["known"] += kept.num_rows - fresh.num_rows
+            counts["empty"] += read.empty
+    return Done(
+        file.written() if file.rows else None,
+        counts,
+        pa.concat_tables(quarantine),
+        pa.concat_tables(rejected),
+        frozenset(ids),
+    )
+
+
+def _each(task: Task, keeping: Keeping) -> Iterator[tuple[Stretch, Read]]:
+    """Each stretch with what it gave; a source's stretches come in one pass over its bytes."""
+    rest = list(task.stretches)
+    while rest:
+        work = rest[0].work
+        mine = [stretch for stretch in rest if stretch.work is work]
+        rest = [stretch for stretch in rest if stretch.work is not work]
+        if work.framing == "parquet":
+            with open_source(work.file.uri) as source:
+                yield mine[0], _of_records(framing.frame_parquet(source), work.reader, task.into, keeping)
+            continue
+        by_block = {stretch.block: stretch for stretch in mine}
+        for block, content in stream_blocks(work.file, list(by_block)):
+            yield by_block[block], read_block(content, block.first, work, task.into, keeping)
+
+
+def read_block(content: bytes, first: int, work: Work, into: TableSpec, keeping: Keeping) -> Read:
+    """The rows of a stretch's bytes, which begin at `first` in their source."""
+    reader = work.reader
+    if work.framing == "document":
+        name = work.file.uri.rpartition("/")[2]
+        return _of_document(name, content, reader, into, keeping)  # type: ignore[arg-type]
+    if work.framing == "values":
+        return _of_records(framing.frame_values(content), reader, into, keeping)
+    if work.framing == "csv":
+        return _of_records(framing.frame_csv(content), reader, into, keeping)
+    return _of_lines(content, first, reader, into, keeping)  # type: ignore[arg-type]
+
+
+def read_again(
+    lost: Sequence[Mapping[str, Any]], source: Source, reader: Reader, keeping: Keeping, stamp: Stamp
+) -> tuple[pa.Table, int]:
+    """Rows of records that lie in quarantine, not numbered yet, and how many of the records can be read now."""
+    into, items = reader.writes, []
+    for each in lost:
+        record, span = each["record"], each["source_span"]
+        position = int(span.partition(":")[2].partition("-")[0])
+        if hasattr(reader, "read_document"):
+            whole = _of_document(source.uri.rpartition("/")[2], record, reader, into, keeping)  # type: ignore[arg-type]
+            rows = Unreadable("unreadable", "still") if whole.lost else whole.rows.to_pylist()
+        else:
+            rows = _guarded(lambda record=record: reader.read(decode_json_object(record)))  # type: ignore[union-attr]
+        if not isinstance(rows, Unreadable):
+            items.append(_Item(position, span, record, rows))
+    rows, places, still, _ = _rows_of(items, into, keeping)
+    stamped = stamp_source(
+        treated(rows, into, keeping.personal),
+        places,
+        into=into,
+        source=source,
+        reader=keeping.personal.of(reader.fingerprint),
+        stamp=stamp,
+        first_row_no=0,
+    )
+    return stamped, len(items) - len(still)
+
+
+# ---------------------------------------------------------------- each framing
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A record with its rows, or why it has none."""
+
+    position: int
+    span: str
+    record: bytes
+    rows: Sequence[Mapping[str, Any]] = ()
+    unreadable: Unreadable | None = None
+
+
+def _of_lines(content: bytes, first: int, reader: RecordReader, into: TableSpec, keeping: Keeping) -> Read:
+    """JSON lines: as columns what the reader can take so, the others one by one."""
+    lines = content.split(b"\n")
+    starts = first + np.cumsum([0, *(len(line) + 1 for line in lines[:-1])])
+    if b"\r" in content:
+        lines = [line.rstrip(b"\r") for line in lines]
+    filled = [number for number, line in enumerate(lines) if line.strip()]
+    if len(filled) < len(lines):
+        lines, starts = [lines[number] for number in filled], starts[filled]
+    spans = [f"bytes:{at}-{at + len(line)}" for at, line in zip(starts.tolist(), lines, strict=True)]
+    rows, taken = into.derivable.empty_table(), np.array([], np.int64)
+    by_column = getattr(reader, "read_columns", None)
+    if by_column is not None:
+        rows, taken = by_column(lines, keep_extra=keeping.extra)
+    left = np.setdiff1d(np.arange(len(lines)), taken)
+    items = [
+        _read_record(int(starts[number]), spans[number], lines[number], reader) for number in left.tolist()
+    ]
+    one_by_one, places, lost, empty = _rows_of(items, into, keeping)
+    places_taken = Places(
+        starts[taken].tolist(),
+        [spans[number] for number in taken.tolist()],
+        [lines[number] for number in taken.tolist()],
+        [0] * len(taken),
+    )
+    rows, places = _in_order(rows, places_taken, one_by_one, places)
+    return Read(treated(rows, into, keeping.personal), places, lost, len(lines), empty)
+
+
+def _of_records(
+    framed: Iterable[framing.Framed], reader: Reader, into: TableSpec, keeping: Keeping
+) -> Read:
+    items = [_read_framed(each, reader) for each in framed]  # type: ignore[arg-type]
+    rows, places, lost, empty = _rows_of(items, into, keeping)
+    return Read(treated(rows, into, keeping.personal), places, lost, len(items), empty)
+
+
+def _of_document(
+    name: str, content: bytes, reader: DocumentReader, into: TableSpec, keeping: Keeping
+) -> Read:
+    """A whole source; what cannot be read of it at all is one record, all of its bytes."""
+    whole = Part(0, len(content))
+    parts = _guarded(lambda: reader.read_document(name, content))
+    if isinstance(parts, Unreadable):
+        parts = [Part(whole.first, whole.end, unreadable=parts)]
+    items = [
+        _Item(
+            part.first, f"bytes:{part.first}-{part.end}", content[part.first : part.end], part.rows, part.unreadable
+        )
+        for part in parts
+    ]
+    rows, places, lost, empty = _rows_of(items, into, keeping)
+    return Read(treated(rows, into, keeping.personal), places, lost, len(items), empty)
+
+
+def _read_record(position: int, span: str, record: bytes, reader: RecordReader) -> _Item:
+    rows = _guarded(lambda: reader.read(decode_json_object(record)))
+    if isinstance(rows, Unreadable):
+        return _Item(position, span, record, unreadable=rows)
+    return _Item(position, span, record, rows)
+
+
+def _read_framed(framed: framing.Framed, reader: RecordReader) -> _Item:
+    rows = framed.unreadable or _guarded(lambda: reader.read(framed.value))
+    if isinstance(rows, Unreadable):
+        return _Item(framed.position, framed.span, framed.record, unreadable=rows)
+    return _Item(framed.position, framed.span, framed.record, rows)
+
+
+def _guarded(read: Callable[[], Any]) -> Any:
+    """What was read, or why it could not be; a reader that fails costs its record alone."""
+    try:
+        return read()
+    except Unreadable as error:
+        return error
+    except Exception as error:
+        return Unreadable("reader_failed", repr(error))
+
+
+# ---------------------------------------------------------------- rows as a table
+
+
+def _rows_of(
+    items: Sequence[_Item], into: TableSpec, keeping: Keeping
+) -> tuple[pa.Table, Places, list[tuple[str, bytes, Unreadable]], int]:
+    """All items' rows as one table. An item with a value that fits no column is lost, and alone."""
+    lost = [(each.span, each.record, each.unreadable) for each in items if each.unreadable is not None]
+    read = [each for each in items if each.unreadable is None]
+    filled = [each for each in read if each.rows]
+    kept: list[_Item] = []
+    parts = [into.derivable.empty_table()]
+    for some, made in _tables_of(filled, into, keeping):
+        if isinstance(made, Unreadable):
+            lost += [(each.span, each.record, made) for each in some]
+        else:
+            kept += some
+            parts.append(made)
+    places = Places(
+        [each.position for each in kept for _ in each.rows],
+        [each.span for each in kept for _ in each.rows],
+        [each.record for each in kept for _ in each.rows],
+        [ordinal for each in kept for ordinal in range(len(each.rows))],
+    )
+    return pa.concat_tables(parts), places, lost, len(read) - len(filled)
+
+
+def _tables_of(
+    items: Sequence[_Item], into: TableSpec, keeping: Keeping
+) -> Iterator[tuple[Sequence[_Item], pa.Table | Unreadable]]:
+    """The items' rows as tables; halved where some value fits no column, down to the item that holds it."""
+    if not items:
+        return
+    try:
+        yield items, _table([row for each in items for row in each.rows], into, keeping)
+    except Exception as error:  # such as half a surrogate pair, or a number of 65 bits
+        if len(items) == 1:
+            yield items, Unreadable("not_storable", repr(error))
+            return
+        half = len(items) // 2
+        yield from _tables_of(items[:half], into, keeping)
+        yield from _tables_of(items[half:], into, keeping)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], into: TableSpec, keeping: Keeping) -> pa.Table:
+    schema = into.derivable
+    known = set(schema.names)
+    for row in rows:
+        if not row.keys() <= known:
+            raise RunnerError(f"columns that '{into.name}' does not have: {sorted(row.keys() - known)}")
+    columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in schema]
+    made = pa.table(columns, schema=schema)
+    for column in into.own:
+        if not column.nullable and made[column.name].null_count:
+            raise RunnerError(f"no value for '{column.name}'")
+    if not keeping.extra and "extra" in schema.names:
+        made = made.set_column(schema.get_field_index("extra"), "extra", pa.nulls(made.num_rows, pa.string()))
+    return made
+
+
+def _in_order(
+    rows: pa.Table, places: Places, others: pa.Table, their_places: Places
+) -> tuple[pa.Table, Places]:
+    """Both together, in the order of their records."""
+    if not others.num_rows:
+        return rows, places
+    positions = [*places.positions, *their_places.positions]
+    ordinals = [*places.ordinals, *their_places.ordinals]
+    order = np.lexsort((ordinals, positions))
+    spans, records = [*places.spans, *their_places.spans], [*places.records, *their_places.records]
+    together = Places(*([values[at] for at in order] for values in (positions, spans, records, ordinals)))
+    return pa.concat_tables([rows, others]).take(pa.array(order)), together
+
+
+def _quarantined(read: Read, work: Work, stamp: Stamp) -> pa.Table:
+    rows = [
+        {
+            "source_uri": work.source.uri,
+            "source_revision": work.source.revision,
+            "source_span": span,
+            "reader": work.reader.fingerprint.name,
+            "reason": why.reason,
+            "detail": why.detail[:500],
+            "record": record,
+            "run_id": stamp.run_id,
+        }
+        for span, record, why in read.lost
+    ]
+    return pa.Table.from_pylist(rows, schema=QUARANTINE.schema)

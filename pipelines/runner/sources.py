@@ -1,0 +1,191 @@
+"""Reads sources on Ray Data and commits their rows, once per table.
+
+    works -> lease of row numbers -> tasks of many stretches -> quarantine, rejected, the book of sources -> commit
+
+A task makes one file of what it reads: at least LEAST of input where there is that much, at most MOST.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from infra import storage
+from infra.runtime import Runtime
+from infra.storage import StorageError
+from lineage import bans, sources, tables
+from lineage.runs import Run, code_revision
+from lineage.schemas import QUARANTINE, REJECTED, TableSpec
+from lineage.sources import Entry
+from lineage.stamp import Stamp
+from lineage.tables import TableVersion, WrittenFile
+from pipelines.runner.losses import RunnerError, check_balance, counted, require_same_bans
+from pipelines.runner.reading import Done, Keeping, Stretch, Task, Work, carry_out
+
+log = logging.getLogger("stemma.runner")
+
+LEAST, MOST = 32 * 1024 * 1024, 256 * 1024 * 1024  # bytes of input behind one file
+_TASKS_PER_CPU = 3  # so that the last one does not keep the others waiting for long
+_BYTES_PER_ROW = 16  # no format says a row in less, where a reader makes several of a record
+
+
+class TooManyQuarantined(RunnerError):
+    """More records than allowed could not be read; they are in quarantine, and no row was stored."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """How far a job is: for whoever shows it."""
+
+    read_bytes: int
+    all_bytes: int
+    rows: int
+
+
+def read_sources(
+    runtime: Runtime,
+    works: Sequence[Work],
+    *,
+    run: Run,
+    entries: Sequence[Entry] = (),
+    keeping: Keeping | None = None,
+    most_quarantined: float = 1.0,
+    show: Callable[[Told], None] = lambda told: None,
+) -> tuple[list[TableVersion], dict[str, int]]:
+    """Read all works and commit their rows, one batch per table; without a new row nothing is committed.
+
+    Returns the batches, and the counts. Raises AlreadyStored where another process stored one of the works
+    meanwhile, StorageError where a source changed while it was read, RunnerError where a recall came, and
+    TooManyQuarantined above `most_quarantined` (share of the records read). Then nothing is visible.
+    """
+    settings, keeping = runtime.settings, keeping or Keeping()
+    stamp = Stamp(run.id, code_revision(), runtime.now())
+    banned = bans.standing(settings)
+    done: list[tuple[Task, Done]] = []
+    told = Told(0, sum(block.end - block.first for work in works for block in work.blocks), 0)
+    show(told)
+    for round_of in _rounds(works):
+        given = frozenset().union(*(each.ids for _, each in done))
+        tasks = _tasks(runtime, [replace(work, known=work.known | given) for work in round_of], run, len(done))
+        last = len(round_of) == len(works)
+        for task, result in _carried_out(
+            runtime, tasks, settings=settings, stamp=stamp, banned=banned, keeping=keeping, ids_wanted=not last
+        ):
+            done.append((task, result))
+            size = sum(each.block.end - each.block.first for each in task.stretches)
+            told = Told(told.read_bytes + size, told.all_bytes, told.rows + result.counts["out"])
+            show(told)
+    counts = {name: sum(each.counts[name] for _, each in done) for name in done[0][1].counts}
+    check_balance(counts)
+    _require_unchanged(works)
+    tables.replace(settings, _all(QUARANTINE, (each.quarantine for _, each in done)), into=QUARANTINE, run_id=run.id)
+    if counts["quarantined"] > most_quarantined * counts["in"]:
+        raise TooManyQuarantined(
+            f"{counts['quarantined']} of {counts['in']} records could not be read, more than the "
+            f"{most_quarantined:.0%} that are allowed, so nothing was stored; see table 'quarantine', such as: "
+            f"stemma query \"select reason, count(*) from quarantine where run_id = '{run.id}' group by 1\"; "
+            "allow more with --max-quarantined"
+        )
+    tables.replace(settings, _all(REJECTED, (each.rejected for _, each in done)), into=REJECTED, run_id=run.id)
+    if entries:
+        sources.record(settings, entries, run_id=run.id)
+    require_same_bans(settings, banned)
+    versions = []
+    for spec in {task.into.name: task.into for task, _ in done}.values():
+        files: list[WrittenFile] = [each.file for task, each in done if task.into is spec and each.file]
+        keys = [work.key for work in works if work.reader.writes is spec]
+        if files:
+            facts = {"counts": counts}
+            versions.append(
+                tables.commit(settings, files, into=spec, run_id=run.id, keys=keys, facts=facts)
+            )
+    log.info("ingest %s: %s", run.id, counted(counts))
+    return versions, counts
+
+
+def _all(spec: TableSpec, parts: Iterable[pa.Table]) -> pa.Table:
+    return pa.concat_tables([spec.schema.empty_table(), *parts])
+
+
+def _rounds(works: Sequence[Work]) -> list[list[Work]]:
+    """Works by rounds, such that no two of one round can give the same row.
+
+    Only sources that begin with the same record can; they go in turn.
+    """
+    rounds: list[list[Work]] = []
+    seen: dict[tuple[bytes, str], int] = {}
+    for work in works:
+        begins = (work.source.origin, work.reader.fingerprint.name)
+        turn = seen[begins] = seen.get(begins, -1) + 1
+        if turn == len(rounds):
+            rounds.append([])
+        rounds[turn].append(work)
+    return rounds
+
+
+def _tasks(runtime: Runtime, works: Sequence[Work], run: Run, number: int) -> list[Task]:
+    """Stretches in order, several to a task; numbers follow from their places, so workers agree on nothing."""
+    stretches = [
+        (work, block, _most_rows(work, block.lines, block.end - block.first))
+        for work in works
+        for block in work.blocks
+    ]
+    next_no = tables.reserve(runtime.settings, sum(most for *_, most in stretches), run_id=run.id)
+    whole = sum(block.end - block.first for _, block, _ in stretches)
+    cpus = int(runtime.ray().cluster_resources().get("CPU", 1))
+    size_of_file = min(max(whole // (cpus * _TASKS_PER_CPU), LEAST), MOST)
+    tasks: list[Task] = []
+    open_tasks: dict[str, tuple[list[Stretch], int]] = {}
+
+    def close(name: str) -> None:
+        mine, _ = open_tasks.pop(name)
+        into = mine[0].work.reader.writes
+        tasks.append(Task(f"{run.id}-{number + len(tasks):05d}", into, tuple(mine)))
+
+    for work, block, most in stretches:
+        name = work.reader.writes.name
+        mine, size = open_tasks.get(name, ([], 0))
+        mine.append(Stretch(work, block, next_no, most))
+        next_no += most
+        open_tasks[name] = (mine, size + block.end - block.first)
+        if open_tasks[name][1] >= size_of_file:
+            close(name)
+    for name in list(open_tasks):
+        close(name)
+    return tasks
+
+
+def _most_rows(work: Work, lines: int, size: int) -> int:
+    if work.framing == "lines" and (most := getattr(work.reader, "rows_per_record", None)) is not None:
+        return lines * most
+    return size // _BYTES_PER_ROW + lines + 1
+
+
+def _carried_out(runtime: Runtime, tasks: Sequence[Task], **how: Any) -> Iterable[tuple[Task, Done]]:
+    """Each task with what became of it, as they end. A worker that dies is retried; past that the job fails."""
+    ray = runtime.ray()
+
+    def on_worker(row: dict[str, Any]) -> dict[str, Any]:
+        number = row["id"]
+        return {"number": number, "done": pickle.dumps(carry_out(tasks[number], **how))}
+
+    numbers = ray.data.from_items([{"id": number} for number in range(len(tasks))], override_num_blocks=len(tasks))
+    found: dict[int, Done] = {}
+    for row in numbers.map(on_worker).iter_rows():
+        found[row["number"]] = pickle.loads(row["done"])
+        yield tasks[row["number"]], found[row["number"]]
+    if len(found) != len(tasks):
+        raise RunnerError(f"{len(tasks) - len(found)} of {len(tasks)} tasks came to no end; nothing was stored")
+
+
+def _require_unchanged(works: Sequence[Work]) -> None:
+    for work in works:
+        if not storage.unchanged(work.file):
+            raise StorageError(
+                f"source '{work.file.uri}' changed while it was read, so nothing was stored; run it again"
+            )

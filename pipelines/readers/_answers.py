@@ -268,6 +268,7 @@ def _is_text(body: _Body) -> bool:
 
 _SHAPES: tuple[tuple[Callable[[_Body], bool], Callable[[_Body], Answer]], ...] = (
     (lambda body: _holds(_head(body, "choices"), "message", Mapping), chat),
+    (lambda body: body.get("object") == "chat.completion" and bool(_head(body, "choices")), chat),  # filtered
     (lambda body: body.get("object") == "response" and _holds(body, "output", list), _responses),
     (lambda body: body.get("type") == "message" and _holds(body, "content", list), _anthropic),
     (lambda body: _holds(body.get("output"), "message", Mapping), _converse),

@@ -1,8 +1,8 @@
 """A turn of blocks as messages and answers hold it: what providers call content blocks, parts or items.
 
 Anthropic   {"type": "text" | "tool_use" | "tool_result" | "thinking" | "image", ...}
-Bedrock     {"text"}, {"toolUse": {"toolUseId", "name", "input"}}, {"toolResult": {...}}, {"guardContent": ...}
-Google      {"text", "thought"?}, {"functionCall": {"name", "args"}}, {"functionResponse": {...}}, {"inlineData"}
+Bedrock     {"text"}, {"toolUse": {"toolUseId", "name", "input"}}, {"toolResult": {...}}, {"guardContent"}
+Google      {"text", "thought"}, {"functionCall": {"name", "args"}}, {"functionResponse"}, {"inlineData"}
 Responses   {"type": "input_text" | "output_text", "text"}
 """
 

@@ -37,9 +37,8 @@ def events_of(text: str) -> list[_Event]:
 
 def body_of(events: Sequence[_Event]) -> _Event:
     """One body from a stream's events. Raises Unreadable where no known provider streams so."""
-    if len(events) == 1:
-        if "delta" not in events[0] and not _is_chunk(events[0]):
-            return events[0]
+    if len(events) == 1 and "delta" not in events[0] and not _is_chunk(events[0]):
+        return events[0]
     if failed := next((event for event in events if event.get("error")), None):
         return failed
     kinds = {kind for event in events if isinstance(kind := event.get("type"), str)}
@@ -86,6 +85,12 @@ def completion(chunks: Sequence[_Event]) -> dict[str, Any]:
                 so_far.setdefault("logprobs", []).append(choice["logprobs"])
     if body.get("usage") is None and isinstance(groq := body.get("x_groq"), Mapping):
         _lay_over(body, {"usage": groq.get("usage")})
+    for choice in choices.values():
+        message = choice.get("message", {})
+        if "text" in choice and not message.get("content"):  # a text completion that ends in an empty delta
+            choice.pop("message", None)
+        for call in message.get("tool_calls", []):
+            call.pop("index")  # its place in the list
     return body | {"choices": [choices[index] for index in sorted(choices, key=int)]}
 
 

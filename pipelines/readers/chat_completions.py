@@ -3,7 +3,7 @@
 {"id", "request": {"model", "messages", "metadata"}, "response": {"model", "choices", "usage", "created"},
  "verdict": {"value", "judge", "judge_version", "score", "threshold"}, "review": {"reviewer", "correction"}}
     "response" may be a list of chat.completion.chunk, as streamed; so may "chunks" beside it or instead of it
-{"object": "chat.completion", "model", "choices", ...}                    a response alone: nobody logged the request
+{"object": "chat.completion", "model", "choices", ...}     a response alone: nobody logged the request
 {"messages": [..., {"role": "assistant", "content": ..., "weight"}], "tools", "functions", "metadata": {...}}
 """
 
@@ -63,7 +63,9 @@ def _logged(record: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(streamed, list):
         if not all(isinstance(chunk, Mapping) for chunk in streamed):
             raise Unreadable("bad_stream", "a chunk is no object, expected chat.completion.chunk")
-        return _exchange({**values.without(record, {"chunks"}), "response": completion(streamed)})
+        row = _exchange({**values.without(record, {"chunks"}), "response": completion(streamed)})
+        extra = json.loads(row["extra"] or "{}")
+        return row | {"extra": values.extra_of(**extra, shortened=[f"chunks: {len(streamed)} put together"])}
     if isinstance(record.get("request"), Mapping):
         return _exchange(record)
     if "choices" in record:

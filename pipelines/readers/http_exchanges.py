@@ -2,11 +2,13 @@
 
 {"request": {"method", "uri", "headers", "body"}, "response": {"status": {"code"}, "headers", "body"}}
 
-A body is JSON, JSON as text, server-sent events or JSON lines. Which provider it is, is seen from the bodies:
-_requests.py, _answers.py; _streams.py puts pieces together. Embeddings, images, guardrails, lists of models and
-predictions that were only started answer nothing in words: they give no row. A call that was refused (4xx, 5xx,
-or an error in place of the answer) is a row without a response.
-Credentials are never stored: headers that may hold one, and a URI's query, are named in extra["shortened"].
+A body is JSON, JSON as text, server-sent events or JSON lines. The provider is seen from the bodies:
+_requests.py and _answers.py; _streams.py puts pieces together.
+
+Embeddings, images, guardrails, lists of models and predictions that were only started answer nothing in
+words: they give no row. A call that was refused (4xx, 5xx, or an error in place of the answer) is a row
+without a response. Credentials are never stored: headers that may hold one, and a URI's query, are named in
+extra["shortened"].
 """
 
 from __future__ import annotations
@@ -78,13 +80,14 @@ def _read(record: Mapping[str, Any]) -> list[dict[str, Any]]:
             return []
         if _status(response) < 400 and not received.get("error"):
             raise Unreadable("unknown_answer", f"the body has {sorted(received)[:8]}, as no provider answers")
-        found = Answer(finish_reason="error", rest={"error": values.by_reference(received)})
+        error = received["error"] if received.keys() == {"error"} else received
+        found = Answer(finish_reason="error", rest={"error": values.by_reference(error)})
     return [_row(record, question, found)]
 
 
 def _row(record: Mapping[str, Any], question: Asked, found: Answer) -> dict[str, Any]:
     request, response = values.object_in(record, "request"), values.object_in(record, "response")
-    shortened: list[str] = []
+    shortened = ["response.body: pieces of a stream, put together"] if _is_in_pieces(response) else []
     http = {
         **_without_secrets(request, "request", shortened),
         **{f"response_{name}": v for name, v in _without_secrets(response, "response", shortened).items()},
@@ -97,12 +100,17 @@ def _row(record: Mapping[str, Any], question: Asked, found: Answer) -> dict[str,
         "verdict": UNSTATED,
         "extra": values.extra_of(
             **{name: value for name, value in found.rest.items() if value},
-            request=question.rest,
+            request={name: _unless_secret(name, value) for name, value in question.rest.items()},
             http=http,
             record=redacted(values.without(record, {"request", "response"})),
             shortened=sorted(shortened),
         ),
     }
+
+
+def _unless_secret(name: str, value: Any) -> Any:
+    """Some clients send their key as a field of the body; texts deeper in it, such as a tool's, stay."""
+    return next(iter(redacted({name: value}).values())) if isinstance(value, str) else value
 
 
 def _key(record: Mapping[str, Any]) -> str:
@@ -140,12 +148,19 @@ def _body(side: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if isinstance(body, str):
         if not body.strip():
             return None
-        return body_of(events_of(body))
+        return body_of(events_of(body))  # of a single event: itself
     if isinstance(body, list):
         if not body or not all(isinstance(event, Mapping) for event in body):
             return None
         return body_of(body)
     return body if isinstance(body, Mapping) else None
+
+
+def _is_in_pieces(response: Mapping[str, Any]) -> bool:
+    body = response.get("body")
+    if isinstance(body, Mapping):
+        body = body.get("string")
+    return (isinstance(body, str) and len(events_of(body)) > 1) or isinstance(body, list)
 
 
 def _status(response: Mapping[str, Any]) -> int:

@@ -94,10 +94,11 @@ def _responses(body: _Body) -> Answer:
         if item.get("type") == "message":
             said = pieces(item.get("content"))
             found.texts += said.texts
-            found.rest += said.rest
+            found.rest += [*said.rest, said_also(item, {"type", "role", "content"})]
         elif item.get("type") == "function_call":
             call = values.tool_call(values.text(item.get("call_id")), item.get("name"), item.get("arguments"))
             found.calls.append(call)
+            found.rest.append(said_also(item, {"type", "call_id", "name", "arguments"}))
         else:  # reasoning, searches, ...
             found.rest.append(values.by_reference(item))
     why = values.object_in(body, "incomplete_details").get("reason")
@@ -112,7 +113,7 @@ def _responses(body: _Body) -> Answer:
         output_tokens=values.count(usage.get("output_tokens")),
         rest={
             "response": said_also(body, {"id", "model", "created_at", "output", "usage"}),
-            "output": found.rest,
+            "output": [item for item in found.rest if item],
             "usage": values.without(usage, {"input_tokens", "output_tokens", "total_tokens"}),
         },
     )
@@ -176,7 +177,7 @@ def _google(body: _Body) -> Answer:
             "candidate": values.without(first, {"content", "finishReason", "index"}),
             "content": found.rest,
             "other_candidates": candidates[1:],
-            "usage": values.without(usage, {"promptTokenCount", "candidatesTokenCount", "totalTokenCount"}),
+            "usage": values.without(usage, {"promptTokenCount", "candidatesTokenCount"}),
         },
     )
 
@@ -240,7 +241,7 @@ def _text(body: _Body) -> Answer:
         output_tokens=values.count(_first(_TOKENS_OUT, first, body, usage)),
         rest={
             "response": said_also(body, read),
-            "choice": values.without(first, {"index", *read}) if several else None,
+            "choice": values.without(first, {"index", *read} - {"id"}) if several else None,
             "other_choices": several[1:],
             "usage": values.without(usage, {"prompt_tokens", "completion_tokens", "total_tokens"}),
         },

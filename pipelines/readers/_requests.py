@@ -32,6 +32,9 @@ class Asked:
     rest: Mapping[str, Any]
     """Fields without a column: tools, temperature, ..."""
 
+    is_input: bool
+    """Asked as 'input', as embeddings and much else are too."""
+
 
 def asked(body: Mapping[str, Any], uri: str) -> Asked | None:
     """The request in a body; None where nothing in it is put to a model. Raises Unreadable.
@@ -54,6 +57,7 @@ def asked(body: Mapping[str, Any], uri: str) -> Asked | None:
         model=values.text(body.get(named)) or _model_in(uri),
         messages=messages,
         rest=values.by_reference(said_also(body, read)),
+        is_input=name == "input",
     )
 
 

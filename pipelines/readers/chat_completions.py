@@ -2,7 +2,7 @@
 
 {"id", "request": {"model", "messages", "metadata"}, "response": {"model", "choices", "usage", "created"},
  "verdict": {"value", "judge", "judge_version", "score", "threshold"}, "review": {"reviewer", "correction"}}
-    "response" may be a list of chat.completion.chunk, as streamed; so may "chunks" beside it or instead of it
+    "response" may be a list of chat.completion.chunk, as streamed; so may "chunks" in its place
 {"object": "chat.completion", "model", "choices", ...}     a response alone: nobody logged the request
 {"messages": [..., {"role": "assistant", "content": ..., "weight"}], "tools", "functions", "metadata": {...}}
 """
@@ -45,7 +45,7 @@ class ChatCompletions:
         request = record.get("request")
         if isinstance(request, Mapping) and isinstance(request.get("messages"), list):
             return "'request' with 'messages'"
-        if _is_stream(record.get("chunks")) or _is_stream(record.get("response")):
+        if _is_stream(record.get("response")) or _is_stream(record.get("chunks")):
             return "chunks of a chat.completion"
         is_answer = record.get("object") == "chat.completion" and isinstance(record.get("choices"), list)
         return "a chat.completion alone" if is_answer else None
@@ -59,11 +59,13 @@ class ChatCompletions:
 
 
 def _logged(record: Mapping[str, Any]) -> dict[str, Any]:
-    streamed = record.get("chunks", record.get("response"))
+    streamed, kept = record.get("response"), record
+    if streamed is None and isinstance(record.get("chunks"), list):
+        streamed, kept = record["chunks"], values.without(record, {"chunks"})
     if isinstance(streamed, list):
         if not all(isinstance(chunk, Mapping) for chunk in streamed):
             raise Unreadable("bad_stream", "a chunk is no object, expected chat.completion.chunk")
-        row = _exchange({**values.without(record, {"chunks"}), "response": completion(streamed)})
+        row = _exchange({**kept, "response": completion(streamed)})
         extra = json.loads(row["extra"] or "{}")
         return row | {"extra": values.extra_of(**extra, shortened=[f"chunks: {len(streamed)} put together"])}
     if isinstance(record.get("request"), Mapping):

@@ -7,8 +7,10 @@ _requests.py and _answers.py; _streams.py puts pieces together.
 
 Embeddings, images, guardrails, lists of models and predictions that were only started answer nothing in
 words: they give no row. A call that was refused (4xx, 5xx, or an error in place of the answer) is a row
-without a response. Credentials are never stored: headers that may hold one, and a URI's query, are named in
-extra["shortened"].
+without a response.
+
+Credentials are never stored: headers that may hold one are left out, and of a URI's query all but what is
+known to be harmless. extra["shortened"] names them.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from pipelines.readers._requests import Asked, asked
 from pipelines.readers._streams import body_of, events_of
 
 _HELD_BACK = re.compile(r"auth|cookie|token|secret|key|credential|signature|password|session", re.IGNORECASE)
+_HARMLESS = {"alt", "$alt", "api-version", "beta", "version"}  # of a query; any other may be a key
 _WORDLESS = re.compile(r"/(embed|images?|audio|moderations?|rerank|classify|files?|tokenize)", re.IGNORECASE)
 _IN_WORDS = re.compile(r"/(responses|text|text_stream)/?$")  # whose 'input' is a prompt
 
@@ -66,28 +69,28 @@ def _read(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     uri = _uri(request)
     if not isinstance(uri, str):
         raise Unreadable("no_uri", "the request has no 'uri', expected where it was sent")
-    sent = _body(request)
-    if sent is None or _WORDLESS.search(_path(uri)):
+    if _WORDLESS.search(_path(uri)):
         return []
-    question = asked(sent, _path(uri))
+    sent = _events(request)
+    question = asked(body_of(sent), _path(uri)) if sent else None
     if question is None:
         return []
-    received = _body(response) or {}
-    found = None if _status(response) >= 400 else answer(received)
+    received = _events(response)
+    body = body_of(received) if received else {}
+    found = None if _status(response) >= 400 else answer(body)
     if found is None:
-        is_question = "input" not in sent or _IN_WORDS.search(_path(uri)) is not None
-        if not is_question:
+        if question.is_input and not _IN_WORDS.search(_path(uri)):
             return []
-        if _status(response) < 400 and not received.get("error"):
-            raise Unreadable("unknown_answer", f"the body has {sorted(received)[:8]}, as no provider answers")
-        error = received["error"] if received.keys() == {"error"} else received
+        if _status(response) < 400 and not body.get("error"):
+            raise Unreadable("unknown_answer", f"the body has {sorted(body)[:8]}, as no provider answers")
+        error = body["error"] if body.keys() == {"error"} else body
         found = Answer(finish_reason="error", rest={"error": values.by_reference(error)})
-    return [_row(record, question, found)]
+    return [_row(record, question, found, pieces=len(received))]
 
 
-def _row(record: Mapping[str, Any], question: Asked, found: Answer) -> dict[str, Any]:
+def _row(record: Mapping[str, Any], question: Asked, found: Answer, *, pieces: int) -> dict[str, Any]:
     request, response = values.object_in(record, "request"), values.object_in(record, "response")
-    shortened = ["response.body: pieces of a stream, put together"] if _is_in_pieces(response) else []
+    shortened = [f"response.body: {pieces} pieces of a stream, put together"] if pieces > 1 else []
     http = {
         **_without_secrets(request, "request", shortened),
         **{f"response_{name}": v for name, v in _without_secrets(response, "response", shortened).items()},
@@ -129,8 +132,10 @@ def _without_secrets(side: Mapping[str, Any], name: str, shortened: list[str]) -
     if isinstance(uri := _uri(side), str):
         told["uri"] = redacted(without_credentials(uri))
         if query := urlsplit(uri).query if _is_uri(uri) else "":
-            names = ", ".join(sorted({key for key, _ in parse_qsl(query, keep_blank_values=True)}))
-            shortened.append(f"{name}.uri: query ({names})")
+            pairs = dict(parse_qsl(query, keep_blank_values=True))
+            told["query"] = {key: value for key, value in pairs.items() if key in _HARMLESS}
+            if held_back := ", ".join(sorted(pairs.keys() - _HARMLESS)):
+                shortened.append(f"{name}.uri: query ({held_back})")
     headers = side.get("headers")
     if isinstance(headers, Mapping):
         shortened += [f"{name}.headers: {key}" for key in headers if _HELD_BACK.search(key)]
@@ -140,27 +145,20 @@ def _without_secrets(side: Mapping[str, Any], name: str, shortened: list[str]) -
     return redacted(values.by_reference(told))
 
 
-def _body(side: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """A side's body as one object; None where it has none."""
+def _events(side: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The JSON objects of a side's body: one, or a stream's; none where it has no body."""
     body = side.get("body")
     if isinstance(body, Mapping) and isinstance(body.get("string"), str):  # as VCR writes it
         body = body["string"]
     if isinstance(body, str):
-        if not body.strip():
-            return None
-        return body_of(events_of(body))  # of a single event: itself
-    if isinstance(body, list):
-        if not body or not all(isinstance(event, Mapping) for event in body):
-            return None
-        return body_of(body)
-    return body if isinstance(body, Mapping) else None
-
-
-def _is_in_pieces(response: Mapping[str, Any]) -> bool:
-    body = response.get("body")
-    if isinstance(body, Mapping):
-        body = body.get("string")
-    return (isinstance(body, str) and len(events_of(body)) > 1) or isinstance(body, list)
+        try:
+            return events_of(body) if body.strip() else []
+        except Unreadable:
+            if _status(side) >= 400:  # a proxy's page
+                return [{"body": body}]
+            raise
+    found = body if isinstance(body, list) else [body]
+    return [event for event in found if isinstance(event, Mapping)]
 
 
 def _status(response: Mapping[str, Any]) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,3 +63,10 @@ def test_what_the_answer_to_learn_says_besides_its_text_is_kept():
 def test_a_chunk_that_is_no_object_is_no_stream():
     with pytest.raises(Unreadable, match="bad_stream"):
         READER.read({"chunks": ["hello"]})
+
+
+def test_chunks_beside_a_response_are_not_the_answer(toys: SimpleNamespace):
+    record = toys.exchange("a", "b") | {"chunks": ["retrieved, not streamed"]}
+    (row,) = READER.read(record)
+    assert row["response"] == "b"
+    assert json.loads(row["extra"])["record"] == {"chunks": ["retrieved, not streamed"]}

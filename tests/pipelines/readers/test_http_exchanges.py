@@ -54,6 +54,11 @@ def test_a_refused_call_is_a_row_without_a_response(status: int):
     assert json.loads(row["extra"])["error"] == {"code": "busy"}
 
 
+def test_a_refusal_in_no_json_is_kept_as_it_is():
+    (row,) = READER.read(exchange(HELLO, "<html>Bad Gateway</html>", status=502))
+    assert json.loads(row["extra"])["error"] == {"body": "<html>Bad Gateway</html>"}
+
+
 def test_an_error_in_place_of_the_answer_is_a_refusal_too():
     (row,) = READER.read(exchange(HELLO, {"error": {"code": "filtered"}}))
     assert row["finish_reason"] == "error"

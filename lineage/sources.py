@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import pyarrow as pa
 
@@ -43,6 +44,15 @@ def entries(settings: Settings) -> list[Entry]:
     """All entries, also of what was withdrawn or never committed; of one content and reader the last counts."""
     rows = tables.read(settings, SOURCE, columns=_COLUMNS).to_pylist()
     return [Entry(**row) for row in rows]
+
+
+def origin(settings: Settings, row: Mapping[str, Any]) -> bytes | None:
+    """What the source of a stored row is known by; None where the book does not hold it."""
+    for entry in entries(settings):
+        is_read_by = entry.reader.partition(":")[0] == f"{row['step']}@{row['step_revision']}"
+        if entry.source_revision == row["source_revision"] and is_read_by:
+            return entry.origin
+    return None
 
 
 def record(settings: Settings, new: Iterable[Entry], *, run_id: str) -> None:

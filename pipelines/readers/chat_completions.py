@@ -2,11 +2,14 @@
 
 {"id", "request": {"model", "messages", "metadata"}, "response": {"model", "choices", "usage", "created"},
  "verdict": {"value", "judge", "judge_version", "score", "threshold"}, "review": {"reviewer", "correction"}}
-{"messages": [..., {"role": "assistant", "content": ...}], "metadata": {...}}
+    "response" may be a list of chat.completion.chunk, as streamed; so may "chunks" in its place
+{"object": "chat.completion", "model", "choices", ...}     a response alone: nobody logged the request
+{"messages": [..., {"role": "assistant", "content": ..., "weight"}], "tools", "functions", "metadata": {...}}
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,6 +17,8 @@ from typing import Any, ClassVar
 from lineage.rows import Fingerprint
 from lineage.schemas import NOT_APPLICABLE, TRACE, UNSTATED, TableSpec
 from pipelines.readers import Unreadable, values
+from pipelines.readers._answers import Answer, chat
+from pipelines.readers._streams import completion
 
 _PASS = {"pass", "passed", "correct", "right", "true", "yes", "1", "1.0"}
 _FAIL = {"fail", "failed", "incorrect", "wrong", "false", "no", "0", "0.0"}
@@ -24,7 +29,7 @@ _METADATA |= {"scorer", "scorer_revision", "score", "threshold"}
 
 @dataclass(frozen=True)
 class ChatCompletions:
-    """Reads both shapes; which one a line has is seen from its keys."""
+    """Reads these shapes; which one a line has is seen from its keys."""
 
     writes: ClassVar[TableSpec] = TRACE
 
@@ -34,52 +39,64 @@ class ChatCompletions:
         return Fingerprint("chat_completions", 1, {})
 
     def recognises(self, record: Mapping[str, Any]) -> str | None:
-        """A line with messages, at its top or inside its request."""
+        """A line with messages, at its top or inside its request, or with an answer of this kind alone."""
         if isinstance(record.get("messages"), list):
             return "'messages' at its top"
         request = record.get("request")
-        is_exchange = isinstance(request, Mapping) and isinstance(request.get("messages"), list)
-        return "'request' with 'messages'" if is_exchange else None
+        if isinstance(request, Mapping) and isinstance(request.get("messages"), list):
+            return "'request' with 'messages'"
+        if _is_stream(record.get("response")) or _is_stream(record.get("chunks")):
+            return "chunks of a chat.completion"
+        is_answer = record.get("object") == "chat.completion" and isinstance(record.get("choices"), list)
+        return "a chat.completion alone" if is_answer else None
 
     def read(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One row."""
-        if isinstance(record.get("messages"), list):
-            return [_supervised(record)]
-        if isinstance(record.get("request"), Mapping):
-            return [_exchange(record)]
-        raise Unreadable(
-            "not_a_chat_completion", f"found keys {sorted(record)[:8]}, expected 'messages' or 'request'"
-        )
+        try:
+            return [_supervised(record) if isinstance(record.get("messages"), list) else _logged(record)]
+        except RecursionError as error:
+            raise Unreadable("too_deep", "nested too deeply") from error
+
+
+def _logged(record: Mapping[str, Any]) -> dict[str, Any]:
+    streamed, kept = record.get("response"), record
+    if streamed is None and isinstance(record.get("chunks"), list):
+        streamed, kept = record["chunks"], values.without(record, {"chunks"})
+    if isinstance(streamed, list):
+        if not all(isinstance(chunk, Mapping) for chunk in streamed):
+            raise Unreadable("bad_stream", "a chunk is no object, expected chat.completion.chunk")
+        row = _exchange({**kept, "response": completion(streamed)})
+        extra = json.loads(row["extra"] or "{}")
+        return row | {"extra": values.extra_of(**extra, shortened=[f"chunks: {len(streamed)} put together"])}
+    if isinstance(record.get("request"), Mapping):
+        return _exchange(record)
+    if "choices" in record:
+        return _exchange({"response": record})
+    raise Unreadable(
+        "not_a_chat_completion", f"found keys {sorted(record)[:8]}, expected 'messages' or 'request'"
+    )
+
+
+def _is_stream(value: Any) -> bool:
+    first = value[0] if isinstance(value, list) and value else None
+    return isinstance(first, Mapping) and first.get("object") == "chat.completion.chunk"
 
 
 def _exchange(record: Mapping[str, Any]) -> dict[str, Any]:
     request, response = values.object_in(record, "request"), values.object_in(record, "response")
     verdict, review = values.object_in(record, "verdict"), values.object_in(record, "review")
-    choices = response.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
-        raise Unreadable("no_choice", "the response has no 'choices', expected at least one")
-    choice = choices[0]
-    answer = values.object_in(choice, "message")
-    model = values.text(response.get("model")) or UNSTATED
-    metadata, usage = values.object_in(request, "metadata"), values.object_in(response, "usage")
+    answer = chat(response)
+    metadata = values.object_in(request, "metadata")
     value = _verdict(verdict.get("value"), corrected=review.get("correction") is not None)
-    name, _, version = model.partition("@")
+    name, _, version = (answer.model or UNSTATED).partition("@")
     return {
-        "trace_key": values.text(record.get("id")) or values.text(response.get("id")) or UNSTATED,
-        "happened_at": values.moment(response.get("created")),
+        **answer.columns(),
+        "trace_key": values.text(record.get("id")) or answer.key or UNSTATED,
         "model_requested": values.text(request.get("model")) or UNSTATED,
-        "model_answered": model,
-        "messages": values.messages(request.get("messages")),
-        "response": values.content(answer.get("content")),
-        "response_tool_calls": values.json_text(answer.get("tool_calls")),
-        "finish_reason": values.text(choice.get("finish_reason")),
+        "messages": values.messages(request.get("messages")) if "request" in record else [],
         "verdict": value,
         "correction": values.text(review.get("correction")),
-        "input_tokens": values.count(usage.get("prompt_tokens")),
-        "output_tokens": values.count(usage.get("completion_tokens")),
-        "extra": values.json_text(
-            _rest_parts(record, request, response, choices, answer, metadata, usage, verdict, review) or None
-        ),
+        "extra": _rest(record, request, answer, metadata, verdict, review),
         "prompt_name": values.text(metadata.get("prompt_name")),
         "prompt_version": values.text(metadata.get("prompt_version")),
         "generator": name,
@@ -101,6 +118,8 @@ def _supervised(record: Mapping[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in record.items() if key not in _READ}
     if unread := {key: value for key, value in metadata.items() if key not in _METADATA}:
         rest["metadata"] = unread
+    if messages[-1]["extra"]:  # a weight, a refusal, a function call of the older kind
+        rest["message"] = json.loads(messages[-1]["extra"])
     return {
         "trace_key": values.text(record.get("id")) or UNSTATED,
         "model_requested": NOT_APPLICABLE,
@@ -116,31 +135,24 @@ def _supervised(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rest_parts(
+def _rest(
     record: Mapping[str, Any],
     request: Mapping[str, Any],
-    response: Mapping[str, Any],
-    choices: list[Any],
-    answer: Mapping[str, Any],
+    answer: Answer,
     metadata: Mapping[str, Any],
-    usage: Mapping[str, Any],
     verdict: Mapping[str, Any],
     review: Mapping[str, Any],
-) -> dict[str, Any]:
+) -> str | None:
     """What has no column: kept, so that nothing of the source is lost."""
     parts = {
+        **answer.rest,
         "record": values.without(record, _READ),
         "request": values.without(request, {"model", "messages", "metadata"}),
         "metadata": values.without(metadata, {"prompt_name", "prompt_version"}),
-        "response": values.without(response, {"id", "model", "choices", "created", "usage"}),
-        "choice": values.without(choices[0], {"index", "message", "finish_reason"}),
-        "message": values.without(answer, {"role", "content", "tool_calls"}),
-        "other_choices": choices[1:],
-        "usage": values.without(usage, {"prompt_tokens", "completion_tokens", "total_tokens"}),
         "verdict": values.without(verdict, {"value", "judge", "judge_version", "score", "threshold"}),
         "review": values.without(review, {"reviewer", "correction"}),
     }
-    return {name: value for name, value in parts.items() if value}
+    return values.json_text({name: value for name, value in parts.items() if value} or None)
 
 
 def _verdict(value: Any, *, corrected: bool) -> str:

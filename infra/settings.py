@@ -192,8 +192,13 @@ def pseudonym_key(settings: Settings) -> bytes:
         raise SettingsError("pseudonyms need a key: set STEMMA_PII_KEY to a secret that this lake keeps")
     path = Path(settings.lake, "pii.key")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError), os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-        file.write(secrets.token_bytes(32))
+    if not path.exists():
+        new = path.with_name(f"pii.{secrets.token_hex(4)}.key")
+        with os.fdopen(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
+        with suppress(FileExistsError):  # of two that make one at once the first counts
+            os.link(new, path)
+        new.unlink()
     return path.read_bytes()
 
 

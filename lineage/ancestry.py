@@ -176,8 +176,8 @@ def source_bytes(row: Mapping[str, Any], *, settings: Settings | None = None) ->
         )
     if not is_as_read:
         raise LineageError(
-            f"source '{row['source_uri']}' was rewritten: what lies at {row['source_span']} now does not give "
-            f"row {row['row_id'].hex()}; restore revision {row['source_revision']}"
+            f"source '{row['source_uri']}' was rewritten: what lies at {row['source_span']} now does not "
+            f"give row {row['row_id'].hex()}; restore revision {row['source_revision']}"
         )
     return record
 

@@ -41,7 +41,7 @@ _COLUMNS = [each.name for each in fields(Entry)]
 
 
 def entries(settings: Settings) -> list[Entry]:
-    """All entries, also of what was withdrawn or never committed; of one content and reader the last counts."""
+    """All entries, of what was withdrawn or never committed; of one content and reader the last counts."""
     rows = tables.read(settings, SOURCE, columns=_COLUMNS).to_pylist()
     return [Entry(**row) for row in rows]
 
@@ -62,7 +62,7 @@ def record(settings: Settings, new: Iterable[Entry], *, run_id: str) -> None:
 
 
 def relatives(known: Sequence[Entry], *, origin: bytes, reader: str) -> list[Entry]:
-    """What the same reader read and begins with the same record: earlier states of a source, or its copies."""
+    """What the same reader read and begins alike: earlier states of a source, or its copies."""
     return [entry for entry in known if entry.origin == origin and entry.reader == reader]
 
 

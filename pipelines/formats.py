@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from infra.storage import COMPRESSED, StorageError, open_source
+from infra.storage import COMPRESSED, open_source
 from pipelines import framing
 from pipelines.framing import Framing
-from pipelines.readers import DocumentReader, Reader, RecordReader
+from pipelines.readers import Reader
 from pipelines.readers.chat_completions import ChatCompletions
 
 _HEAD = 64 * 1024  # bytes that show what a source is

@@ -136,7 +136,9 @@ def ingest(
                 "problems": {problem.uri: problem.message for problem in problems},
             }
             return Outcome(tuple(str(version) for version in versions), counts, facets)
-        raise IngestError(f"others stored the same sources {_TRIES} times while this job read them; run it again")
+        raise IngestError(
+            f"others stored the same sources {_TRIES} times while this job read them; run it again"
+        )
 
     recorded = {
         "format": config.format,
@@ -153,10 +155,8 @@ def ingest(
 # ---------------------------------------------------------------- what there is to read
 
 
-def _look(
-    settings: Settings, config: IngestConfig, personal: Treatment
-) -> tuple[list[Found], list[Problem]]:
-    """The sources as they are now, each content once, and those that cannot be read or are of no known format."""
+def _look(settings: Settings, config: IngestConfig, personal: Treatment) -> tuple[list[Found], list[Problem]]:
+    """The sources as they are now, each content once; and those that cannot be read or are of no format."""
     uris, problems = storage.expand(config.sources)
     given = _given_reader(config)
     how: dict[str, Recognised] = {}
@@ -218,8 +218,14 @@ class _Plan:
 
     def versions(self, settings: Settings) -> list[TableVersion]:
         """The commits that hold the sources now."""
-        found = (tables.batch_with(settings, key, into=_spec(name)) for name, key in self.holding if _is_stored(settings, name, key))
-        return sorted({version for version in found if version is not None}, key=lambda v: (v.name, v.version))
+        found = (
+            tables.batch_with(settings, key, into=_spec(name))
+            for name, key in self.holding
+            if _is_stored(settings, name, key)
+        )
+        return sorted(
+            {version for version in found if version is not None}, key=lambda v: (v.name, v.version)
+        )
 
 
 def _spec(name: str) -> Any:
@@ -370,10 +376,13 @@ def _require_rows_left(settings: Settings, found: Sequence[Found]) -> None:
     }
     theirs = pads.field("source_revision").isin(pa.array(sorted(mine), pa.string()))
     here = pa.array(sorted({each.how.reader.writes.name for each in found}), pa.string())
-    banned = bans.ban_rows(settings, columns=["row_id", "recall"], where=theirs & pads.field("table").isin(here))
+    banned = bans.ban_rows(
+        settings, columns=["row_id", "recall"], where=theirs & pads.field("table").isin(here)
+    )
     gone = {ban["row_id"]: ban["recall"] for ban in banned.to_pylist()}
     if gone and not any(
-        tables.read(settings, _spec(name), columns=["row_no"], where=theirs).num_rows for name in here.to_pylist()
+        tables.read(settings, _spec(name), columns=["row_no"], where=theirs).num_rows
+        for name in here.to_pylist()
     ):
         raise IngestError(
             f"all {len(gone)} rows of these sources were stored before and are banned by recall "

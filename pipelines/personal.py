@@ -1,9 +1,8 @@
-"""Personal data and secrets in rows on their way in: counted in `pii`, and replaced where that is asked for."""
+"""Personal data and secrets in rows on their way in: counted in `pii`, and replaced where one asks for it."""
 
 from __future__ import annotations
 
 import json
-
 from dataclasses import dataclass, field
 from typing import Literal
 

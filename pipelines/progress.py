@@ -1,4 +1,4 @@
-"""How far an ingest is: a bar with rows/s and bytes/s on a terminal, a line now and then where there is none."""
+"""How far an ingest is: a bar with rows/s and bytes/s on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import logging
 from time import monotonic
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from pipelines.runner import Told
 

@@ -1,7 +1,7 @@
-"""The job behind `stemma ingest --retry-quarantine`: what could not be read is read again by the readers of today.
+"""The job behind `stemma ingest --retry-quarantine`: what could not be read is read again, by new readers.
 
-The bytes lie in quarantine, so the sources need not be there any more. What can be read now is stored as if it
-had been read then, under the same ids; the entry in quarantine stays, as what happened.
+The bytes lie in quarantine, so the sources need not be there any more. What can be read now is stored as if
+it had been read then, under the same ids; the entry in quarantine stays, as what happened.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from lineage.runs import Outcome, Run, carry_out, code_revision
 from lineage.schemas import QUARANTINE, ROW_TABLES, TableSpec
 from lineage.stamp import Source, Stamp
 from pipelines.formats import FORMATS
+from pipelines.personal import treatment
 from pipelines.readers import Reader
 from pipelines.runner.reading import Keeping, read_again
-from pipelines.personal import treatment
 
 _KEPT = ("source_uri", "source_revision", "source_span", "reader", "reason", "record")
 
@@ -35,7 +35,9 @@ def retry(runtime: Runtime) -> Outcome:
     """
     settings = runtime.settings
     waiting = _waiting(settings)
-    spans = hashlib.sha256("".join(sorted(each["source_revision"] + each["source_span"] for each in waiting)).encode())
+    spans = hashlib.sha256(
+        "".join(sorted(each["source_revision"] + each["source_span"] for each in waiting)).encode()
+    )
 
     def work(run: Run) -> Outcome:
         by_source: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
@@ -49,14 +51,20 @@ def retry(runtime: Runtime) -> Outcome:
             if reader is None or origin is None:
                 continue
             spec = reader.writes
-            keeping = Keeping(personal=treatment(settings, "redact" if name.endswith("+redacted") else "flag"))
+            keeping = Keeping(
+                personal=treatment(settings, "redact" if name.endswith("+redacted") else "flag")
+            )
             rows, count = read_again(lost, Source(uri, revision, origin), reader, keeping, stamp)
             records += count
             read[spec.name].append(rows)
         return _stored(settings, run, read, records, still=len(waiting) - records)
 
     return carry_out(
-        runtime, "ingest", config={"retry": spans.hexdigest(), "lifts": bans.lifts(settings)}, inputs=[], work=work
+        runtime,
+        "ingest",
+        config={"retry": spans.hexdigest(), "lifts": bans.lifts(settings)},
+        inputs=[],
+        work=work,
     )
 
 
@@ -92,14 +100,18 @@ def _stored(
         spec: TableSpec = next(each for each in ROW_TABLES if each.name == name)
         rows = pa.concat_tables(parts)
         refused = banned.refused(rows, spec)
-        rows = rows.filter(pa.array([position not in refused for position in range(rows.num_rows)], pa.bool_()))
+        rows = rows.filter(
+            pa.array([position not in refused for position in range(rows.num_rows)], pa.bool_())
+        )
         if not rows.num_rows:
             continue
         first = tables.reserve(settings, rows.num_rows, run_id=run.id)
         numbers = pa.array(range(first, first + rows.num_rows), pa.int64())
         rows = rows.set_column(rows.column_names.index("row_no"), spec.schema.field("row_no"), numbers)
         file = tables.write_file(settings, rows, into=spec, name=f"{run.id}-{name}")
-        versions.append(tables.commit(settings, [file], into=spec, run_id=run.id, keys=[f"run:{run.identity}"]))
+        versions.append(
+            tables.commit(settings, [file], into=spec, run_id=run.id, keys=[f"run:{run.identity}"])
+        )
         out += rows.num_rows
     counts = {"records": records, "rows": out, "still_quarantined": still}
     return Outcome(tuple(map(str, versions)), counts)

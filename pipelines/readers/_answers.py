@@ -19,6 +19,7 @@ from typing import Any
 from lineage.schemas import UNSTATED
 from pipelines.readers import Unreadable, values
 from pipelines.readers._blocks import Pieces, objects_in, pieces, said_also
+from pipelines.readers._exchange_fields import KNOWN
 
 _Body = Mapping[str, Any]
 
@@ -79,11 +80,11 @@ def chat(body: _Body) -> Answer:
         input_tokens=values.count(usage.get("prompt_tokens")),
         output_tokens=values.count(usage.get("completion_tokens")),
         rest={
-            "response": values.without(body, {"id", "model", "choices", "created", "usage"}),
-            "choice": values.without(choice, {"index", "message", "finish_reason"}),
-            "message": values.without(message, {"role", "content", "tool_calls"}),
+            "response": values.without(body, KNOWN["response"]),
+            "choice": values.without(choice, KNOWN["choice"]),
+            "message": values.without(message, KNOWN["message"]),
             "other_choices": choices[1:],
-            "usage": values.without(usage, {"prompt_tokens", "completion_tokens", "total_tokens"}),
+            "usage": values.without(usage, KNOWN["usage"]),
         },
     )
 

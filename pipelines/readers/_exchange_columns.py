@@ -1,11 +1,12 @@
-"""Logged chat exchanges a block at a time: the same rows as reading them one by one, in a fraction of the time.
+"""Logged chat exchanges a block at a time: the rows of reading them one by one, in a fraction of the time.
 
-Plain exchanges (text messages, one choice, no tool calls) become columns; every other line is left to `read`.
+Plain exchanges (text messages, one choice, no tool calls) become columns; other lines are left to `read`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from lineage.columns import MESSAGE, TIMESTAMP
 from lineage.schemas import NOT_APPLICABLE, TRACE, UNSTATED
 from pipelines.readers import Unreadable, values
+from pipelines.readers._exchange_fields import PLACES, rest_in
 from pipelines.readers._json_columns import (
     Odd,
     Texts,
@@ -33,16 +35,13 @@ from pipelines.readers._json_columns import (
 _SECONDS, _MILLIS, _MICROS = 10**11, 10**14, 10**17  # as values.moment tells them apart
 _YEAR_9999_US = 253_402_300_799 * 10**6
 
-Rest = Callable[[Mapping[str, Any]], dict[str, Any]]
-
 
 def exchanges(
-    lines: Sequence[bytes], *, verdict: Callable[[Any], str], rest: Rest | None
+    lines: Sequence[bytes], *, verdict: Callable[[Any], str], keep_rest: bool
 ) -> tuple[pa.Table, np.ndarray]:
     """Rows of TRACE with the provenance that they state, and for each the number of its line.
 
-    `verdict` reads a verdict's value, or raises Unreadable; `rest` gives what of a record has no column (None:
-    nothing is kept of it).
+    `verdict` reads a verdict's value, or raises Unreadable; `keep_rest`: what has no column goes to `extra`.
     """
     tables, numbers = [TRACE.derivable.empty_table()], [np.array([], np.int64)]
     texts = Texts()
@@ -53,7 +52,9 @@ def exchanges(
             continue
         at = np.flatnonzero(is_plain)
         rows = rows.filter(pa.array(is_plain)) if len(at) < len(records) else rows
-        if rest is not None and _has_rest(records.type):
+        places = _places_with_more(records.type) if keep_rest else {}
+        if places:
+            rest = partial(rest_in, parts=places)
             mine = (lines[first + position] for position in at.tolist())
             extra = [texts.of(rest(decoded(line)), line, rest) for line in mine]
             rows = rows.set_column(rows.column_names.index("extra"), "extra", pa.array(extra, pa.string()))
@@ -78,7 +79,9 @@ def _columns(records: pa.StructArray, verdict: Callable[[Any], str]) -> tuple[pa
     only(is_one)
     review, judged = objects(records, "review"), objects(records, "verdict")
     correction, reviewer = text(column(review, "correction")), text(column(review, "reviewer"))
-    only(pc.or_kleene(pc.is_null(review), pc.not_equal(reviewer, "")))  # an empty review is none; who can tell?
+    only(
+        pc.or_kleene(pc.is_null(review), pc.not_equal(reviewer, ""))
+    )  # an empty review is none; who can tell?
     is_corrected = pc.is_valid(correction)
 
     def known(value: Any) -> str | None:
@@ -109,9 +112,7 @@ def _columns(records: pa.StructArray, verdict: Callable[[Any], str]) -> tuple[pa
         "prompt_name": text(column(prompt, "prompt_name")),
         "prompt_version": text(column(prompt, "prompt_version")),
         "generator": by_value(model, lambda name: name.partition("@")[0], pa.string()),
-        "generator_revision": by_value(
-            model, lambda name: name.partition("@")[2] or UNSTATED, pa.string()
-        ),
+        "generator_revision": by_value(model, lambda name: name.partition("@")[2] or UNSTATED, pa.string()),
         "scorer": text(column(judged, "judge")),
         "scorer_revision": text(column(judged, "judge_version")),
         "score": number(column(judged, "score")),
@@ -167,7 +168,9 @@ def _moments(found: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:
         return moments, pc.is_valid(pa.array(np.ones(len(found), bool)))
     size = pc.abs(found)
     scale = pc.if_else(
-        pc.less(size, _SECONDS), 1_000_000, pc.if_else(pc.less(size, _MILLIS), 1_000, pa.scalar(1, pa.int64()))
+        pc.less(size, _SECONDS),
+        1_000_000,
+        pc.if_else(pc.less(size, _MILLIS), 1_000, pa.scalar(1, pa.int64())),
     )
     is_fit = pc.less(size, _MICROS)
     micros = pc.multiply(pc.if_else(is_fit, found, 0), scale)
@@ -176,6 +179,17 @@ def _moments(found: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:
     return micros.cast(TIMESTAMP), pc.or_(pc.is_null(found), pc.fill_null(is_fit, False))
 
 
-def _has_rest(found: pa.StructType) -> bool:
-    """May a record of this type hold a field that has no column?"""
-    return True
+def _places_with_more(found: pa.DataType) -> dict[str, Any]:
+    """Of the places in an exchange those where fields without a column were seen."""
+    more = {}
+    for part, (path, known) in PLACES.items():
+        here: pa.DataType | None = found
+        for step in path:
+            if here is None or isinstance(step, int):
+                here = here.value_type if here is not None and pa.types.is_list(here) else None
+            else:
+                at = here.get_field_index(step) if pa.types.is_struct(here) else -1
+                here = here.field(at).type if at >= 0 else None
+        if here is not None and pa.types.is_struct(here) and any(each.name not in known for each in here):
+            more[part] = (path, known)
+    return more

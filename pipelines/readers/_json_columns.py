@@ -165,7 +165,7 @@ class Texts:
         self._known: dict[bytes, str] = {}
 
     def of(self, rest: dict[str, Any], line: bytes, rest_of: Callable[[Any], dict[str, Any]]) -> str | None:
-        """As values.json_text(rest or None). `rest_of` makes the rest of the line's record, where it must be exact."""
+        """As values.json_text(rest or None). `rest_of` makes the rest anew where it must be exact."""
         if not rest:
             return None
         key = orjson.dumps(rest, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)

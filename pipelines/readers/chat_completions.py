@@ -10,19 +10,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
 
 from lineage.rows import Fingerprint
 from lineage.schemas import NOT_APPLICABLE, TRACE, UNSTATED, TableSpec
 from pipelines.readers import Unreadable, values
+from pipelines.readers import _exchange_columns as by_columns
 from pipelines.readers._answers import Answer, chat
+from pipelines.readers._exchange_fields import KNOWN
 from pipelines.readers._streams import completion
 
 _PASS = {"pass", "passed", "correct", "right", "true", "yes", "1", "1.0"}
 _FAIL = {"fail", "failed", "incorrect", "wrong", "false", "no", "0", "0.0"}
-_READ = {"id", "request", "response", "verdict", "review", "messages", "metadata"}
 _METADATA = {"prompt_name", "prompt_version"} | {"generator", "generator_revision"}
 _METADATA |= {"scorer", "scorer_revision", "score", "threshold"}
 
@@ -32,6 +36,7 @@ class ChatCompletions:
     """Reads these shapes; which one a line has is seen from its keys."""
 
     writes: ClassVar[TableSpec] = TRACE
+    rows_per_record: ClassVar[int] = 1
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -56,6 +61,14 @@ class ChatCompletions:
             return [_supervised(record) if isinstance(record.get("messages"), list) else _logged(record)]
         except RecursionError as error:
             raise Unreadable("too_deep", "nested too deeply") from error
+
+    def read_columns(self, lines: Sequence[bytes], *, keep_extra: bool) -> tuple[pa.Table, np.ndarray]:
+        """The rows of plain exchanges at once, and for each the number of its line."""
+        return by_columns.exchanges(lines, verdict=_said_verdict, keep_rest=keep_extra)
+
+
+def _said_verdict(value: Any) -> str:
+    return _verdict(value, corrected=False)
 
 
 def _logged(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +128,7 @@ def _supervised(record: Mapping[str, Any]) -> dict[str, Any]:
     if not messages or messages[-1]["role"] != "assistant":
         raise Unreadable("no_answer", "the last message is not the assistant's, expected an answer to learn")
     metadata = values.object_in(record, "metadata")
-    rest = {key: value for key, value in record.items() if key not in _READ}
+    rest = {key: value for key, value in record.items() if key not in KNOWN["record"]}
     if unread := {key: value for key, value in metadata.items() if key not in _METADATA}:
         rest["metadata"] = unread
     if messages[-1]["extra"]:  # a weight, a refusal, a function call of the older kind
@@ -146,11 +159,11 @@ def _rest(
     """What has no column: kept, so that nothing of the source is lost."""
     parts = {
         **answer.rest,
-        "record": values.without(record, _READ),
-        "request": values.without(request, {"model", "messages", "metadata"}),
-        "metadata": values.without(metadata, {"prompt_name", "prompt_version"}),
-        "verdict": values.without(verdict, {"value", "judge", "judge_version", "score", "threshold"}),
-        "review": values.without(review, {"reviewer", "correction"}),
+        "record": values.without(record, KNOWN["record"]),
+        "request": values.without(request, KNOWN["request"]),
+        "metadata": values.without(metadata, KNOWN["metadata"]),
+        "verdict": values.without(verdict, KNOWN["verdict"]),
+        "review": values.without(review, KNOWN["review"]),
     }
     return values.json_text({name: value for name, value in parts.items() if value} or None)
 

@@ -1,4 +1,4 @@
-"""What does not go on: rows that recalls refuse, rows that are stored already; and the balance of all rows."""
+"""What does not go on: rows that recalls refuse, rows that are stored already; and the balance of all."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     bytes -> records (framing) -> rows (reader) -> provenance (stamp) -> row group
 
 A stretch is in memory at a time, whatever the size of its source. A record that cannot be framed, read or
-stored goes to quarantine and costs itself alone. An ordinary function: it runs on a three-line file without Ray.
+stored goes to quarantine and costs itself alone. Ordinary functions: they run on three lines without Ray.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Work:
             return [Block(self.file.uri, 0, self.file.size, 0, self.file.lines)]
         end = self.file.size if self.end is None else self.end
         cut = [
-            replace(each, first=max(each.first, self.first), end=min(each.end, end)) for each in self.file.blocks
+            replace(each, first=max(each.first, self.first), end=min(each.end, end))
+            for each in self.file.blocks
         ]
         return [each for each in cut if each.first < each.end]
 
@@ -130,7 +131,7 @@ def carry_out(
             work = stretch.work
             if read.rows.num_rows > stretch.most_rows:
                 raise RunnerError(
-                    f"{read.rows.num_rows} rows of '{work.file.uri}' where at most {stretch.most_rows} were expected"
+                    f"{read.rows.num_rows} rows in {stretch.block}, expected at most {stretch.most_rows}"
                 )
             stamped = stamp_source(
                 read.rows,
@@ -201,7 +202,7 @@ def read_block(content: bytes, first: int, work: Work, into: TableSpec, keeping:
 def read_again(
     lost: Sequence[Mapping[str, Any]], source: Source, reader: Reader, keeping: Keeping, stamp: Stamp
 ) -> tuple[pa.Table, int]:
-    """Rows of records that lie in quarantine, not numbered yet, and how many of the records can be read now."""
+    """Rows of records that lie in quarantine, not numbered yet, and how many of these can be read now."""
     into, items = reader.writes, []
     for each in lost:
         record, span = each["record"], each["source_span"]
@@ -269,9 +270,7 @@ def _of_lines(content: bytes, first: int, reader: RecordReader, into: TableSpec,
     return Read(treated(rows, into, keeping.personal), places, lost, len(lines), empty)
 
 
-def _of_records(
-    framed: Iterable[framing.Framed], reader: Reader, into: TableSpec, keeping: Keeping
-) -> Read:
+def _of_records(framed: Iterable[framing.Framed], reader: Reader, into: TableSpec, keeping: Keeping) -> Read:
     items = [_read_framed(each, reader) for each in framed]  # type: ignore[arg-type]
     rows, places, lost, empty = _rows_of(items, into, keeping)
     return Read(treated(rows, into, keeping.personal), places, lost, len(items), empty)
@@ -287,7 +286,11 @@ def _of_document(
         parts = [Part(whole.first, whole.end, unreadable=parts)]
     items = [
         _Item(
-            part.first, f"bytes:{part.first}-{part.end}", content[part.first : part.end], part.rows, part.unreadable
+            part.first,
+            f"bytes:{part.first}-{part.end}",
+            content[part.first : part.end],
+            part.rows,
+            part.unreadable,
         )
         for part in parts
     ]

@@ -1,6 +1,6 @@
 """Reads sources on Ray Data and commits their rows, once per table.
 
-    works -> lease of row numbers -> tasks of many stretches -> quarantine, rejected, the book of sources -> commit
+    works -> lease of row numbers -> tasks of many stretches -> quarantine, rejected, sources -> commit
 
 A task makes one file of what it reads: at least LEAST of input where there is that much, at most MOST.
 """
@@ -71,10 +71,18 @@ def read_sources(
     show(told)
     for round_of in _rounds(works):
         given = frozenset().union(*(each.ids for _, each in done))
-        tasks = _tasks(runtime, [replace(work, known=work.known | given) for work in round_of], run, len(done))
+        tasks = _tasks(
+            runtime, [replace(work, known=work.known | given) for work in round_of], run, len(done)
+        )
         last = len(round_of) == len(works)
         for task, result in _carried_out(
-            runtime, tasks, settings=settings, stamp=stamp, banned=banned, keeping=keeping, ids_wanted=not last
+            runtime,
+            tasks,
+            settings=settings,
+            stamp=stamp,
+            banned=banned,
+            keeping=keeping,
+            ids_wanted=not last,
         ):
             done.append((task, result))
             size = sum(each.block.end - each.block.first for each in task.stretches)
@@ -83,15 +91,19 @@ def read_sources(
     counts = {name: sum(each.counts[name] for _, each in done) for name in done[0][1].counts}
     check_balance(counts)
     _require_unchanged(works)
-    tables.replace(settings, _all(QUARANTINE, (each.quarantine for _, each in done)), into=QUARANTINE, run_id=run.id)
+    tables.replace(
+        settings, _all(QUARANTINE, (each.quarantine for _, each in done)), into=QUARANTINE, run_id=run.id
+    )
     if counts["quarantined"] > most_quarantined * counts["in"]:
         raise TooManyQuarantined(
             f"{counts['quarantined']} of {counts['in']} records could not be read, more than the "
-            f"{most_quarantined:.0%} that are allowed, so nothing was stored; see table 'quarantine', such as: "
+            f"{most_quarantined:.0%} that are allowed, so nothing was stored; see: "
             f"stemma query \"select reason, count(*) from quarantine where run_id = '{run.id}' group by 1\"; "
             "allow more with --max-quarantined"
         )
-    tables.replace(settings, _all(REJECTED, (each.rejected for _, each in done)), into=REJECTED, run_id=run.id)
+    tables.replace(
+        settings, _all(REJECTED, (each.rejected for _, each in done)), into=REJECTED, run_id=run.id
+    )
     if entries:
         sources.record(settings, entries, run_id=run.id)
     require_same_bans(settings, banned)
@@ -101,9 +113,7 @@ def read_sources(
         keys = [work.key for work in works if work.reader.writes is spec]
         if files:
             facts = {"counts": counts}
-            versions.append(
-                tables.commit(settings, files, into=spec, run_id=run.id, keys=keys, facts=facts)
-            )
+            versions.append(tables.commit(settings, files, into=spec, run_id=run.id, keys=keys, facts=facts))
     log.info("ingest %s: %s", run.id, counted(counts))
     return versions, counts
 
@@ -129,7 +139,7 @@ def _rounds(works: Sequence[Work]) -> list[list[Work]]:
 
 
 def _tasks(runtime: Runtime, works: Sequence[Work], run: Run, number: int) -> list[Task]:
-    """Stretches in order, several to a task; numbers follow from their places, so workers agree on nothing."""
+    """Stretches in order, several to a task; numbers follow from their places, so nobody need agree."""
     stretches = [
         (work, block, _most_rows(work, block.lines, block.end - block.first))
         for work in works
@@ -167,20 +177,24 @@ def _most_rows(work: Work, lines: int, size: int) -> int:
 
 
 def _carried_out(runtime: Runtime, tasks: Sequence[Task], **how: Any) -> Iterable[tuple[Task, Done]]:
-    """Each task with what became of it, as they end. A worker that dies is retried; past that the job fails."""
+    """Each task with what became of it. A worker that dies is retried; past that the job fails."""
     ray = runtime.ray()
 
     def on_worker(row: dict[str, Any]) -> dict[str, Any]:
         number = row["id"]
         return {"number": number, "done": pickle.dumps(carry_out(tasks[number], **how))}
 
-    numbers = ray.data.from_items([{"id": number} for number in range(len(tasks))], override_num_blocks=len(tasks))
+    numbers = ray.data.from_items(
+        [{"id": number} for number in range(len(tasks))], override_num_blocks=len(tasks)
+    )
     found: dict[int, Done] = {}
     for row in numbers.map(on_worker).iter_rows():
         found[row["number"]] = pickle.loads(row["done"])
         yield tasks[row["number"]], found[row["number"]]
     if len(found) != len(tasks):
-        raise RunnerError(f"{len(tasks) - len(found)} of {len(tasks)} tasks came to no end; nothing was stored")
+        raise RunnerError(
+            f"{len(tasks) - len(found)} of {len(tasks)} tasks came to no end; nothing was stored"
+        )
 
 
 def _require_unchanged(works: Sequence[Work]) -> None:

@@ -95,7 +95,6 @@ def derive(
     return versions, counts
 
 
-
 def apply(
     step: Step,
     batch: pa.Table,

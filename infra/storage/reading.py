@@ -1,0 +1,107 @@
+"""A source's content by place: spans, blocks, and the records in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import groupby
+from typing import BinaryIO
+
+from infra.storage.archives import entries
+from infra.storage.decompression import LIMITS, Limits
+from infra.storage.places import join, split
+from infra.storage.problems import StorageError, told
+from infra.storage.streams import open_source, skip
+from infra.storage.surveying import Block, SourceFile
+
+
+def records(block: Block, content: bytes | None = None) -> Iterator[tuple[int, int, bytes]]:
+    """(line number in the source, first byte, bytes) of each line of a block that is not blank.
+
+    The bytes come without the line end. `content`: the block's, where it was read before.
+    """
+    if content is None:
+        content = read_span(block.uri, block.first, block.end)
+    position = block.first
+    for offset, line in enumerate(content.split(b"\n")):
+        record = line.rstrip(b"\r")
+        if record.strip():
+            yield block.lines_before + offset, position, record
+        position += len(line) + 1
+
+
+def read_span(uri: str, first: int, end: int) -> bytes:
+    """The bytes [first, end) of a source's decompressed content; fewer where it ends before."""
+    with open_source(uri) as content, told(uri, f"cannot be read to byte {end}"):
+        skip(content, first, position=0)
+        return content.read(end - first)
+
+
+def stream_blocks(
+    source: SourceFile, blocks: Sequence[Block], *, limits: Limits = LIMITS
+) -> Iterator[tuple[Block, bytes]]:
+    """The content of some of a source's blocks, in their order, in one pass over the source.
+
+    Raises StorageError where the source ends before a block does, ValueError for blocks out of order.
+    """
+    if not blocks:
+        return
+    with open_source(source.uri, limits=limits) as content:
+        yield from _blocks_in(content, source.uri, blocks)
+
+
+def stream_sources(
+    sources: Sequence[SourceFile], *, limits: Limits = LIMITS
+) -> Iterator[tuple[Block, bytes]]:
+    """The content of all blocks of several sources; members of one archive that stand together in one pass.
+
+    A source's blocks come in their order, an archive's members in the archive's. Raises as `stream_blocks`.
+    """
+    for container, together in groupby(sources, key=lambda source: split(source.uri)[0]):
+        group = list(together)
+        if split(group[0].uri)[1] is None:
+            for source in group:
+                yield from stream_blocks(source, source.blocks, limits=limits)
+        else:
+            members = {join(container, split(source.uri)[1] or ""): source for source in group}
+            yield from _members_of(container, members, limits)
+
+
+def first_record(uri: str) -> bytes:
+    """The first line of a source that is not blank, as `survey` finds it; nothing where there is none."""
+    with open_source(uri) as content, told(uri):
+        return next((line.strip() for line in content if line.strip()), b"")
+
+
+def _members_of(
+    container: str, sources: Mapping[str, SourceFile], limits: Limits
+) -> Iterator[tuple[Block, bytes]]:
+    left = dict(sources)
+    with closing(entries(container, limits=limits)) as inside:
+        for entry in inside:
+            source = left.pop(entry.uri, None)
+            if source is not None:
+                with entry.open() as content:
+                    yield from _blocks_in(content, source.uri, source.blocks)
+            if not left:
+                return
+    raise StorageError(f"source '{min(left)}' cannot be read: the archive has no such member")
+
+
+def _blocks_in(content: BinaryIO, uri: str, blocks: Sequence[Block]) -> Iterator[tuple[Block, bytes]]:
+    position = 0
+    for block in blocks:
+        if block.first < position:
+            raise ValueError(
+                f"block {block.first}-{block.end} of '{uri}' comes after one that ends at {position}"
+            )
+        with told(uri, f"cannot be read to byte {block.end}"):
+            skip(content, block.first - position, position=position)
+            found = content.read(block.end - block.first)
+        if len(found) < block.end - block.first:
+            raise StorageError(
+                f"source '{uri}' cannot be read to byte {block.end}: it ends at {block.first + len(found)}; "
+                "it was changed since it was surveyed, ingest it again"
+            )
+        position = block.end
+        yield block, found

@@ -208,7 +208,11 @@ def exchange(number: int, system: str, asked: str, answer: str, draw: random.Ran
     key = f"chatcmpl-{number:012x}"
     said = [{"role": "system", "content": system}, {"role": "user", "content": asked}]
     told = {"role": "assistant", "content": answer}
-    counts = {"prompt_tokens": draw.randint(10, 99), "completion_tokens": draw.randint(1, 40), "total_tokens": 100}
+    counts = {
+        "prompt_tokens": draw.randint(10, 99),
+        "completion_tokens": draw.randint(1, 40),
+        "total_tokens": 100,
+    }
     return {
         "id": key,
         "request": {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import unquote
 
-from infra.storage import COMPRESSED, open_source
+from infra.storage import first_record, open_source
 from pipelines import framing
 from pipelines.framing import Framing
 from pipelines.readers import Reader
@@ -34,6 +35,8 @@ class Recognised:
     reader: Reader
     framing: Framing | Literal["document"]
     why: str
+    first: bytes
+    """Its first record: what it is known by, however it grows."""
 
 
 def named(format: str) -> Reader:
@@ -47,9 +50,10 @@ def named(format: str) -> Reader:
 
 def as_named(uri: str, reader: Reader) -> Recognised:
     """The source, read by this reader whatever it looks like."""
-    if hasattr(reader, "read_document"):
-        return Recognised(reader, "document", "named")
-    return Recognised(reader, framing.framing_of(name_of(uri), _head(uri)), "named")
+    if _is_of_documents(reader):
+        return Recognised(reader, "document", "named", first_record(uri))
+    cut = framing.framing_of(name_of(uri), _head(uri))
+    return Recognised(reader, cut, "named", _first(uri, cut))
 
 
 def recognised(uri: str) -> Recognised:
@@ -57,13 +61,14 @@ def recognised(uri: str) -> Recognised:
     name, head = name_of(uri), _head(uri)
     for reader in READERS:
         if _is_of_documents(reader) and (why := reader.recognises_document(name, head)):
-            return Recognised(reader, "document", why)
+            return Recognised(reader, "document", why, first_record(uri))
     cut = framing.framing_of(name, head)
-    records = list(itertools.islice(_records(uri, cut, head), _FEW))
+    framed = itertools.islice(_framed(uri, cut), _FEW)
+    records = [each.value for each in framed if each.unreadable is None]
     for record in records:
         for reader in READERS:
             if _is_of_records(reader) and (why := reader.recognises(record)):
-                return Recognised(reader, cut, why)
+                return Recognised(reader, cut, why, _first(uri, cut))
     seen = f"its first record has {sorted(records[0])[:8]}" if records else "it holds no JSON object"
     raise UnknownFormat(
         f"source '{uri}' has no known format in its first records ({seen}); "
@@ -73,8 +78,7 @@ def recognised(uri: str) -> Recognised:
 
 def name_of(uri: str) -> str:
     """A source's file name, without the suffix of its compression."""
-    name = uri.rpartition("/")[2]
-    return next((name.removesuffix(suffix) for suffix in COMPRESSED if name.endswith(suffix)), name)
+    return framing.without_compression(unquote(uri.rpartition("/")[2]))
 
 
 def _is_of_documents(reader: Any) -> bool:
@@ -90,14 +94,20 @@ def _head(uri: str) -> bytes:
         return source.read(_HEAD)
 
 
-def _records(uri: str, cut: Framing, head: bytes) -> Iterator[Mapping[str, Any]]:
-    """The first records of a source that can be read as such."""
+def _first(uri: str, cut: Framing) -> bytes:
+    if cut == "lines":
+        return first_record(uri)
+    return next((each.record for each in _framed(uri, cut)), b"")
+
+
+def _framed(uri: str, cut: Framing) -> Iterator[framing.Framed]:
+    """The first records of a source."""
     with open_source(uri) as source:
         if cut == "parquet":
-            framed: Iterable[framing.Framed] = framing.frame_parquet(source)
+            yield from framing.frame_parquet(source)
         elif cut == "lines":
-            framed = framing.frame_lines(b"".join(itertools.islice(source, _FEW)))
+            yield from framing.frame_lines(b"".join(itertools.islice(source, _FEW)))
+        elif cut == "csv":
+            yield from framing.frame_csv(source.read(_ENOUGH))
         else:
-            content = source.read(_ENOUGH)
-            framed = framing.frame_csv(content) if cut == "csv" else framing.frame_values(content)
-        yield from (each.value for each in framed if each.unreadable is None)
+            yield from framing.frame_values(source.read(_ENOUGH))

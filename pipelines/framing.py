@@ -12,10 +12,8 @@ separator (white space, commas and brackets between values, line ends, the heade
 from __future__ import annotations
 
 import csv
-import datetime as dt
 import itertools
 import json
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from typing import Any, BinaryIO, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lineage.parquet_rows import plain
 from lineage.rows import canonical_json
 from pipelines.readers import Unreadable
 from pipelines.readers.json_lines import decode_json_object
@@ -32,7 +31,7 @@ Framing = Literal["lines", "values", "csv", "parquet"]
 
 _BOM = b"\xef\xbb\xbf"
 _PARQUET = b"PAR1"
-_COMPRESSED = (".gz", ".bz2")
+_COMPRESSED = (".gz", ".bz2", ".zst")
 _DELIMITERS = ",;\t|"
 _SNIFFED = 20  # records that a delimiter is judged by
 _LONGEST_FIELD = 2**31 - 1  # the csv module's own limit is 128 KiB; traces hold longer texts
@@ -72,9 +71,10 @@ def framing_of(name: str, head: bytes) -> Framing:
     start = head.removeprefix(_BOM).lstrip()
     if start.startswith(b"["):
         return "values"
-    line, newline, _ = start.partition(b"\n")
-    # Without any line end in 64 KiB it is one long record, and a line as good as any.
-    return "values" if newline and line.startswith(b"{") and not _is_json(line) else "lines"
+    *lines, _ = start.split(b"\n")  # without any line end in 64 KiB it is one long record, and a line
+    if not lines or not lines[0].startswith(b"{") or any(_is_object(line) for line in lines[:_SNIFFED]):
+        return "lines"  # the first line may be broken, and the others not
+    return "values"
 
 
 def without_compression(name: str) -> str:
@@ -178,7 +178,10 @@ def _framed(
     return Framed(position, span, record, value, unreadable)
 
 
-def _is_json(line: bytes) -> bool:
+def _is_object(line: bytes) -> bool:
+    """Is it an object from the first byte to the last? Inside a pretty-printed value lines are indented."""
+    if not line.startswith(b"{"):
+        return False
     try:
         json.loads(line)
     except ValueError:
@@ -337,22 +340,5 @@ def _rows(batch: pa.RecordBatch, first: int) -> Iterator[Framed]:
             bad = Unreadable("bad_value", f"row {first}: {error}")
             yield Framed(first, f"row:{first}", b"", unreadable=bad)
         return
-    for number, value in enumerate(map(_plain, values), first):
+    for number, value in enumerate(map(plain, values), first):
         yield Framed(number, f"row:{number}", canonical_json(value), value)
-
-
-def _plain(value: Any) -> Any:
-    """A value of Arrow's as JSON can say it."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        if math.isnan(value):
-            return None
-        return value if math.isfinite(value) else str(value)  # "inf": canonical JSON has no word for it
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, dt.datetime | dt.date | dt.time):
-        return value.isoformat()
-    return value if value is None or isinstance(value, bool | int | str) else str(value)

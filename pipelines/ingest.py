@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -86,7 +87,7 @@ class Found:
     @property
     def origin(self) -> bytes:
         """What the source is known by however it grows."""
-        return origin_of(self.file.first_record)
+        return origin_of(self.how.first)
 
 
 def ingest(
@@ -157,29 +158,45 @@ def ingest(
 
 def _look(settings: Settings, config: IngestConfig, personal: Treatment) -> tuple[list[Found], list[Problem]]:
     """The sources as they are now, each content once; and those that cannot be read or are of no format."""
-    uris, problems = storage.expand(config.sources)
+    sources_found = storage.expand(config.sources)
+    problems = list(sources_found.problems)
     given = _given_reader(config)
     how: dict[str, Recognised] = {}
-    for uri in uris:
+    for uri in sources_found:
         try:
             how[uri] = formats.as_named(uri, given) if given else formats.recognised(uri)
         except (StorageError, UnknownFormat) as error:
             problems.append(Problem(uri, str(error)))
     known = sources.entries(settings)
-    found: list[Found] = []
-    for uri, each in how.items():
-        try:
-            first = storage.first_record(uri)
-            kin = sources.relatives(known, origin=origin_of(first), reader=_identity(each.reader, personal))
-            file = storage.survey(uri, prefixes=[entry.size for entry in kin])
-        except StorageError as error:
-            problems.append(Problem(uri, str(error)))
-            continue
-        log.info("ingest: %s is %s (%s)", uri, each.reader.fingerprint.name, each.why)
-        found.append(Found(file, each, _identity(each.reader, personal)))
+    readers = {uri: identity(each.reader, personal) for uri, each in how.items()}
+    sizes = {
+        uri: [each.size for each in sources.relatives(known, origin=origin_of(how[uri].first), reader=reader)]
+        for uri, reader in readers.items()
+    }
+    files, unread = storage.survey_all(how, prefixes=sizes)
+    found = [Found(file, how[file.uri], readers[file.uri]) for file in files]
+    found = _with_each_other(found)
+    problems += unread
+    for each in found:
+        log.info("ingest: %s is %s (%s)", each.file.uri, each.reader, each.how.why)
     # Copies of one content are one source, under the first of their paths.
     once = {each.key: each for each in sorted(found, key=lambda each: each.file.uri, reverse=True)}
     return sorted(once.values(), key=lambda each: each.file.uri), problems
+
+
+def _with_each_other(found: Sequence[Found]) -> list[Found]:
+    """The same, surveyed once more where one of them may have grown from another."""
+    alike: dict[tuple[bytes, str], set[int]] = defaultdict(set)
+    for each in found:
+        alike[each.origin, each.reader].add(each.file.size)
+    settled = []
+    for each in found:
+        shorter = {size for size in alike[each.origin, each.reader] if size < each.file.size}
+        if shorter - each.file.prefix_revisions.keys():
+            known = {*shorter, *each.file.prefix_revisions}
+            each = replace(each, file=storage.survey(each.file.uri, prefixes=known))
+        settled.append(each)
+    return settled
 
 
 def _given_reader(config: IngestConfig) -> Reader | None:
@@ -196,7 +213,8 @@ def source_key(source: SourceFile, reader: str) -> str:
     return f"source:{source.revision}:{reader}"
 
 
-def _identity(reader: Reader, personal: Treatment) -> str:
+def identity(reader: Reader, personal: Treatment) -> str:
+    """Who read a source, under which treatment: format, revision, and a digest of parameters."""
     fingerprint = personal.of(reader.fingerprint)
     if not fingerprint.parameters:
         return f"{fingerprint.name}@{fingerprint.revision}"

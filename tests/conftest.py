@@ -90,7 +90,10 @@ def trained_lake(tmp_path_factory: pytest.TempPathFactory, ray_session: None) ->
     )
     settings = settings_from_environment(str(tmp_path_factory.mktemp("trained") / "lake"))
     runtime = Runtime(settings)
-    stored = [ingest(runtime, IngestConfig(sources=(str(source),))) for source in (log, evaluation)]
+    stored = [
+        ingest(runtime, IngestConfig(sources=(str(source),), max_quarantined=1))
+        for source in (log, evaluation)
+    ]
     off = {"scorer_base_model": None}
     for outcome in stored:
         assert admit(runtime, outcome.outputs[0]).passed

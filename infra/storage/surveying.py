@@ -43,6 +43,9 @@ class SourceFile:
     revision: str
     first_record: bytes
     blocks: tuple[Block, ...]
+    whole: int = 0
+    """Bytes up to the last end of a line; less than `size` where the last line has none."""
+
     prefix_revisions: Mapping[int, str] = field(default_factory=dict, hash=False)
     """The revision that the first n bytes alone would have, for each n that was asked for and is there."""
 
@@ -212,7 +215,7 @@ def _survey(
     if position > line_start:  # the last line has no end
         blocks.append(_next_block(uri, blocks, position, 1))
     revision = f"sha256:{digest.hexdigest()}"
-    return SourceFile(uri, revision, first_record.found(), tuple(blocks), prefix_revisions, state)
+    return SourceFile(uri, revision, first_record.found(), tuple(blocks), line_start, prefix_revisions, state)
 
 
 def _next_block(uri: str, blocks: Sequence[Block], end: int, lines: int) -> Block:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,11 +24,14 @@ from lineage.schemas import QUARANTINE, REJECTED, TableSpec
 from lineage.stamp import Places, Source, Stamp, stamp_source
 from lineage.tables import WrittenFile
 from pipelines import framing
+from pipelines.formats import name_of
 from pipelines.framing import Framing
 from pipelines.personal import Treatment, treated
 from pipelines.readers import DocumentReader, Part, Reader, RecordReader, Unreadable
 from pipelines.readers.json_lines import decode_json_object
 from pipelines.runner.losses import RunnerError, recalled, without_banned
+
+COUNTED = ("in", "created", "out", "merged", "rejected", "quarantined", "known", "empty")
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def carry_out(
     task: Task, *, settings: Settings, stamp: Stamp, banned: Bans, keeping: Keeping, ids_wanted: bool = False
 ) -> Done:
     """Read a task's stretches and write its file."""
-    counts = dict.fromkeys(("in", "created", "out", "merged", "rejected", "quarantined", "known", "empty"), 0)
+    counts: dict[str, int] = dict.fromkeys(COUNTED, 0)
     quarantine, rejected = [QUARANTINE.schema.empty_table()], [REJECTED.schema.empty_table()]
     ids: set[bytes] = set()
     with tables.FileWriter(settings, task.into, task.name) as file:
@@ -179,19 +182,26 @@ def _each(task: Task, keeping: Keeping) -> Iterator[tuple[Stretch, Read]]:
         rest = [stretch for stretch in rest if stretch.work is not work]
         if work.framing == "parquet":
             with open_source(work.file.uri) as source:
-                yield mine[0], _of_records(framing.frame_parquet(source), work.reader, task.into, keeping)
+                framed = _parquet_rows(source)
+                yield mine[0], _of_records(framed, work.reader, task.into, keeping)
             continue
         by_block = {stretch.block: stretch for stretch in mine}
         for block, content in stream_blocks(work.file, list(by_block)):
             yield by_block[block], read_block(content, block.first, work, task.into, keeping)
 
 
+def _parquet_rows(source: BinaryIO) -> Iterator[framing.Framed]:
+    try:
+        yield from framing.frame_parquet(source)
+    except Unreadable as error:  # as a whole
+        yield framing.Framed(0, "row:0", b"", unreadable=error)
+
+
 def read_block(content: bytes, first: int, work: Work, into: TableSpec, keeping: Keeping) -> Read:
     """The rows of a stretch's bytes, which begin at `first` in their source."""
     reader = work.reader
     if work.framing == "document":
-        name = work.file.uri.rpartition("/")[2]
-        return _of_document(name, content, reader, into, keeping)  # type: ignore[arg-type]
+        return _of_document(name_of(work.file.uri), content, reader, into, keeping)  # type: ignore[arg-type]
     if work.framing == "values":
         return _of_records(framing.frame_values(content), reader, into, keeping)
     if work.framing == "csv":
@@ -208,7 +218,7 @@ def read_again(
         record, span = each["record"], each["source_span"]
         position = int(span.partition(":")[2].partition("-")[0])
         if hasattr(reader, "read_document"):
-            whole = _of_document(source.uri.rpartition("/")[2], record, reader, into, keeping)  # type: ignore[arg-type]
+            whole = _of_document(name_of(source.uri), record, reader, into, keeping)  # type: ignore[arg-type]
             rows = Unreadable("unreadable", "still") if whole.lost else whole.rows.to_pylist()
         else:
             rows = _guarded(lambda record=record: reader.read(decode_json_object(record)))  # type: ignore[union-attr]

@@ -137,10 +137,13 @@ def json_text(value: Any) -> str | None:
 
 
 def number(value: Any) -> float | None:
-    """A number; null for whatever is none, true and false among it."""
+    """A number; null for whatever is none, true and false among it, and for one too large for a float."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def count(value: Any) -> int | None:
@@ -153,14 +156,17 @@ def moment(value: Any) -> dt.datetime | None:
     if isinstance(value, str):
         try:
             read = dt.datetime.fromisoformat(value)
-        except ValueError:
+            return read.replace(tzinfo=dt.UTC) if read.tzinfo is None else read.astimezone(dt.UTC)
+        except (ValueError, OverflowError):
             return None
-        return read.replace(tzinfo=dt.UTC) if read.tzinfo is None else read.astimezone(dt.UTC)
     seconds = number(value)
     if seconds is None:
         return None
     scale = next((s for s in (1, 1e3, 1e6) if abs(seconds) < 1e11 * s), 1e9)  # 1e11 seconds: the year 5138
-    return dt.datetime.fromtimestamp(seconds / scale, dt.UTC)
+    try:
+        return dt.datetime.fromtimestamp(seconds / scale, dt.UTC)
+    except (ValueError, OverflowError, OSError):  # not a number, or a year that no calendar has
+        return None
 
 
 def _text_of(part: Any) -> str | None:

@@ -47,7 +47,7 @@ class Branch:
 
 
 def lines_of(content: bytes) -> tuple[list[Line], list[Part]]:
-    """The lines that are JSON objects, and an unreadable part for each that is none. Blank ones are neither."""
+    """The lines that are JSON objects, and an unreadable part for each other that is not blank."""
     lines: list[Line] = []
     unreadable: list[Part] = []
     first = 0

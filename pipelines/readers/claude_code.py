@@ -10,10 +10,10 @@
 {"type": "summary", "summary", "leafUuid"}, {"type": "ai-title"}, {"type": "file-history-snapshot"}, ...
 
 Lines form a tree by uuid and parentUuid. A branch begins with the session, with a side chain (a subagent),
-after a compaction, or where a parent is missing; it ends in an answer that no answer follows. Several lines with
-one message id are one answer. A row says all of a branch once: one per answer would grow with the square of a
-session. Tokens are those of the row's own answer alone, without what was read from a cache, as the source counts
-them. The format does not hold the system prompt, and the model that was asked for it does not tell either.
+after a compaction, or where a parent is missing; it ends in an answer that no answer follows. Several lines
+with one message id are one answer. A row tells all of a branch: one per answer would grow with the square of a
+session. Tokens are those of the row's own answer alone, as the source counts them: without the cache's.
+The format holds neither the system prompt nor the model that was asked for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from pipelines.readers import Part, values
 from pipelines.readers._claude_code_messages import FACTS, answer_of, calls_of, messages_of
 from pipelines.readers._session_tree import Branch, Line, Node, branches_of, lines_of, span_of
 
-_TITLES = (
+# Lines that say something of the session; of several of a type the last one stands.
+_TITLES = {
     "ai-title",
     "custom-title",
     "agent-name",
@@ -39,7 +40,7 @@ _TITLES = (
     "mode",
     "permission-mode",
     "tag",
-)
+}
 
 
 @dataclass(frozen=True)

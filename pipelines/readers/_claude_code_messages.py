@@ -37,11 +37,7 @@ def answer_of(lines: Sequence[Line], first: Mapping[str, Any]) -> tuple[dict[str
     last = values.without(lines[-1].value["message"], _IN_ANSWER)
     about = {key: item for key, item in last.items() if item is not None}
     about |= _beside(parts, {"tool_use"})
-    about["lines"] = [
-        _line_rest(line.value, first)
-        | ({"message": rest} if (rest := values.without(line.value["message"], _IN_ANSWER)) != last else {})
-        for line in lines
-    ]
+    about["lines"] = [_line_rest(line.value, first) | _earlier(line.value["message"], last) for line in lines]
     calls = [
         values.tool_call(values.text(part.get("id")), values.text(part.get("name")), part.get("input"))
         for part in parts
@@ -88,6 +84,13 @@ def messages_of(value: Mapping[str, Any], first: Mapping[str, Any]) -> list[dict
     return said
 
 
+def _earlier(message: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
+    """What a line says of the answer and its last line says otherwise, such as the tokens until then."""
+    rest = values.without(message, _IN_ANSWER)
+    rest = {key: item for key, item in rest.items() if item is not None and item != last.get(key)}
+    return {"message": rest} if rest else {}
+
+
 def _line_rest(value: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a line that are no part of its message, and facts that differ from the branch's."""
     rest = {key: item for key, item in value.items() if key not in _ON_LINE and item is not None}
@@ -117,4 +120,17 @@ def calls_of(lines: Sequence[Line]) -> list[str]:
         part["id"]
         for part in parts
         if isinstance(part, Mapping) and part.get("type") == "tool_use" and isinstance(part.get("id"), str)
+    ]
+
+
+def results_in(value: Mapping[str, Any]) -> list[str]:
+    """Ids of the tool calls of which a user's line holds the results."""
+    message = value.get("message")
+    content = message.get("content") if isinstance(message, Mapping) else None
+    return [
+        part["tool_use_id"]
+        for part in (content if isinstance(content, list) else ())
+        if isinstance(part, Mapping)
+        and part.get("type") == "tool_result"
+        and isinstance(part.get("tool_use_id"), str)
     ]

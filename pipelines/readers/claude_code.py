@@ -11,8 +11,8 @@
 
 Lines form a tree by uuid and parentUuid. A branch begins with the session, with a side chain (a subagent),
 after a compaction, or where a parent is missing; it ends in an answer that no answer follows. Several lines
-with one message id are one answer. A row tells all of a branch: one per answer would grow with the square of a
-session. Tokens are those of the row's own answer alone, as the source counts them: without the cache's.
+with one message id are one answer. A row tells all of a branch: one per answer would grow with the square of
+a session. Tokens are those of the row's own answer alone, as the source counts them: without the cache's.
 The format holds neither the system prompt nor the model that was asked for.
 """
 
@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 from lineage.rows import Fingerprint
 from lineage.schemas import TRACE, UNSTATED, TableSpec
 from pipelines.readers import Part, values
-from pipelines.readers._claude_code_messages import FACTS, answer_of, calls_of, messages_of
+from pipelines.readers._claude_code_messages import FACTS, answer_of, calls_of, messages_of, results_in
 from pipelines.readers._session_tree import Branch, Line, Node, branches_of, lines_of, span_of
 
 # Lines that say something of the session; of several of a type the last one stands.
@@ -68,9 +68,12 @@ class ClaudeCode:
         lines, parts = lines_of(content)
         nodes, others = _nodes(lines)
         branches, barren = branches_of(nodes)
+        results = _results(nodes)
         for branch, outside in zip(branches, _outside(nodes, others, branches), strict=True):
-            used = [line for place in branch.path + branch.aside for line in nodes[place].lines]
-            parts.append(Part(*span_of(used), rows=[_row(nodes, branch, outside)]))
+            strays = _strays(nodes, branch, results)
+            used = {*branch.path, *branch.aside, *strays.values()}
+            span = span_of([line for place in used for line in nodes[place].lines])
+            parts.append(Part(*span, rows=[_row(nodes, branch, strays, outside)]))
         for places in barren:
             parts.append(Part(*span_of([line for place in places for line in nodes[place].lines])))
         if lines and not nodes:
@@ -140,10 +143,12 @@ def _answer_id(value: Mapping[str, Any]) -> str | None:
     return json.dumps([message["id"], value.get("isSidechain"), value.get("agentId")], sort_keys=True)
 
 
-def _row(nodes: Sequence[Node], branch: Branch, outside: Mapping[str, Any]) -> dict[str, Any]:
+def _row(
+    nodes: Sequence[Node], branch: Branch, strays: Mapping[str, int], outside: Mapping[str, Any]
+) -> dict[str, Any]:
     first, lines = nodes[branch.path[0]].lines[0].value, nodes[branch.path[-1]].lines
     last = lines[-1].value
-    messages, between, unanswered = _told(nodes, branch, first)
+    messages, between, unanswered = _told(nodes, branch, first, strays)
     answer, about = answer_of(lines, first)
     message: Mapping[str, Any] = last["message"]
     usage = message.get("usage")
@@ -175,33 +180,51 @@ def _row(nodes: Sequence[Node], branch: Branch, outside: Mapping[str, Any]) -> d
 
 
 def _told(
-    nodes: Sequence[Node], branch: Branch, first: Mapping[str, Any]
+    nodes: Sequence[Node], branch: Branch, first: Mapping[str, Any], strays: Mapping[str, int]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Messages before the answer; lines among them that are none; messages that no answer follows.
-
-    Each of an answer's tool calls may have its result on a side of its own: the results belong to the path.
-    """
-    before = branch.path[:-1]
-    asked = {
-        call: place for place in before if nodes[place].is_answer for call in calls_of(nodes[place].lines)
-    }
-    results: dict[int, list[dict[str, Any]]] = {}  # place of an answer, to results off the path
-    unanswered: list[dict[str, Any]] = []
-    for place in branch.aside:
-        for message in messages_of(nodes[place].lines[0].value, first):
-            asker = asked.get(message["tool_call_id"])
-            (unanswered if asker is None else results.setdefault(asker, [])).append(message)
+    """Messages before the answer; lines among them that are none; messages that no answer follows."""
     messages: list[dict[str, Any]] = []
     between: list[dict[str, Any]] = []
-    for place in before:
+    for place in branch.path[:-1]:
         node = nodes[place]
         if node.is_answer:
-            messages += [answer_of(node.lines, first)[0], *results.get(place, ())]
+            messages.append(answer_of(node.lines, first)[0])
+            for call in calls_of(node.lines):
+                said = messages_of(nodes[strays[call]].lines[0].value, first) if call in strays else []
+                messages += [message for message in said if message["tool_call_id"] == call]
         elif said := messages_of(node.lines[0].value, first):
             messages += said
         else:
             between.append({"before_message": len(messages), "line": _whole(node.lines[0])})
+    unanswered = [
+        message
+        for place in branch.aside
+        for message in messages_of(nodes[place].lines[0].value, first)
+        if strays.get(message["tool_call_id"]) != place
+    ]
     return messages, between, unanswered
+
+
+def _results(nodes: Sequence[Node]) -> dict[str, int]:
+    """The first result of each tool call: its place."""
+    found: dict[str, int] = {}
+    for place, node in enumerate(nodes):
+        for call in () if node.is_answer else results_in(node.lines[0].value):
+            found.setdefault(call, place)
+    return found
+
+
+def _strays(nodes: Sequence[Node], branch: Branch, results: Mapping[str, int]) -> dict[str, int]:
+    """Results of the path's tool calls that are not on it: each of an answer's calls may go on by itself."""
+    path = branch.path[:-1]
+    on_path = {
+        call
+        for place in path
+        if not nodes[place].is_answer
+        for call in results_in(nodes[place].lines[0].value)
+    }
+    asked = [call for place in path if nodes[place].is_answer for call in calls_of(nodes[place].lines)]
+    return {call: results[call] for call in asked if call in results and call not in on_path}
 
 
 def _aside(nodes: Sequence[Node], branch: Branch) -> list[dict[str, Any]]:

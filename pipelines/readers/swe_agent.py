@@ -1,13 +1,13 @@
 """Trajectories of SWE-agent (.traj): a row per attempt at an issue, with the patch it ended in.
 
-{"history": [{"role", "content", "agent", "thought", "action", "tool_calls", "tool_call_ids", "is_demo"}],
+{"history": [{"role", "content", "agent", "thought", "action", "tool_calls", "tool_call_ids"}, ...],
  "trajectory": [{"response", "thought", "action", "observation", "state", "execution_time"}, ...],
  "info": {"exit_status", "submission", "model_stats": {"tokens_sent", "tokens_received", ...}},
  "replay_config": {"agent": {"model": {"name"}}, "problem_statement": {"id"}, "env"}, "environment"}
 
-`history` is what the model was sent, `trajectory` the same by steps; the last step may be in the latter alone.
-A submitted patch is no verdict. The configured model was asked for; which one answered, if any did (a replay
-calls none), the file does not say. Its counts of tokens are of the whole attempt and stay in `extra`.
+`history` is what the model was sent, `trajectory` the same by steps; the last step may be there alone.
+A submitted patch is no verdict. The configured model was asked for; which one answered, if any did (a
+replay calls none), the file does not say. Its counts of tokens are of the whole attempt and stay in `extra`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ of one reply are one answer; elsewhere it is put together from the action's thou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,7 +59,8 @@ def turns_of(events: Sequence[Any]) -> tuple[list[Turn], list[Any]]:
         groups.append((role, [event], reply))
         if isinstance(reply_id, str):
             answered[reply_id] = groups[-1][1]
-    return [Turn(_message(role, group, reply), reply) for role, group, reply in groups], others
+    told = answered.keys()
+    return [Turn(_message(role, group, reply, told), reply) for role, group, reply in groups], others
 
 
 def choice_of(reply: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -86,12 +87,16 @@ def _role(event: Any) -> str | None:
     return "assistant"
 
 
-def _message(role: str, events: Sequence[Mapping[str, Any]], reply: Mapping[str, Any]) -> dict[str, Any]:
+def _message(
+    role: str, events: Sequence[Mapping[str, Any]], reply: Mapping[str, Any], answered: Collection[str]
+) -> dict[str, Any]:
     event, arguments = events[0], _arguments(events[0])
     if role == "tool":
         call = _metadata(event).get("tool_call_id")
         call = event.get("cause") if call is None else call
         extra = {"event": _rest(event, {"content"})}
+        if (answer := _reply(event)) and not _is_told(answer, answered):
+            extra["model_response"] = values.by_reference(answer)
         return values.said(
             "tool", values.text(event.get("content")), tool_call_id=values.text(call), extra=extra
         )
@@ -115,7 +120,12 @@ def _message(role: str, events: Sequence[Mapping[str, Any]], reply: Mapping[str,
         made = {key: value for key, value in arguments.items() if key not in _RUNTIME}
         calls = [values.tool_call(values.text(event.get("id")), event["action"], made)]
     extra = {"events": [_rest(event, {"content"} if is_said else {"thought"})]}
-    return values.said(role, values.text(words), tool_calls=calls, extra=extra)
+    words = values.text(words) if role != "assistant" else values.text(words) or None
+    return values.said(role, words, tool_calls=calls, extra=extra)
+
+
+def _is_told(reply: Mapping[str, Any], answered: Collection[str]) -> bool:
+    return isinstance(reply.get("id"), str) and reply["id"] in answered
 
 
 def _rest(event: Mapping[str, Any], told: set[str]) -> dict[str, Any]:

@@ -85,9 +85,7 @@ def _rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
             answer=beside(answer),
             after=after,
             steps=values.by_reference(_steps(history, turns, steps or [])),
-            shortened=["trajectory[].messages", "trajectory[].query"]
-            if _is_sent_again(steps or [])
-            else None,
+            shortened=_sent_again(steps or []),
         ),
     }
     return [row]
@@ -138,8 +136,9 @@ def _steps(history: Sequence[Any], turns: Sequence[int], steps: Sequence[Any]) -
     return told if any(told) else []
 
 
-def _is_sent_again(steps: Sequence[Any]) -> bool:
-    return any(isinstance(step, Mapping) and _SENT_AGAIN & step.keys() for step in steps)
+def _sent_again(steps: Sequence[Any]) -> list[str]:
+    found = {key for step in steps if isinstance(step, Mapping) for key in _SENT_AGAIN & step.keys()}
+    return [f"trajectory[].{key}" for key in sorted(found)]
 
 
 def _config(record: Mapping[str, Any]) -> Mapping[str, Any]:

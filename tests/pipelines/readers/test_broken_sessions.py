@@ -171,7 +171,8 @@ def put(value: Any, place: Place, item: Any) -> None:
             value = value[key]
         except (KeyError, IndexError, TypeError):
             return
-    if isinstance(value, dict if isinstance(place[-1], str) else list) and (
-        isinstance(place[-1], str) or place[-1] < len(value)
+    last = place[-1]
+    if (isinstance(value, dict) and isinstance(last, str)) or (
+        isinstance(value, list) and isinstance(last, int) and last < len(value)
     ):
-        value[place[-1]] = item
+        value[last] = item

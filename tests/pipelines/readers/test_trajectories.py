@@ -107,7 +107,7 @@ def test_real_events_and_results_of_openhands_are_read(data: Path):
                 (row,) = part.rows
                 models.append(row["model_answered"])
     assert sorted(models) == ["claude-3-5-sonnet-20241022"] * 2 + ["gpt-4o-2024-08-06", "unstated"]
-    results = [json.loads(line) for line in gzip.open(folder / "resolver_output.jsonl.gz")]
+    results = [json.loads(line) for line in unpacked(folder / "resolver_output.jsonl.gz").splitlines()]
     rows = [row for result in results if OpenHands().recognises(result) for row in OpenHands().read(result)]
     assert [(row["trace_key"], row["verdict"]) for row in rows] == [
         ("neubig/pr-viewer#5", "pass"),
@@ -119,11 +119,11 @@ def test_real_events_and_results_of_openhands_are_read(data: Path):
 @pytest.mark.data
 def test_real_runs_of_tau_bench_are_read(data: Path):
     folder = data / "tau_bench_airline_sample"
-    runs = json.loads(gzip.open(folder / "gpt-4o-airline_task_mod5_eq0.json.gz").read())
+    runs = json.loads(unpacked(folder / "gpt-4o-airline_task_mod5_eq0.json.gz"))
     rows = [row for run in runs for row in TauBench().read(run)]
     assert len(rows) == len({row["trace_key"] for row in rows}) == 40
     assert Counter(row["verdict"] for row in rows) == {"fail": 22, "pass": 18}
-    lines = gzip.open(folder / "MockRetailDomainEnv-few_shot.jsonl.gz").read().splitlines()
+    lines = unpacked(folder / "MockRetailDomainEnv-few_shot.jsonl.gz").splitlines()
     shown = [row for line in lines for row in TauBench().read(json.loads(line))]
     assert len(shown) == 69
     assert shown[0]["response"].startswith("The payment method for your order #W4923227")
@@ -131,10 +131,14 @@ def test_real_runs_of_tau_bench_are_read(data: Path):
 
 @pytest.mark.data
 def test_a_real_session_of_pi_is_one_row(data: Path):
-    content = gzip.open(data / "pi_agent_session" / "large-session.jsonl.gz").read()
+    content = unpacked(data / "pi_agent_session" / "large-session.jsonl.gz")
     (part,) = PiSession().read_document("x", content)
     (row,) = part.rows
     roles = Counter(message["role"] for message in row["messages"])
     assert (roles["user"], roles["tool"]) == (88, 373)
     assert row["model_requested"] == row["model_answered"] == "claude-sonnet-4-5"
     assert row["response"].startswith("Oh wait, these errors look like we have API mismatches!")
+
+
+def unpacked(path: Path) -> bytes:
+    return gzip.decompress(path.read_bytes())

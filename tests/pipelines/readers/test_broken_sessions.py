@@ -172,7 +172,8 @@ def put(value: Any, place: Place, item: Any) -> None:
         except (KeyError, IndexError, TypeError):
             return
     last = place[-1]
-    if (isinstance(value, dict) and isinstance(last, str)) or (
-        isinstance(value, list) and isinstance(last, int) and last < len(value)
-    ):
+    if isinstance(value, dict) and isinstance(last, str):
+        value[last] = item
+        return
+    if isinstance(value, list) and isinstance(last, int) and last < len(value):
         value[last] = item

@@ -96,7 +96,8 @@ def said(value: Any) -> list[Said]:
         return _langchain(value["type"], inner if isinstance(inner, Mapping) else value)
     if not is_message(value):
         return [Said("user", values.text(value))]
-    return _spoken(value["role"] if isinstance(value.get("role"), str) else "user", value)
+    role = value.get("role")
+    return _spoken(role if isinstance(role, str) else "user", value)
 
 
 def tool_calls(value: Any) -> list[Any]:
@@ -114,9 +115,10 @@ def tokens(value: Any) -> int | None:
 
 def _langchain(kind: Any, kwargs: Mapping[str, Any]) -> list[Said]:
     """LangChain's messages: tool calls stand in `tool_calls`, and once more in `additional_kwargs`."""
-    role = (_ROLES.get(kind) or kind) if isinstance(kind, str) else "user"
-    if kind in ("ChatMessage", "ChatMessageChunk") and isinstance(kwargs.get("role"), str):
-        role = _ROLES.get(kwargs["role"], kwargs["role"])
+    role = _ROLES.get(kind, kind) if isinstance(kind, str) else "user"
+    said_role = kwargs.get("role")
+    if kind in ("ChatMessage", "ChatMessageChunk") and isinstance(said_role, str):
+        role = said_role
     return _spoken(role, values.without(kwargs, {"type", "role"}))
 
 

@@ -85,6 +85,8 @@ def _trace(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     trace = _camel(inner if isinstance(inner, Mapping) else record)
     observations = []
     for each in record["observations"]:
+        if isinstance(each, str):  # of a list of traces
+            raise Unreadable("ids_only", "observations are named, not told; fetch or export the whole trace")
         if not isinstance(each, Mapping):
             raise Unreadable(
                 "bad_observation", f"an observation is {type(each).__name__}, expected an object"

@@ -120,12 +120,7 @@ def _row(run: Mapping[str, Any], feedback: Sequence[Mapping[str, Any]], **rest: 
     row = {
         "trace_key": "/".join(str(run[key]) for key in ("trace_id", "id") if run.get(key)) or UNSTATED,
         "happened_at": values.moment(run.get("start_time")),
-        **_payloads.columns(
-            ask,
-            answer,
-            requested=values.text(said or used),
-            answered_by=values.text(used or said),
-        ),
+        **_payloads.columns(ask, answer, requested=values.text(said or used), answered_by=values.text(used)),
         "input_tokens": _first_count(
             run.get("prompt_tokens"), usage.get("input_tokens"), usage.get("prompt_tokens")
         ),

@@ -20,7 +20,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from lineage.rows import Fingerprint
@@ -129,6 +129,10 @@ class _Trace:
         attributes = span.attributes
         inputs, outputs = attributes.get("mlflow.spanInputs"), attributes.get("mlflow.spanOutputs")
         ask, answer = _payloads.asked(inputs), _payloads.answered(outputs)
+        told = attributes.get("mlflow.chat.messages")  # until 3.1: the answer is the last of them
+        if isinstance(told, list) and (not ask.is_known or not ask.said):
+            is_answer = bool(told) and _payloads.mapping(told[-1]).get("role") == "assistant"
+            ask = replace(_payloads.asked(told[:-1] if is_answer else told), rest={"inputs": inputs})
         model = values.text(attributes.get("mlflow.llm.model"))
         usage = _payloads.mapping(attributes.get("mlflow.chat.tokenUsage")) or answer.usage
         prompts = self._prompts(span)

@@ -137,6 +137,8 @@ def test_what_is_not_of_langfuse_is_refused():
         Langfuse().read({"id": 1})
     with pytest.raises(Unreadable, match="bad_observation"):
         Langfuse().read({"trace": {}, "observations": [7]})
+    with pytest.raises(Unreadable, match="ids_only"):
+        Langfuse().read({"id": "t", "observations": ["o1"], "scores": []})
     assert Langfuse().recognises({"messages": []}) is None
     assert Langfuse().recognises({"run_type": "llm", "id": "1", "trace_id": "2"}) is None
     assert Langfuse().recognises({"observations": ["ok"], "actions": []}) is None
@@ -164,7 +166,7 @@ GENERATIONS = {
     "vertex-ai-2025-08-01": 1,
 }
 # Langfuse's own view has no messages that are text alone, and of OpenAI's choices no more than a wrapper.
-NOT_COMPARED = {"agno-2025-06-11": 4, "pydantic-ai-2025-06-06": 1, "pydantic-ai-tools-2025-06-06": 1}
+NOT_COMPARED = {"agno-2025-06-11", "pydantic-ai-2025-06-06", "pydantic-ai-tools-2025-06-06"}
 
 
 @pytest.mark.data
@@ -189,7 +191,7 @@ def test_real_traces_of_frameworks_are_read(data):
             answer = {"content": row["response"], "tool_calls": row["response_tool_calls"]}
             answered += _agrees([{"role": "assistant", **answer}], normal["output"], framework)
     assert {name: len(several) for name, several in rows.items()} == GENERATIONS
-    assert (asked, answered) == (14, 17)
+    assert (asked, answered) == (13, 16)
 
     judged = rows["claude-agent-2025-12-22"][-1]
     assert (judged["verdict"], judged["score"]) == ("fail", 0.0)
@@ -221,6 +223,7 @@ def _agrees(ours: list[dict[str, Any]], theirs: dict[str, Any], framework: str) 
 def _plain(message: dict[str, Any]) -> tuple[str, str, list[tuple[Any, Any, Any]], str | None]:
     """(role, words, calls, what it answers): what both say in their own words."""
     role = "assistant" if message.get("role") in (None, "model") else message["role"]
+    role = "user" if role == "tool" else role  # Gemini sends results of tools as the user's
     calls = message.get("tool_calls") or []
     calls = json.loads(calls) if isinstance(calls, str) else calls
     words = message.get("content")
@@ -231,4 +234,4 @@ def _plain(message: dict[str, Any]) -> tuple[str, str, list[tuple[Any, Any, Any]
         words = "".join(each["text"] for each in words if each["type"] == "text")
     named = [(each.get("id") or None, each.get("function", each)) for each in calls]
     told = [(call_id, call["name"], json.loads(call["arguments"])) for call_id, call in named]
-    return role, words or "", told, message.get("tool_call_id") or None
+    return role, (words or "").replace('": "', '":"'), told, message.get("tool_call_id") or None

@@ -139,6 +139,23 @@ def test_of_two_prompts_none_is_named_and_both_are_kept():
     assert json.loads(row["extra"])["prompts"] == both
 
 
+def test_messages_that_older_versions_kept_beside_the_inputs_are_read():
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    told = {"chat.messages": talk, "spanInputs": {"texts": ["hi"], "k": 1}, "spanOutputs": "hello"}
+    (row,) = MlflowTraces().read(trace(span(1, **told)))
+    assert [(each["role"], each["content"]) for each in row["messages"]] == [("user", "hi")]
+    assert json.loads(row["extra"])["input"] == {"inputs": told["spanInputs"]}
+
+
+def test_a_chat_of_langchain_is_read_like_any_other():
+    asked = [[{"type": "system", "content": "Be brief."}, {"type": "human", "content": "hi"}]]
+    message = {"type": "ai", "content": "hello", "response_metadata": {"model_name": "gpt-4o-2024-08-06"}}
+    answered = {"generations": [[{"text": "hello", "message": message}]], "llm_output": None}
+    (row,) = MlflowTraces().read(trace(span(1, spanInputs=asked, spanOutputs=answered)))
+    assert [each["role"] for each in row["messages"]] == ["system", "user"]
+    assert (row["response"], row["generator"]) == ("hello", "gpt-4o-2024-08-06")
+
+
 def test_a_trace_without_spans_and_without_inputs_gives_no_row():
     assert MlflowTraces().read(trace()) == []
 

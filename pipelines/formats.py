@@ -9,16 +9,45 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from infra.storage import first_record, open_source
+from infra.storage.problems import told
 from pipelines import framing
 from pipelines.framing import Framing
 from pipelines.readers import Reader
 from pipelines.readers.chat_completions import ChatCompletions
+from pipelines.readers.claude_code import ClaudeCode
+from pipelines.readers.conversations import Alpaca, ShareGPT
+from pipelines.readers.http_exchanges import HttpExchanges
+from pipelines.readers.langfuse import Langfuse
+from pipelines.readers.langsmith import Langsmith
+from pipelines.readers.mlflow_traces import MlflowTraces
+from pipelines.readers.openai_batches import OpenAIBatches
+from pipelines.readers.openai_preferences import OpenAIPreferences
+from pipelines.readers.openhands import OpenHands, OpenHandsEvents
+from pipelines.readers.pi_session import PiSession
+from pipelines.readers.swe_agent import SweAgent
+from pipelines.readers.tau_bench import TauBench
 
 _HEAD = 64 * 1024  # bytes that show what a source is
 _FEW = 20  # records that are looked at
 _ENOUGH = 16 * 1024 * 1024  # bytes in which a JSON value's first records must end to be looked at
 
-READERS: tuple[Reader, ...] = (ChatCompletions(),)
+READERS: tuple[Reader, ...] = (
+    ClaudeCode(),
+    PiSession(),
+    OpenHandsEvents(),
+    MlflowTraces(),
+    Langfuse(),
+    Langsmith(),
+    SweAgent(),
+    OpenHands(),
+    TauBench(),
+    HttpExchanges(),
+    OpenAIBatches(),
+    OpenAIPreferences(),
+    ShareGPT(),
+    ChatCompletions(),
+    Alpaca(),
+)
 """In the order in which they are asked: the more a format says of itself, the earlier."""
 
 FORMATS: Mapping[str, Reader] = {reader.fingerprint.name: reader for reader in READERS}
@@ -69,6 +98,8 @@ def recognised(uri: str) -> Recognised:
         for reader in READERS:
             if _is_of_records(reader) and (why := reader.recognises(record)):
                 return Recognised(reader, cut, why, _first(uri, cut))
+    if not head.strip():
+        raise UnknownFormat(f"source '{uri}' is empty; expected at least one record")
     seen = f"its first record has {sorted(records[0])[:8]}" if records else "it holds no JSON object"
     raise UnknownFormat(
         f"source '{uri}' has no known format in its first records ({seen}); "
@@ -90,7 +121,7 @@ def _is_of_records(reader: Any) -> bool:
 
 
 def _head(uri: str) -> bytes:
-    with open_source(uri) as source:
+    with open_source(uri) as source, told(uri, "cannot be read to its end"):
         return source.read(_HEAD)
 
 
@@ -102,7 +133,7 @@ def _first(uri: str, cut: Framing) -> bytes:
 
 def _framed(uri: str, cut: Framing) -> Iterator[framing.Framed]:
     """The first records of a source."""
-    with open_source(uri) as source:
+    with open_source(uri) as source, told(uri, "cannot be read to its end"):
         if cut == "parquet":
             yield from framing.frame_parquet(source)
         elif cut == "lines":

@@ -241,9 +241,7 @@ class _Plan:
             for name, key in self.holding
             if _is_stored(settings, name, key)
         )
-        return sorted(
-            {version for version in found if version is not None}, key=lambda v: (v.name, v.version)
-        )
+        return sorted({version for version in found if version is not None})
 
 
 def _spec(name: str) -> Any:

@@ -152,21 +152,26 @@ def count(value: Any) -> int | None:
 
 
 def moment(value: Any) -> dt.datetime | None:
-    """Unix time in seconds, milli-, micro- or nanoseconds, or ISO 8601; null for whatever is no time."""
+    """Unix time in seconds, milli-, micro- or nanoseconds, or ISO 8601; null for whatever is no time.
+
+    Raises Unreadable for a time that no calendar has: it would be lost.
+    """
     if isinstance(value, str):
         try:
             read = dt.datetime.fromisoformat(value)
             return read.replace(tzinfo=dt.UTC) if read.tzinfo is None else read.astimezone(dt.UTC)
-        except (ValueError, OverflowError):
+        except ValueError:
             return None
+        except OverflowError as error:
+            raise Unreadable("no_time", f"{value!r}, expected a time between the years 1 and 9999") from error
     seconds = number(value)
     if seconds is None:
         return None
     scale = next((s for s in (1, 1e3, 1e6) if abs(seconds) < 1e11 * s), 1e9)  # 1e11 seconds: the year 5138
     try:
         return dt.datetime.fromtimestamp(seconds / scale, dt.UTC)
-    except (ValueError, OverflowError, OSError):  # not a number, or a year that no calendar has
-        return None
+    except (ValueError, OverflowError, OSError) as error:
+        raise Unreadable("no_time", f"{value!r}, expected a time between the years 1 and 9999") from error
 
 
 def _text_of(part: Any) -> str | None:

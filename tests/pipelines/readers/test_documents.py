@@ -174,6 +174,7 @@ def test_front_matter_of_any_kind_is_plain_or_broken(yaml: str, broken: str | No
     assert found is not None
     assert (found.broken or "").startswith(broken or "")
     assert (found.broken is None) == (broken is None)
+    assert isinstance(found.fields, dict)
     json.dumps(found.fields, allow_nan=False)
 
 

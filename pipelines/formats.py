@@ -16,6 +16,7 @@ from pipelines.readers import Reader
 from pipelines.readers.chat_completions import ChatCompletions
 from pipelines.readers.claude_code import ClaudeCode
 from pipelines.readers.conversations import Alpaca, ShareGPT
+from pipelines.readers.documents import Markdown, PlainText, SourceCode
 from pipelines.readers.http_exchanges import HttpExchanges
 from pipelines.readers.langfuse import Langfuse
 from pipelines.readers.langsmith import Langsmith
@@ -35,6 +36,9 @@ READERS: tuple[Reader, ...] = (
     ClaudeCode(),
     PiSession(),
     OpenHandsEvents(),
+    Markdown(),
+    PlainText(),
+    SourceCode(),
     MlflowTraces(),
     Langfuse(),
     Langsmith(),

@@ -34,7 +34,7 @@ from pipelines import formats
 from pipelines.formats import Recognised, UnknownFormat
 from pipelines.personal import Treatment, treatment
 from pipelines.readers import Reader
-from pipelines.readers.field_map import FieldMap
+from pipelines.readers.field_map import load_map
 from pipelines.runner import Keeping, Told, Work, read_sources
 
 log = logging.getLogger("stemma.ingest")
@@ -201,7 +201,7 @@ def _with_each_other(found: Sequence[Found]) -> list[Found]:
 
 def _given_reader(config: IngestConfig) -> Reader | None:
     if config.field_map is not None:
-        return FieldMap.load(config.field_map)
+        return load_map(config.field_map)
     try:
         return None if config.format == "auto" else formats.named(config.format)
     except UnknownFormat as error:

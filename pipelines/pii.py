@@ -53,7 +53,7 @@ def detect(columns: Sequence[pa.Array | pa.ChunkedArray]) -> list[dict[str, int]
         # The pass that costs: one look at each byte, whatever is looked for.
         may_hold = pc.fill_null(pc.match_substring_regex(column, _MAY_HOLD), False)
         indices = pc.indices_nonzero(may_hold)
-        for index, text in zip(indices.to_pylist(), column.take(indices).to_pylist(), strict=True):
+        for index, text in zip(indices.to_pylist(), column.filter(may_hold).to_pylist(), strict=True):
             if found := found_in(text):
                 rows[index] = dict(Counter(rows[index] or {}) + Counter(found))
     return rows
@@ -108,6 +108,15 @@ _Spans = Iterator[tuple[int, int]]
 _PSEUDONYM = re.compile(rf"<(?:{'|'.join(KINDS)}):[0-9a-f]{{{_PSEUDONYM_DIGITS}}}>")
 
 
+_START = r"(?:(?<![\w-])|(?<=\\[nrt]))"  # JSON text writes a line's end as two characters
+
+
+def _before(text: str, first: int, most: int) -> str:
+    """The characters before a find; none of them where it begins a line of a text inside JSON."""
+    before = text[max(0, first - most) : first]
+    return "" if before.endswith(("\\n", "\\r", "\\t")) else before
+
+
 def _pattern(
     pattern: str, *literals: str, holds: Callable[[str], bool] = lambda value: True
 ) -> Callable[[str], _Spans]:
@@ -149,7 +158,7 @@ _NAMES = (
     *("secret", "token", "passwd", "password", "pwd", "credential", "bearer"),
 )
 _ASSIGNED = re.compile(
-    r"[\w-]{0,20}(?:[\"']?\s{0,3}(?::=|=>|[:=])\s{0,3}|\s)[\"'`]?(?:[Bb]earer\s)?"
+    r"[\w-]{0,20}(?:(?:\\?[\"'])?\s{0,3}(?::=|=>|[:=])\s{0,3}|\s)(?:\\?[\"'`])?(?:[Bb]earer\s)?"
     r"([A-Za-z0-9+/_.~-]{16,512}={0,2})(?![\w(\[])"
 )
 
@@ -196,11 +205,13 @@ def _emails(text: str) -> _Spans:
     if "@" not in text:
         return
     for found in _DOMAIN.finditer(text):
-        before = text[max(0, found.start() - 64) : found.start()]
+        before = text[max(0, found.start() - 65) : found.start()]
         local = _LOCAL.search(before)
         if local is None or found[2].lower() in _FILES:  # icon@2x.png
             continue
         name = local[0].lstrip(".%+-")
+        if name[:1] in ("n", "r", "t") and before[: len(before) - len(name)].endswith("\\"):
+            name = name[1:]  # \nann@example.com in JSON text
         first = found.start() - len(name)
         is_remote = name == "git" and text[found.end() : found.end() + 1] in (":", "/")  # git@host:path
         is_login = _CREDENTIALS.search(text[max(0, first - 256) : first])
@@ -208,10 +219,10 @@ def _emails(text: str) -> _Spans:
             yield first, found.end()
 
 
-_CARD = re.compile(r"(?:\d{4}([ -]?)\d{4}\1\d{4}\1\d{4}|3\d{3}([ -]?)\d{6}\2\d{4,5})(?![\w-])(?![.,]\d)")
+_CARD = re.compile(r"(?:\d{4}([ -]?)\d{4}\1\d{4}\1\d{4}|3\d{3}([ -]?)\d{6}\2\d{5})(?![\w-])(?![.,]\d)")
 _CARD_BEFORE = re.compile(r"[\w.,/+-]\Z")
 _BRANDS = re.compile(
-    r"(?:4\d{15}|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}"
+    r"(?:4\d{15}|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
     r"|6(?:011|5\d\d|4[4-9]\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}|62\d{14})\Z"
 )
 
@@ -219,7 +230,7 @@ _BRANDS = re.compile(
 def _cards(text: str) -> _Spans:
     for found in _CARD.finditer(text):
         digits = re.sub(r"\D", "", found[0])
-        if _CARD_BEFORE.search(text[max(0, found.start() - 1) : found.start()]):
+        if _CARD_BEFORE.search(_before(text, found.start(), 2)):
             continue
         if _BRANDS.match(digits) and _passes_luhn(digits) and len(set(digits)) > 1:
             yield found.span()
@@ -251,7 +262,7 @@ _NUMBER_BEFORE = re.compile(r"(?:[\w.+/=#$€£-]|[\d)] |\d,)\Z")
 # tel: 1234567, phone number is 555 1234: the word makes a number of it that would else be none
 _CALLS = ("tel", "telephone", "phone", "mobile", "fax", "whatsapp", "telefon", "handy")
 _CALLED = re.compile(
-    r"(?:[ _-]?(?:[Nn]umber|[Nn]o|[Nn]r|[Nn]um|#))?\.?[\"']?(?: is|:|=| )[ \"']{0,3}"
+    r"(?:[ _-]?(?:[Nn]umber|[Nn]o|[Nn]r|[Nn]um|#))?\.?\\?[\"']?(?: is|:|=| )[ \"'\\]{0,4}"
     r"(\+?\(?\d(?:[ .()/-]{0,2}\d){6,14})(?![\w/=%-])(?![.,:]\d)(?! \d)"
 )
 _MOMENT = re.compile(
@@ -263,8 +274,8 @@ _MOMENT = re.compile(
 def _phones(text: str) -> _Spans:
     for pattern, fewest, most in _PHONES:
         for found in pattern.finditer(text):
-            before = text[max(0, found.start() - 2) : found.start()]
-            if _is_phone(found[0], fewest, most) and not _NUMBER_BEFORE.search(before):
+            is_part = _NUMBER_BEFORE.search(_before(text, found.start(), 2))
+            if not is_part and _is_phone(found[0], fewest, most):
                 yield found.span()
     yield from (found.span(1) for found in _after(text, _CALLS, _CALLED) if _is_phone(found[1], 7, 15))
 
@@ -276,16 +287,16 @@ def _is_phone(value: str, fewest: int, most: int) -> bool:
 
 _LOOKS: dict[str, Callable[[str], _Spans]] = {
     "private_key": _pattern(_PRIVATE_KEY, "PRIVATE KEY", holds=_is_key),
-    "jwt": _pattern(r"(?<![\w-])(eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,})", "eyJ"),
-    "aws_key": _pattern(r"(?<![A-Za-z0-9])((?:AKIA|ASIA)[0-9A-Z]{16})(?![A-Za-z0-9])", "AKIA", "ASIA"),
+    "jwt": _pattern(_START + r"(eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,})", "eyJ"),
+    "aws_key": _pattern(_START + r"((?:AKIA|ASIA)[0-9A-Z]{16})(?![A-Za-z0-9])", "AKIA", "ASIA"),
     "github_token": _pattern(
-        r"(?<![A-Za-z0-9])(gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_\w{50,255})(?!\w)",
+        _START + r"(gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_\w{50,255})(?!\w)",
         *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
     ),
-    "api_key": _pattern(r"(?<![\w-])(sk-[\w-]{20,255})", "sk-", holds=_is_random),
-    "google_key": _pattern(r"(?<![\w-])(AIza[\w-]{35})(?![\w-])", "AIza"),
+    "api_key": _pattern(_START + r"(sk-[\w-]{20,255})", "sk-", holds=_is_random),
+    "google_key": _pattern(_START + r"(AIza[\w-]{35})(?![\w-])", "AIza"),
     "slack_token": _pattern(
-        r"(?<![\w-])(xox[abeoprs]-[0-9A-Za-z-]{10,255})", "xox", holds=lambda v: bool(re.search(r"\d", v))
+        _START + r"(xox[abeoprs]-[0-9A-Za-z-]{10,255})", "xox", holds=lambda v: bool(re.search(r"\d", v))
     ),
     "secret": _assigned,
     "email": _emails,
@@ -300,7 +311,7 @@ _MAY_HOLD = "|".join(
         "PRIVATE KEY-|eyJ[A-Za-z0-9_-]{8}|A[KS]IA[0-9A-Z]{8}|gh[pousr]_[A-Za-z0-9]{8}|github_pat_",
         "sk-[A-Za-z0-9_-]{20}|AIza[A-Za-z0-9_-]{8}|xox[abeoprs]-",
         r"(?i:api[_-]?key|secret|token|passw(?:or)?d|pwd|acc(?:ess|ount)[_-]?key|credential|bearer)[\w-]{0,20}"
-        r"(?:[\"']?\s{0,3}:?[:=]>?\s{0,3}|\s)[\"'`]?(?:(?i:bearer)\s)?[A-Za-z0-9+/_.~-]*[A-Za-z0-9]{10}",
+        r"(?:(?:\\?[\"'])?\s{0,3}:?[:=]>?\s{0,3}|\s)(?:\\?[\"'`])?(?:(?i:bearer)\s)?[A-Za-z0-9+/_.~-]*[A-Za-z0-9]{10}",
         r"[0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{4}|3[0-9]{3}[ -]?[0-9]{6}[ -]?[0-9]{4}",
         r"(?:\+|00)[1-9](?:[ .()/-]{0,3}[0-9]){8}",
         r"(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[.-])[2-9][0-9]{2}[ .-][0-9]{4}",

@@ -83,7 +83,7 @@ def front_matter(lines: Sequence[str]) -> FrontMatter | None:
         at = f" in line {mark.line + 2}" if mark else ""
         return FrontMatter(end + 1, {}, f"no YAML{at}")
     if not isinstance(fields, dict):
-        return FrontMatter(end + 1, fields or {}, None if fields is None else "no mapping")
+        return FrontMatter(end + 1, {}, None if fields is None else "no mapping")
     return FrontMatter(end + 1, fields)
 
 

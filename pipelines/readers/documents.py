@@ -112,7 +112,8 @@ class Markdown:
         lines = [line.decode(text.encoding) for line in text.lines]
         front = front_matter(lines)
         opaque = front.lines if front else 0  # no heading, even where it is kept as text
-        begin = opaque if front and front.broken is None and _has_words(lines[opaque:]) else 0
+        said = opaque if front and front.broken is None else 0  # where the text begins
+        begin = said if _has_words(lines[said:]) else 0
         found = list(headings(lines, opaque))
         fields = front.fields if front else {}
         common: dict[str, Any] = {
@@ -124,7 +125,7 @@ class Markdown:
         parts = []
         for first, end, body, path in _sections(found, begin, len(lines)):
             if _has_words(lines[first:end]):
-                counted = 0 if body <= opaque == end else sum(len(line.split()) for line in lines[body:end])
+                counted = sum(len(line.split()) for line in lines[max(body, said) : end])
                 row = {**common, "section": path, "text": "".join(lines[first:end])}
                 row["metadata"] = _metadata(about, words=counted)
                 parts.append(Part(text.byte_of(first), text.byte_of(end), [row]))

@@ -11,6 +11,7 @@ import binascii
 import datetime as dt
 import hashlib
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,9 @@ from pipelines.readers import Unreadable
 
 _INLINE = 1024  # characters of base64 that are kept as they are; longer ones by reference and digest
 _IN_COLUMNS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
+
+_PASS = frozenset({"pass", "passed", "correct", "right", "true", "yes", "1", "1.0"})
+_FAIL = frozenset({"fail", "failed", "incorrect", "wrong", "false", "no", "0", "0.0"})
 
 
 def messages(value: Any) -> list[dict[str, Any]]:
@@ -142,13 +146,32 @@ def number(value: Any) -> float | None:
         return None
     try:
         return float(value)
-    except OverflowError:
+    except OverflowError:  # an integer of hundreds of digits
         return None
 
 
 def count(value: Any) -> int | None:
     """A whole number, such as a count of tokens; null for whatever is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def number_in(value: Any) -> float | None:
+    """A number, or the finite one that a text such as a CSV field holds; null for whatever is none."""
+    if not isinstance(value, str):
+        return number(value)
+    try:
+        read = float(value)
+    except ValueError:
+        return None
+    return read if math.isfinite(read) else None
+
+
+def verdict_in(value: Any) -> str | None:
+    """pass or fail, where a flag, a number or a word says so; null for whatever says neither."""
+    if isinstance(value, bool | int | float):
+        return {1: "pass", 0: "fail"}.get(value)  # two thirds of a point are neither
+    word = value.strip().lower() if isinstance(value, str) else ""
+    return "pass" if word in _PASS else "fail" if word in _FAIL else None
 
 
 def moment(value: Any) -> dt.datetime | None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -45,7 +47,11 @@ PLANTED = [
     ("secret", f'"clientSecret": "{RANDOM}"', RANDOM),
 ]
 
+# The same inside JSON text, as columns such as `extra` hold it.
+PLANTED += [(kind, json.dumps(f"a\n{text}\n", ensure_ascii=False), None) for kind, text, _ in PLANTED]
+
 INNOCENT = [
+    r"pass\n\n\n@pytest.mark.parametrize",
     "version 1.22.333.4444 and 10.0.19045.3803",
     "at 2024-05-06 07:08:09.123456 or 2024-05-06T07:08:09+00:00 or 20240506070809",
     "1714979289123 ms, 1714979289 s, 1714979289123456789 ns",

@@ -39,7 +39,7 @@ class Entry:
 
     uri: str
     name: str
-    """As the archive spells it, without leading './'."""
+    """As the archive spells it, without './' and the like where it is not refused."""
 
     refusal: str | None
     """Why it is not read, as a sentence that names it."""
@@ -49,7 +49,7 @@ class Entry:
     @property
     def is_hidden(self) -> bool:
         """Does a part of its name begin with a dot?"""
-        parts = self.name.split("/")
+        parts = _parts(self.name)
         return ".." not in parts and any(part.startswith(".") for part in parts)
 
     def open(self, *, seekable: bool = False) -> Stream:
@@ -110,9 +110,10 @@ def _tar_entries(container: str, stored: BinaryIO, limits: Limits) -> Generator[
         for info in tar:
             if info.isdir():
                 continue
-            member = _plain_name(info.name)
+            refused = _refused_name(info.name)
+            member = info.name if refused else _plain_name(info.name)
             uri = join(container, member)
-            refused = _refused_name(info.name) or _refused_kind(info)
+            refused = refused or _refused_kind(info)
             if not refused and info.size > limits.max_member_bytes:
                 refused = f"it has {info.size} bytes, allowed are {limits.max_member_bytes}"
 
@@ -158,9 +159,10 @@ def _zip_entries(container: str, stored: BinaryIO, limits: Limits) -> Generator[
         for info in archive.infolist():
             if info.is_dir():
                 continue
-            member = _plain_name(info.filename)
+            refused = _refused_name(info.filename)
+            member = info.filename if refused else _plain_name(info.filename)
             uri = join(container, member)
-            refused = _refused_name(info.filename) or _refused_zip(info, limits)
+            refused = refused or _refused_zip(info, limits)
 
             def open_member(seekable: bool, info: zipfile.ZipInfo = info, uri: str = uri) -> Stream:
                 is_packed = info.compress_type != zipfile.ZIP_STORED
@@ -224,12 +226,16 @@ def _member(
     return Stream(watched, closes)
 
 
+def _parts(name: str) -> list[str]:
+    return re.split(r"[/\\]", name)
+
+
 def _plain_name(name: str) -> str:
     return "/".join(part for part in name.split("/") if part not in ("", "."))
 
 
 def _refused_name(name: str) -> str | None:
-    if ".." in re.split(r"[/\\]", name):
+    if ".." in _parts(name):
         return "its name leads out of the archive"
     if re.match(r"[/\\]|[A-Za-z]:[/\\]", name):
         return "its name is absolute"

@@ -104,6 +104,15 @@ def _is_place(path: str) -> bool:
     return place.isascii() and place.isdigit() and len(place) < 7
 
 
+def finite(value: Any) -> float | None:
+    """A number that a column holds; null for whatever is none, and for those without an end."""
+    try:
+        found = values.number(value)
+    except OverflowError:
+        return None
+    return found if found is not None and math.isfinite(found) else None
+
+
 def _flatten(key: str, value: Any, into: dict[str, Any], *, is_open: bool) -> None:
     if is_open and isinstance(value, Mapping) and value:
         for name, item in value.items():

@@ -72,7 +72,7 @@ class Around:
         return found + (self.judged.get(answer, []) if isinstance(answer, str) else []), read
 
     def judgements_above(self, span: Span) -> dict[str, list[Mapping[str, Any]]]:
-        """What was judged of the spans that a call lies in, and of its whole trace, by the span that says it."""
+        """What was judged of the spans that a call lies in, by the ids of those that say it."""
         found, seen, below = {}, {span.ids}, span
         while (ids := (below.trace_id.lower(), below.parent_id.lower())) in self.spans and ids not in seen:
             below = self.spans[ids]
@@ -86,10 +86,8 @@ class Around:
 
     def results(self, span: Span, tool_calls: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """What the tools that a call asked for returned, by the ids of their calls."""
-        called = [each["id"] for each in tool_calls if isinstance(each.get("id"), str)]
-        return {
-            each: self.returned[span.ids[0], each] for each in called if (span.ids[0], each) in self.returned
-        }
+        called = [(span.ids[0], each["id"]) for each in tool_calls if each.get("id")]
+        return {key[1]: self.returned[key] for key in called if key in self.returned}
 
 
 def _judged(span: Span) -> tuple[list[Judgement], set[str]]:

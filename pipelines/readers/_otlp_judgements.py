@@ -15,7 +15,6 @@ yes, no, true, false, 1 and 0 are, under a name for what is right.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from typing import Any
 
 from lineage.schemas import UNSTATED
 from pipelines.readers import values
-from pipelines.readers._otlp_attributes import indexed, names_under
+from pipelines.readers._otlp_attributes import finite, indexed, names_under
 from pipelines.readers._otlp_spans import Event
 
 RESULT = "gen_ai.evaluation.result"
@@ -72,10 +71,7 @@ def of_attributes(attributes: Mapping[str, Any]) -> tuple[list[Judgement], set[s
     found, read = [], set()
     for one, many in (("annotation", "annotations"), ("evaluation", "evaluations")):
         listed = indexed(attributes, many).values()
-        found += [
-            _judgement({key.removeprefix(f"{one}."): item for key, item in fields.items()})
-            for fields in listed
-        ]
+        found += [_judgement({key.removeprefix(f"{one}."): each[key] for key in each}) for each in listed]
         own = {f"{one}.{name}": name for name in _FIELDS}
         if single := {name: attributes[key] for key, name in own.items() if key in attributes}:
             found.append(_judgement(single))
@@ -116,10 +112,16 @@ def _judgement(fields: Mapping[str, Any]) -> Judgement:
     scorer, revision = (values.text(whole.get("identifier")) or None), None
     if scorer is not None and not is_human:
         scorer, revision = _split(scorer)
-    score = values.number(whole.get("score"))
-    score = score if score is not None and math.isfinite(score) else None
     label = None if whole.get("label") is None else str(whole["label"])
-    return Judgement(values.text(whole.get("name")) or "", label, score, scorer, revision, is_human, whole)
+    return Judgement(
+        values.text(whole.get("name")) or "",
+        label,
+        finite(whole.get("score")),
+        scorer,
+        revision,
+        is_human,
+        whole,
+    )
 
 
 def _split(identifier: str) -> tuple[str, str | None]:

@@ -102,7 +102,7 @@ def columns(judgements: Sequence[Judgement]) -> dict[str, Any]:
     if person is not None:
         agreed = "approved" if person.verdict == "pass" else "rejected"
         found["review"] = agreed if automatic in (UNSTATED, person.verdict) else "overridden"
-        found["reviewer"] = person.whole.get("identifier") and values.text(person.whole["identifier"])
+        found["reviewer"] = person.scorer or UNSTATED
     return {name: value for name, value in found.items() if value is not None}
 
 

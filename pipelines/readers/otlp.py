@@ -28,14 +28,22 @@ from pipelines.readers._otlp_parts import Message
 from pipelines.readers._otlp_spans import DETAILS, Event, Span, spans_of
 
 _WIRE = ("resourceSpans", "resourceLogs", "resourceMetrics")
-_REQUESTED = ("gen_ai.request.model", "llm.request.model")
-_ANSWERED = ("gen_ai.response.model", "llm.response.model", "llm.model_name")
-_SENT_TOKENS = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")
-_SENT_TOKENS += ("llm.usage.prompt_tokens", "llm.token_count.prompt")
-_BACK_TOKENS = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
-_BACK_TOKENS += ("llm.usage.completion_tokens", "llm.token_count.completion")
-_PROMPT_NAMES = ("gen_ai.prompt.name", "traceloop.prompt.key", "prompt.id")
-_PROMPT_VERSIONS = ("llm.prompt_template.version", "traceloop.prompt.version")
+_TEXTS = {
+    "model_requested": ("gen_ai.request.model", "llm.request.model"),
+    "model_answered": ("gen_ai.response.model", "llm.response.model", "llm.model_name"),
+    "prompt_name": ("gen_ai.prompt.name", "traceloop.prompt.key", "prompt.id"),
+    "prompt_version": ("llm.prompt_template.version", "traceloop.prompt.version"),
+}
+_COUNTS = {
+    "input_tokens": (
+        *("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
+        *("llm.usage.prompt_tokens", "llm.token_count.prompt"),
+    ),
+    "output_tokens": (
+        *("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
+        *("llm.usage.completion_tokens", "llm.token_count.completion"),
+    ),
+}
 _REASONS = "gen_ai.response.finish_reasons"
 
 
@@ -97,50 +105,44 @@ def _row(span: Span, around: Around, record: Mapping[str, Any]) -> dict[str, Any
     answer, others = _answer(exchange.answers.messages)
     judgements, read = around.judgements(span)
     read |= exchange.sent.names | exchange.answers.names
-    taken: dict[str, Any] = {}
-    for column, names in _columns().items():
-        name, taken[column] = first(span.attributes, names)
-        read |= {name} if name else set()
-    requested, reason = _requested(span, taken["requested"]), _reason(span, answer, read)
-    judged = _otlp_judgements.columns(judgements)
-    calls = answer.tool_calls if answer else []
+    told, names = _columns(span.attributes)
+    read |= names
+    requested = told["model_requested"] or _requested(span)
+    reason = _reason(span, answer, read)
     return {
+        **told,
         "trace_key": "/".join(each for each in (span.trace_id, span.span_id) if each) or UNSTATED,
         "happened_at": _moment(span.start),
         "model_requested": requested or UNSTATED,
-        "model_answered": values.text(taken["answered"]) or UNSTATED,
+        "model_answered": told["model_answered"] or UNSTATED,
         "messages": [message.column() for message in exchange.sent.messages],
         "response": answer.content if answer else None,
-        "response_tool_calls": values.json_text(calls or None),
+        "response_tool_calls": values.json_text(answer.tool_calls or None) if answer else None,
         "finish_reason": reason,
-        "verdict": judged.pop("verdict"),
-        "input_tokens": count(taken["input_tokens"]),
-        "output_tokens": count(taken["output_tokens"]),
         "extra": _extra(span, exchange, answer, others, judgements, read, around, record),
-        "prompt_name": values.text(taken["prompt_name"]),
-        "prompt_version": values.text(taken["prompt_version"]),
-        "generator": values.text(taken["answered"]),
-        **judged,
+        "generator": told["model_answered"],
+        **_otlp_judgements.columns(judgements),
     }
 
 
-def _columns() -> dict[str, tuple[str, ...]]:
-    return {
-        "requested": _REQUESTED,
-        "answered": _ANSWERED,
-        "input_tokens": _SENT_TOKENS,
-        "output_tokens": _BACK_TOKENS,
-        "prompt_name": _PROMPT_NAMES,
-        "prompt_version": _PROMPT_VERSIONS,
-    }
+def _columns(attributes: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """What stands in one attribute, and the names of those that were read; a count that is none stays."""
+    told: dict[str, Any] = {}
+    read = set()
+    for columns, as_column in ((_TEXTS, values.text), (_COUNTS, count)):
+        for column, names in columns.items():
+            name, value = first(attributes, names)
+            told[column] = as_column(value)
+            if name is not None and told[column] is not None:
+                read.add(name)
+    return told, read
 
 
-def _requested(span: Span, stated: Any) -> str | None:
-    """The model asked for; where only parameters name it, and these are no copy of the answer, theirs."""
+def _requested(span: Span) -> str | None:
+    """The model that the parameters of the call name, unless they are a copy of the answer."""
     parameters = parsed(span.attributes.get("llm.invocation_parameters"))
-    if stated is None and isinstance(parameters, Mapping) and "id" not in parameters:
-        stated = parameters.get("model")
-    return values.text(stated)
+    is_request = isinstance(parameters, Mapping) and "id" not in parameters
+    return values.text(parameters.get("model")) if is_request else None
 
 
 def _answer(messages: Sequence[Message]) -> tuple[Message | None, list[Message]]:
@@ -184,7 +186,8 @@ def _extra(
 ) -> str | None:
     """What has no column: kept, so that nothing of the source is lost."""
     tools, tool_names = _tools(span)
-    own = {"parent_id": span.parent_id, "end": None, **span.fields}
+    started = span.start if _moment(span.start) is None else None
+    own = {"parent_id": span.parent_id, "start": started, **span.fields}
     return values.extra_of(
         attributes=values.by_reference(values.without(span.attributes, read | tool_names)),
         span={key: item for key, item in own.items() if item not in (None, "", [], {})},

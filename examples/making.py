@@ -146,7 +146,7 @@ def _stored_once(runtime: Runtime, source: Path) -> TableVersion:
     """The batch of a source, be it refused: ingested again, it would be stored and refused again."""
     settings, config = runtime.settings, IngestConfig(sources=(str(source),))
     found = survey(source.absolute().as_uri())
-    reader = identity(formats.recognised(found.uri).reader, Treatment())
+    reader = identity(formats.FORMATS["chat_completions"], Treatment())
     known = tables.batch_with(settings, source_key(found, reader), into=TRACE)
     if known is not None and str(known) in tables.withdrawn(settings, TRACE):
         return known

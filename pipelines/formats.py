@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from infra.storage import first_record, open_source
 from infra.storage.problems import told
+from lineage.schemas import TRACE
 from pipelines import framing
 from pipelines.framing import Framing
 from pipelines.readers import Reader
@@ -24,11 +25,12 @@ from pipelines.readers.mlflow_traces import MlflowTraces
 from pipelines.readers.openai_batches import OpenAIBatches
 from pipelines.readers.openai_preferences import OpenAIPreferences
 from pipelines.readers.openhands import OpenHands, OpenHandsEvents
+from pipelines.readers.otlp import Otlp
 from pipelines.readers.pi_session import PiSession
 from pipelines.readers.swe_agent import SweAgent
 from pipelines.readers.tau_bench import TauBench
 
-_HEAD = 64 * 1024  # bytes that show what a source is
+HEAD = 64 * 1024  # bytes that show what a source is
 _FEW = 20  # records that are looked at
 _ENOUGH = 16 * 1024 * 1024  # bytes in which a JSON value's first records must end to be looked at
 
@@ -40,6 +42,7 @@ READERS: tuple[Reader, ...] = (
     PlainText(),
     SourceCode(),
     MlflowTraces(),
+    Otlp(),
     Langfuse(),
     Langsmith(),
     SweAgent(),
@@ -81,27 +84,27 @@ def named(format: str) -> Reader:
     return FORMATS[format]
 
 
-def as_named(uri: str, reader: Reader) -> Recognised:
-    """The source, read by this reader whatever it looks like."""
+def as_named(uri: str, head: bytes, reader: Reader) -> Recognised:
+    """The source, read by this reader whatever it looks like. `head`: its first HEAD bytes."""
     if _is_of_documents(reader):
-        return Recognised(reader, "document", "named", first_record(uri))
-    cut = framing.framing_of(name_of(uri), _head(uri))
-    return Recognised(reader, cut, "named", _first(uri, cut))
+        return Recognised(reader, "document", "named", _beginning(uri, head, reader))
+    cut = framing.framing_of(name_of(uri), head)
+    return Recognised(reader, cut, "named", _first(uri, head, cut))
 
 
-def recognised(uri: str) -> Recognised:
+def recognised(uri: str, head: bytes) -> Recognised:
     """The first format whose reader knows the source again. Raises UnknownFormat and StorageError."""
-    name, head = name_of(uri), _head(uri)
+    name = name_of(uri)
     for reader in READERS:
         if _is_of_documents(reader) and (why := reader.recognises_document(name, head)):
-            return Recognised(reader, "document", why, first_record(uri))
+            return Recognised(reader, "document", why, _beginning(uri, head, reader))
     cut = framing.framing_of(name, head)
-    framed = itertools.islice(_framed(uri, cut), _FEW)
+    framed = itertools.islice(_framed(uri, head, cut), _FEW)
     records = [each.value for each in framed if each.unreadable is None]
     for record in records:
         for reader in READERS:
             if _is_of_records(reader) and (why := reader.recognises(record)):
-                return Recognised(reader, cut, why, _first(uri, cut))
+                return Recognised(reader, cut, why, _first(uri, head, cut))
     if not head.strip():
         raise UnknownFormat(f"source '{uri}' is empty; expected at least one record")
     seen = f"its first record has {sorted(records[0])[:8]}" if records else "it holds no JSON object"
@@ -124,25 +127,41 @@ def _is_of_records(reader: Any) -> bool:
     return hasattr(reader, "read")
 
 
-def _head(uri: str) -> bytes:
-    with open_source(uri) as source, told(uri, "cannot be read to its end"):
-        return source.read(_HEAD)
+def _beginning(uri: str, head: bytes, reader: Reader) -> bytes:
+    """What a whole document is known by: a session, which grows, by its first line; others by much more.
+
+    Half of all Markdown files begin with the same line.
+    """
+    return _first_line(uri, head) if reader.writes is TRACE else head
 
 
-def _first(uri: str, cut: Framing) -> bytes:
+def _first(uri: str, head: bytes, cut: Framing) -> bytes:
     if cut == "lines":
-        return first_record(uri)
-    return next((each.record for each in _framed(uri, cut)), b"")
+        return _first_line(uri, head)
+    return next((each.record for each in _framed(uri, head, cut)), b"")
 
 
-def _framed(uri: str, cut: Framing) -> Iterator[framing.Framed]:
+def _first_line(uri: str, head: bytes) -> bytes:
+    """The first line that is not blank; where the head does not hold its end, the source is asked."""
+    *whole, last = head.split(b"\n")
+    ended = next((line.strip() for line in whole if line.strip()), None)
+    if ended is not None:
+        return ended
+    return last.strip() if len(head) < HEAD else first_record(uri)
+
+
+def _framed(uri: str, head: bytes, cut: Framing) -> Iterator[framing.Framed]:
     """The first records of a source."""
-    with open_source(uri) as source, told(uri, "cannot be read to its end"):
-        if cut == "parquet":
+    if cut == "parquet":
+        with open_source(uri) as source, told(uri, "cannot be read to its end"):
             yield from framing.frame_parquet(source)
-        elif cut == "lines":
-            yield from framing.frame_lines(b"".join(itertools.islice(source, _FEW)))
-        elif cut == "csv":
-            yield from framing.frame_csv(source.read(_ENOUGH))
-        else:
-            yield from framing.frame_values(source.read(_ENOUGH))
+        return
+    if cut == "lines":
+        first = itertools.chain([_first_line(uri, head)], head.split(b"\n")[1:-1])
+        yield from framing.frame_lines(b"\n".join(first) if len(head) == HEAD else head)
+        return
+    content = head
+    if len(head) == HEAD:
+        with open_source(uri) as source, told(uri, "cannot be read to its end"):
+            content = source.read(_ENOUGH)
+    yield from framing.frame_csv(content) if cut == "csv" else framing.frame_values(content)

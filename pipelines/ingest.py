@@ -126,11 +126,12 @@ def ingest(
                         show=show,
                     )[1]
                 else:
-                    counts |= _counted_before(settings, plan.versions(settings), run)
+                    before = plan.versions(settings, rows_came_again=False)
+                    counts |= _counted_before(settings, before, run)
             except AlreadyStored:  # by another process, just now: look again at what is left to do
                 continue
-            versions = plan.versions(settings)
-            if not versions:
+            versions = plan.versions(settings, rows_came_again=counts.get("known", 0) > 0)
+            if not versions and counts.get("in", 0) != counts.get("empty", 0):
                 raise IngestError(_why_nothing(settings, run, len(plan.works), counts))
             facets = {
                 "formats": {each.file.uri: f"{each.reader}: {each.how.why}" for each in found},
@@ -162,9 +163,12 @@ def _look(settings: Settings, config: IngestConfig, personal: Treatment) -> tupl
     problems = list(sources_found.problems)
     given = _given_reader(config)
     how: dict[str, Recognised] = {}
-    for uri in sources_found:
+    for uri, head in storage.heads(sources_found, formats.HEAD):
+        if isinstance(head, Problem):
+            problems.append(head)
+            continue
         try:
-            how[uri] = formats.as_named(uri, given) if given else formats.recognised(uri)
+            how[uri] = formats.as_named(uri, head, given) if given else formats.recognised(uri, head)
         except (StorageError, UnknownFormat) as error:
             problems.append(Problem(uri, str(error)))
     known = sources.entries(settings)
@@ -234,11 +238,14 @@ class _Plan:
     holding: Sequence[tuple[str, str]]
     """(table, key) of every commit that holds, or will hold, some of the sources."""
 
-    def versions(self, settings: Settings) -> list[TableVersion]:
+    alike: Sequence[tuple[str, str]]
+    """Of commits that may hold rows that come again: of sources that begin as one of these does."""
+
+    def versions(self, settings: Settings, *, rows_came_again: bool) -> list[TableVersion]:
         """The commits that hold the sources now."""
         found = (
             tables.batch_with(settings, key, into=_spec(name))
-            for name, key in self.holding
+            for name, key in (*self.holding, *(self.alike if rows_came_again else ()))
             if _is_stored(settings, name, key)
         )
         return sorted({version for version in found if version is not None})
@@ -254,7 +261,7 @@ def _is_stored(settings: Settings, table: str, key: str) -> bool:
 
 def _plan(settings: Settings, found: Sequence[Found]) -> _Plan:
     """The works for what is not stored, the shortest source first: a longer one may begin with it."""
-    known, works, entries, holding = sources.entries(settings), [], [], []
+    known, works, entries, holding, alike = sources.entries(settings), [], [], [], []
     for each in sorted(found, key=lambda each: (each.file.size, each.file.uri)):
         table, kin = each.how.reader.writes.name, _kin(known, each)
         stored = [entry for entry in kin if _is_stored(settings, entry.table, entry.key)]
@@ -269,6 +276,7 @@ def _plan(settings: Settings, found: Sequence[Found]) -> _Plan:
             before = stored + _kin(entries, each)
             entry = _entry(each, before, _place_before(settings, known, each))
             works.append(_as_grown(settings, each, entry, before))
+            alike += [(other.table, other.key) for other in before]
             holding += [(part.table, part.key) for part in sources.chain(before, entry)]
             entries.append(entry)
             continue
@@ -276,7 +284,7 @@ def _plan(settings: Settings, found: Sequence[Found]) -> _Plan:
             holding.append((table, key))
             if not _is_stored(settings, table, key):
                 works.append(replace(_work(each), key=key, known=_ids(settings, each, stored)))
-    return _Plan(works, entries, holding)
+    return _Plan(works, entries, holding, alike)
 
 
 def _kin(entries: Sequence[Entry], found: Found) -> list[Entry]:

@@ -21,7 +21,7 @@ from infra.storage.decompression import LIMITS, Limits
 from infra.storage.expansion import Expanded, expand
 from infra.storage.places import State
 from infra.storage.problems import Problem, StorageError
-from infra.storage.reading import first_record, read_span, records, stream_blocks, stream_sources
+from infra.storage.reading import first_record, heads, read_span, records, stream_blocks, stream_sources
 from infra.storage.streams import open_source
 from infra.storage.surveying import BLOCK_BYTES, Block, SourceFile, survey, survey_all, unchanged
 
@@ -37,6 +37,7 @@ __all__ = [
     "StorageError",
     "expand",
     "first_record",
+    "heads",
     "open_source",
     "read_span",
     "records",

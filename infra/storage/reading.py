@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import groupby
 from typing import BinaryIO
@@ -10,7 +10,7 @@ from typing import BinaryIO
 from infra.storage.archives import entries
 from infra.storage.decompression import LIMITS, Limits
 from infra.storage.places import join, split
-from infra.storage.problems import StorageError, told
+from infra.storage.problems import Problem, StorageError, told
 from infra.storage.streams import open_source, skip
 from infra.storage.surveying import Block, SourceFile
 
@@ -71,6 +71,39 @@ def first_record(uri: str) -> bytes:
     """The first line of a source that is not blank, as `survey` finds it; nothing where there is none."""
     with open_source(uri) as content, told(uri):
         return next((line.strip() for line in content if line.strip()), b"")
+
+
+def heads(
+    uris: Iterable[str], size: int, *, limits: Limits = LIMITS
+) -> Iterator[tuple[str, bytes | Problem]]:
+    """The first bytes of each source, at most `size`; an archive's members that stand together in one pass."""
+    for container, together in groupby(uris, key=lambda uri: split(uri)[0]):
+        group = list(together)
+        if split(group[0])[1] is None:
+            for uri in group:
+                yield uri, _head(uri, lambda uri=uri: open_source(uri, limits=limits), size)
+            continue
+        left = {join(container, split(uri)[1] or ""): uri for uri in group}
+        try:
+            with closing(entries(container, limits=limits)) as inside:
+                for entry in inside:
+                    if (uri := left.pop(entry.uri, None)) is not None:
+                        yield uri, _head(uri, entry.open, size)
+                    if not left:
+                        break
+        except StorageError as error:
+            yield from ((uri, Problem(uri, str(error))) for uri in left.values())
+        else:
+            missing = "cannot be read: the archive has no such member"
+            yield from ((uri, Problem(uri, f"source '{uri}' {missing}")) for uri in left.values())
+
+
+def _head(uri: str, open_it: Callable[[], BinaryIO], size: int) -> bytes | Problem:
+    try:
+        with open_it() as content, told(uri, "cannot be read to its end"):
+            return content.read(size)
+    except StorageError as error:
+        return Problem(uri, str(error))
 
 
 def _members_of(

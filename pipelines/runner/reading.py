@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.settings import Settings
-from infra.storage import Block, SourceFile, open_source, stream_blocks
+from infra.storage import Block, SourceFile, open_source, stream_blocks, stream_sources
 from lineage import tables
 from lineage.bans import Bans
 from lineage.schemas import QUARANTINE, REJECTED, TableSpec
@@ -174,20 +174,46 @@ def carry_out(
 
 
 def _each(task: Task, keeping: Keeping) -> Iterator[tuple[Stretch, Read]]:
-    """Each stretch with what it gave; a source's stretches come in one pass over its bytes."""
-    rest = list(task.stretches)
-    while rest:
-        work = rest[0].work
-        mine = [stretch for stretch in rest if stretch.work is work]
-        rest = [stretch for stretch in rest if stretch.work is not work]
-        if work.framing == "parquet":
+    """Each stretch with what it gave; a source's stretches, and an archive's members, in one pass each."""
+    of_work: dict[int, list[Stretch]] = {}
+    for stretch in task.stretches:
+        of_work.setdefault(id(stretch.work), []).append(stretch)
+    together: list[Stretch] = []
+    for mine in of_work.values():
+        work = mine[0].work
+        if (
+            "!/" in work.file.uri
+            and [each.block for each in mine] == work.blocks
+            and work.framing != "parquet"
+        ):
+            together += mine
+        elif work.framing == "parquet":
             with open_source(work.file.uri) as source:
-                framed = _parquet_rows(source)
-                yield mine[0], _of_records(framed, work.reader, task.into, keeping)
-            continue
-        by_block = {stretch.block: stretch for stretch in mine}
-        for block, content in stream_blocks(work.file, list(by_block)):
-            yield by_block[block], read_block(content, block.first, work, task.into, keeping)
+                yield mine[0], _of_records(_parquet_rows(source), work.reader, task.into, keeping)
+        else:
+            by_block = {stretch.block: stretch for stretch in mine}
+            for block, content in stream_blocks(work.file, list(by_block)):
+                yield by_block[block], read_block(content, block.first, work, task.into, keeping)
+    yield from _members(together, task.into, keeping)
+
+
+def _members(
+    stretches: Sequence[Stretch], into: TableSpec, keeping: Keeping
+) -> Iterator[tuple[Stretch, Read]]:
+    """Members of archives that are read whole."""
+    if not stretches:
+        return
+    by_block = {(each.block.uri, each.block.first): each for each in stretches}
+    files = {each.work.file.uri: each.work.file for each in stretches}
+    content = b""
+    for block, piece in stream_sources(list(files.values())):
+        stretch = by_block.get((block.uri, block.first if not content else 0))
+        content = content + piece if content else piece
+        if stretch is None:
+            raise RunnerError(f"{block} of a member was not asked for")
+        if block.end == stretch.block.end:
+            yield stretch, read_block(content, stretch.block.first, stretch.work, into, keeping)
+            content = b""
 
 
 def _parquet_rows(source: BinaryIO) -> Iterator[framing.Framed]:

@@ -129,8 +129,8 @@ def test_nothing_inside_a_broken_element_is_taken_for_an_element():
 
 def test_a_log_cut_off_in_its_first_line_keeps_its_others():
     content = b'{"a": "cut o\n{"a": 2}\n{"a": 3}\n'
-    assert framing_of("log.jsonl", content) == "values"
-    framed = list(frame_values(content))
+    assert framing_of("log.jsonl", content) == "lines"
+    framed = list(frame_lines(content))
     assert [each.value for each in framed] == [None, {"a": 2}, {"a": 3}]
 
 

@@ -76,7 +76,7 @@ def first_record(uri: str) -> bytes:
 def heads(
     uris: Iterable[str], size: int, *, limits: Limits = LIMITS
 ) -> Iterator[tuple[str, bytes | Problem]]:
-    """The first bytes of each source, at most `size`; an archive's members that stand together in one pass."""
+    """The first bytes of each source, at most `size`; members of an archive side by side in one pass."""
     for container, together in groupby(uris, key=lambda uri: split(uri)[0]):
         group = list(together)
         if split(group[0])[1] is None:

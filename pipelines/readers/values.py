@@ -169,7 +169,7 @@ def number_in(value: Any) -> float | None:
 def verdict_in(value: Any) -> str | None:
     """pass or fail, where a flag, a number or a word says so; null for whatever says neither."""
     if isinstance(value, bool | int | float):
-        return {1: "pass", 0: "fail"}.get(value)  # two thirds of a point are neither
+        return "pass" if value == 1 else "fail" if value == 0 else None  # two thirds of a point are neither
     word = value.strip().lower() if isinstance(value, str) else ""
     return "pass" if word in _PASS else "fail" if word in _FAIL else None
 

@@ -5,6 +5,7 @@ Plain exchanges (text messages, one choice, no tool calls) become columns; other
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -164,8 +165,7 @@ def _answer(found: pa.Array) -> tuple[pa.Array, pa.Array, pa.BooleanArray]:
 def _moments(found: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:
     """Times, and where they are such."""
     if not pa.types.is_int64(found.type):
-        moments = by_value(found, values.moment, TIMESTAMP)
-        return moments, pc.is_valid(pa.array(np.ones(len(found), bool)))
+        return by_value(found, _moment, TIMESTAMP), by_value(found, _is_moment, pa.bool_())
     size = pc.abs(found)
     scale = pc.if_else(
         pc.less(size, _SECONDS),
@@ -177,6 +177,18 @@ def _moments(found: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:
     is_fit = pc.and_(is_fit, pc.less_equal(pc.abs(micros), _YEAR_9999_US))
     is_fit = pc.and_(is_fit, pc.greater(micros, -62_135_596_800 * 10**6))
     return micros.cast(TIMESTAMP), pc.or_(pc.is_null(found), pc.fill_null(is_fit, False))
+
+
+def _moment(value: Any) -> dt.datetime | None:
+    return values.moment(value) if _is_moment(value) else None
+
+
+def _is_moment(value: Any) -> bool:
+    try:
+        values.moment(value)
+    except Unreadable:
+        return False
+    return True
 
 
 def _places_with_more(found: pa.DataType) -> dict[str, Any]:

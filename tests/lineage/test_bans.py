@@ -27,7 +27,7 @@ def lake(runtime: Runtime, tmp_path: Path, toys: SimpleNamespace) -> SimpleNames
     log = toys.write_lines(tmp_path / "log.jsonl", lines)
 
     def store(source: Path, **more: str) -> Outcome:
-        return ingest(runtime, IngestConfig(sources=(str(source),), **more))
+        return ingest(runtime, IngestConfig(sources=(str(source),), max_quarantined=1, **more))
 
     assert admit(runtime, store(log).outputs[0]).passed
     return SimpleNamespace(

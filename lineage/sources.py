@@ -10,6 +10,7 @@ An entry counts while the key of its rows' commit is stored; a part that was wit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -59,6 +60,11 @@ def record(settings: Settings, new: Iterable[Entry], *, run_id: str) -> None:
     """Put on record what a run read, in place of what an earlier go of the same run may have left."""
     rows = [{**asdict(entry), "run_id": run_id} for entry in new]
     tables.replace(settings, pa.Table.from_pylist(rows, schema=SOURCE.schema), into=SOURCE, run_id=run_id)
+
+
+def place_of(uri: str) -> str:
+    """Where a source lies: its URI, without the digest that an export of ours is named by."""
+    return re.sub(r"@[0-9a-f]{12}(?=\.jsonl$)", "", uri)
 
 
 def relatives(known: Sequence[Entry], *, origin: bytes, reader: str) -> list[Entry]:

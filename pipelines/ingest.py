@@ -30,7 +30,7 @@ from lineage.schemas import NOT_APPLICABLE, REJECTED, ROW_TABLES
 from lineage.sources import Entry
 from lineage.stamp import Source
 from lineage.tables import AlreadyStored, TableVersion
-from pipelines import formats
+from pipelines import formats, live
 from pipelines.formats import Recognised, UnknownFormat
 from pipelines.personal import Treatment, treatment
 from pipelines.readers import Reader
@@ -52,7 +52,7 @@ class IngestConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sources: tuple[str, ...]
-    """Files, folders, globs, archives, object-store URIs."""
+    """Files, folders, globs, archives, object-store URIs; mlflow:EXPERIMENT: traces on the tracking server."""
 
     format: str = "auto"
     """A format's name, or auto: seen from the content."""
@@ -159,7 +159,7 @@ def ingest(
 
 def _look(settings: Settings, config: IngestConfig, personal: Treatment) -> tuple[list[Found], list[Problem]]:
     """The sources as they are now, each content once; and those that cannot be read or are of no format."""
-    sources_found = storage.expand(config.sources)
+    sources_found = storage.expand(live.exported(settings, config.sources))
     problems = list(sources_found.problems)
     given = _given_reader(config)
     how: dict[str, Recognised] = {}
@@ -293,7 +293,10 @@ def _kin(entries: Sequence[Entry], found: Found) -> list[Entry]:
 
 def _place_before(settings: Settings, known: Sequence[Entry], found: Found) -> str | None:
     """The stored content that was last read from where the source lies."""
-    there = [each for each in known if (each.source_uri, each.reader) == (found.file.uri, found.reader)]
+    place = sources.place_of(found.file.uri)
+    there = [
+        each for each in known if (sources.place_of(each.source_uri), each.reader) == (place, found.reader)
+    ]
     stored = [each for each in there if _is_stored(settings, each.table, each.key)]
     return stored[-1].source_revision if stored else None
 

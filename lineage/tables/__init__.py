@@ -21,7 +21,7 @@ from lineage.tables.files import FileWriter, WrittenFile, read_file, write_file
 from lineage.tables.layout import TableVersion, UnknownTable, current, resolve
 from lineage.tables.leases import reserve
 from lineage.tables.lifted import could_stand, put_back
-from lineage.tables.place import TableError
+from lineage.tables.place import TableError, open_filesystem
 from lineage.tables.reads import (
     batch_with,
     batches,
@@ -63,6 +63,7 @@ __all__ = [
     "forget",
     "is_stored",
     "lost",
+    "open_filesystem",
     "orphans",
     "put_back",
     "read",

@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from infra.runtime import Runtime
 from infra.settings import Settings
+from lineage import tables
+from lineage.ancestry import source_bytes
 from lineage.registry import RegistryError, exported_traces
+from lineage.schemas import TRACE
+from pipelines.ingest import IngestConfig, ingest
 from pipelines.readers.mlflow_traces import MlflowTraces
 
 # A process of its own: MLflow's tracer, its store and its experiment belong to the whole process.
@@ -108,3 +113,17 @@ def test_an_experiment_that_is_not_there_is_named(store):
         list(exported_traces(store, experiments=["roms"]))
     with pytest.raises(RegistryError, match="no experiment is named"):
         list(exported_traces(store, experiments=[]))
+
+
+def test_an_experiment_is_a_source_like_any_other(store, ray_session):
+    runtime = Runtime(store)
+    first = ingest(runtime, IngestConfig(sources=("mlflow:rooms",)))
+    assert (first.counts["in"], first.counts["out"]) == (1, 1)
+    assert ingest(runtime, IngestConfig(sources=("mlflow:rooms",))).again
+    (row,) = tables.read(store, TRACE).to_pylist()
+    assert (
+        json.loads(source_bytes(row, settings=store))["info"]["trace_id"]
+        == row["trace_key"].partition("/")[0]
+    )
+    with pytest.raises(RegistryError, match="experiment 'none' is not there"):
+        ingest(runtime, IngestConfig(sources=("mlflow:none",)))

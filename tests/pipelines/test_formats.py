@@ -1,0 +1,23 @@
+"""Every format, held to its golden example; and the catalogue that is made of these examples."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.formats import READERS
+from pipelines.readers.field_map import load_map
+from tests.conformance import FORMATS, Golden, ReaderConformance
+
+MAPS = tuple(load_map(FORMATS / name / "map.toml") for name in ("field_map", "document_map"))
+GOLDEN = [Golden(reader) for reader in (*READERS, *MAPS)]
+
+
+class TestFormats(ReaderConformance):
+    @pytest.fixture(params=GOLDEN, ids=lambda golden: golden.name)
+    def golden(self, request: pytest.FixtureRequest) -> Golden:
+        return request.param
+
+
+def test_every_format_has_its_golden_folder_and_every_folder_its_format():
+    assert len(GOLDEN) == 21
+    assert sorted(each.name for each in GOLDEN) == sorted(folder.name for folder in FORMATS.iterdir())

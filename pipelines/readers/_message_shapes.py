@@ -29,7 +29,6 @@ _ROLES |= {"SystemMessage": "system", "ToolMessage": "tool", "FunctionMessage": 
 _LANGCHAIN_TYPES = ("human", "ai", "system", "tool", "function", "developer", "AIMessageChunk")
 _ITEMS = ("function_call", "function_call_output", "reasoning", "message")
 _IN_COLUMNS = {"role", "content", "parts", "name", "tool_calls", "tool_call_id", "toolCallId", "tool_call"}
-_INT64 = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,7 @@ def tokens(value: Any) -> int | None:
     """A count of tokens; some exports write it as text."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
         return int(value)
-    found = values.count(value)
-    return found if found is not None and -_INT64 <= found < _INT64 else None
+    return values.count(value)
 
 
 def _langchain(kind: Any, kwargs: Mapping[str, Any]) -> list[Said]:

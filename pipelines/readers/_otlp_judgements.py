@@ -22,7 +22,7 @@ from typing import Any
 
 from lineage.schemas import UNSTATED
 from pipelines.readers import values
-from pipelines.readers._otlp_attributes import finite, indexed, names_under
+from pipelines.readers._otlp_attributes import indexed, names_under
 from pipelines.readers._otlp_spans import Event
 
 RESULT = "gen_ai.evaluation.result"
@@ -116,7 +116,7 @@ def _judgement(fields: Mapping[str, Any]) -> Judgement:
     return Judgement(
         values.text(whole.get("name")) or "",
         label,
-        finite(whole.get("score")),
+        values.finite(whole.get("score")),
         scorer,
         revision,
         is_human,

@@ -150,9 +150,27 @@ def number(value: Any) -> float | None:
         return None
 
 
+def finite(value: Any) -> float | None:
+    """A number that has an end; null for whatever is none."""
+    found = number(value)
+    return found if found is not None and math.isfinite(found) else None
+
+
 def count(value: Any) -> int | None:
-    """A whole number, such as a count of tokens; null for whatever is none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """A whole number, such as a count of tokens; null for whatever is none.
+
+    Raises Unreadable for one that no column holds: it would be lost.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    if not fits(value):
+        raise Unreadable("no_count", f"a number of {value.bit_length()} bits, expected at most 64")
+    return value
+
+
+def fits(value: int) -> bool:
+    """Whether a column of whole numbers holds it."""
+    return -(2**63) <= value < 2**63
 
 
 def number_in(value: Any) -> float | None:
@@ -160,10 +178,9 @@ def number_in(value: Any) -> float | None:
     if not isinstance(value, str):
         return number(value)
     try:
-        read = float(value)
+        return finite(float(value))
     except ValueError:
         return None
-    return read if math.isfinite(read) else None
 
 
 def verdict_in(value: Any) -> str | None:

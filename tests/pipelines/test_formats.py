@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipelines.formats import READERS
+from pipelines.formats_catalogue import catalogue
 from pipelines.readers.field_map import load_map
 from tests.conformance import FORMATS, Golden, ReaderConformance
 
@@ -21,3 +22,8 @@ class TestFormats(ReaderConformance):
 def test_every_format_has_its_golden_folder_and_every_folder_its_format():
     assert len(GOLDEN) == 21
     assert sorted(each.name for each in GOLDEN) == sorted(folder.name for folder in FORMATS.iterdir())
+
+
+def test_the_catalogue_of_formats_is_up_to_date():
+    written = (FORMATS.parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    assert written == catalogue(), "run: make docs"

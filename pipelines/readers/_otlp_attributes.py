@@ -93,8 +93,9 @@ def count(value: Any) -> int | None:
     """A count that a column holds: whole, and not larger than it; the attribute stays where it is none."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    is_count = isinstance(value, int) and not isinstance(value, bool) and values.fits(value)
-    return value if is_count else None
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if values.fits(value) else None
 
 
 def _is_place(path: str) -> bool:

@@ -22,7 +22,7 @@ from lineage.schemas import TRACE, UNSTATED, TableSpec
 from pipelines.readers import Unreadable, _otlp_judgements, values
 from pipelines.readers._otlp_attributes import count, first, indexed, names_under, parsed
 from pipelines.readers._otlp_calls import Around, is_call
-from pipelines.readers._otlp_judgements import RESULT, Judgement
+from pipelines.readers._otlp_judgements import RESULT, Evaluation
 from pipelines.readers._otlp_messages import Exchange, exchange_of
 from pipelines.readers._otlp_parts import Message
 from pipelines.readers._otlp_spans import DETAILS, Event, Span, spans_of
@@ -121,7 +121,7 @@ def _row(span: Span, around: Around, record: Mapping[str, Any]) -> dict[str, Any
         "finish_reason": reason,
         "extra": _extra(span, exchange, answer, others, judgements, read, around, record),
         "generator": told["model_answered"],
-        **_otlp_judgements.columns(judgements),
+        **_otlp_judgements.columns(judgements, answer.content if answer else None),
     }
 
 
@@ -179,7 +179,7 @@ def _extra(
     exchange: Exchange,
     answer: Message | None,
     others: Sequence[Message],
-    judgements: Sequence[Judgement],
+    judgements: Sequence[Evaluation],
     read: set[str],
     around: Around,
     record: Mapping[str, Any],

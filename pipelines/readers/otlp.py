@@ -73,12 +73,10 @@ class Otlp:
         if self.recognises(record) is None and record.get("spans") != []:
             found = f"found keys {sorted(record)[:8]}"
             raise Unreadable("not_a_span", f"{found}, expected 'resourceSpans', 'spans' or the ids of a span")
-        try:
+        with values.readable():
             return _rows(
                 spans_of(record), values.without(record, (*_WIRE, "spans")) if "spans" in record else {}
             )
-        except RecursionError as error:
-            raise Unreadable("too_deep", "nested too deeply") from error
 
 
 def _is_span(value: Mapping[str, Any]) -> bool:

@@ -12,7 +12,8 @@ import datetime as dt
 import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pipelines.readers import Unreadable
@@ -22,6 +23,15 @@ _IN_COLUMNS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"
 
 _PASS = frozenset({"pass", "passed", "correct", "right", "true", "yes", "1", "1.0"})
 _FAIL = frozenset({"fail", "failed", "incorrect", "wrong", "false", "no", "0", "0.0"})
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """While a record is turned into rows: what is nested too deeply for that is Unreadable."""
+    try:
+        yield
+    except RecursionError as error:
+        raise Unreadable("too_deep", "nested too deeply to be read or kept as JSON text") from error
 
 
 def messages(value: Any) -> list[dict[str, Any]]:
@@ -166,6 +176,13 @@ def count(value: Any) -> int | None:
     if not fits(value):
         raise Unreadable("no_count", f"a number of {value.bit_length()} bits, expected at most 64")
     return value
+
+
+def tokens(value: Any) -> int | None:
+    """A count of tokens; some exports write it as text."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
+        return int(value)
+    return count(value)
 
 
 def fits(value: int) -> bool:

@@ -40,6 +40,7 @@ from lineage.stamp import Source, Stamp
 from pipelines import formats, framing
 from pipelines.formats import READERS, Recognised
 from pipelines.readers import Reader, Unreadable
+from pipelines.readers.field_map import load_map
 from pipelines.runner.reading import Done, Keeping, Read, Stretch, Task, Work, carry_out, read_block
 
 FORMATS = Path(__file__).parent / "golden" / "formats"
@@ -99,6 +100,12 @@ class Golden:
         """What the golden input, or another in its place, gives."""
         content = self.content if content is None else content
         return read_block(content, 0, self.work, self.reader.writes, Keeping())
+
+
+def every_golden() -> list[Golden]:
+    """Of every format that is recognised, and of the maps."""
+    maps = [load_map(FORMATS / name / "map.toml") for name in ("field_map", "document_map")]
+    return [Golden(reader) for reader in (*READERS, *maps)]
 
 
 class ReaderConformance:

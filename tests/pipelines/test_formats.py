@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.formats import READERS
 from pipelines.formats_catalogue import catalogue
-from pipelines.readers.field_map import load_map
-from tests.conformance import FORMATS, Golden, ReaderConformance
+from tests.conformance import FORMATS, Golden, ReaderConformance, every_golden
 
-MAPS = tuple(load_map(FORMATS / name / "map.toml") for name in ("field_map", "document_map"))
-GOLDEN = [Golden(reader) for reader in (*READERS, *MAPS)]
+GOLDEN = every_golden()
 
 
 class TestFormats(ReaderConformance):

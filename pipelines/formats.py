@@ -13,7 +13,7 @@ from infra.storage.problems import told
 from lineage.schemas import TRACE
 from pipelines import framing
 from pipelines.framing import Framing
-from pipelines.readers import Reader
+from pipelines.readers import Reader, Unreadable
 from pipelines.readers.chat_completions import ChatCompletions
 from pipelines.readers.claude_code import ClaudeCode
 from pipelines.readers.conversations import Alpaca, ShareGPT
@@ -154,7 +154,10 @@ def _framed(uri: str, head: bytes, cut: Framing) -> Iterator[framing.Framed]:
     """The first records of a source."""
     if cut == "parquet":
         with open_source(uri) as source, told(uri, "cannot be read to its end"):
-            yield from framing.frame_parquet(source)
+            try:
+                yield from framing.frame_parquet(source)
+            except Unreadable as error:
+                raise UnknownFormat(f"source '{uri}' begins as Parquet does and is none: {error}") from error
         return
     if cut == "lines":
         first = itertools.chain([_first_line(uri, head)], head.split(b"\n")[1:-1])

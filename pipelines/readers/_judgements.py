@@ -52,6 +52,9 @@ class Judgement:
     at: str = ""
     """When, and by which id: a text that sorts in the order in which they were said."""
 
+    number: float | None = None
+    """The score, where it stands beside the value."""
+
     @property
     def verdict(self) -> str:
         """pass, fail, or unstated where the value does not plainly say."""
@@ -64,7 +67,9 @@ class Judgement:
 
     @property
     def score(self) -> float | None:
-        """The value as a number: 1 and 0 for true and false."""
+        """The number beside the value, or the value as one: 1 and 0 for true and false."""
+        if self.number is not None:
+            return self.number
         return float(self.value) if isinstance(self.value, bool) else values.number(self.value)
 
 

@@ -15,12 +15,11 @@ A message that holds the results of several tools becomes one message per result
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.readers import Unreadable, values
+from pipelines.readers import values
 
 _ROLES = {"human": "user", "HumanMessage": "user", "HumanMessageChunk": "user", "Human": "user"}
 _ROLES |= {"ai": "assistant", "model": "assistant", "AIMessage": "assistant", "AIMessageChunk": "assistant"}
@@ -29,7 +28,6 @@ _ROLES |= {"SystemMessage": "system", "ToolMessage": "tool", "FunctionMessage": 
 _LANGCHAIN_TYPES = ("human", "ai", "system", "tool", "function", "developer", "AIMessageChunk")
 _ITEMS = ("function_call", "function_call_output", "reasoning", "message")
 _IN_COLUMNS = {"role", "content", "parts", "name", "tool_calls", "tool_call_id", "toolCallId", "tool_call"}
-_INT64 = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -53,17 +51,6 @@ class Said:
             tool_call_id=self.call_id,
             extra=values.by_reference(self.extra),
         )
-
-
-@contextmanager
-def readable() -> Iterator[None]:
-    """While a record is turned into rows: nesting too deep, or numbers no column can hold, are Unreadable."""
-    try:
-        yield
-    except RecursionError:
-        raise Unreadable("too_deep", "values nested beyond what can be read, expected less") from None
-    except (OverflowError, OSError, ValueError) as error:
-        raise Unreadable("bad_value", f"{error}"[:200] or "a value that no column can hold") from error
 
 
 def is_message(value: Any) -> bool:
@@ -103,14 +90,6 @@ def said(value: Any) -> list[Said]:
 def tool_calls(value: Any) -> list[Any]:
     """Tool calls in OpenAI's shape, from OpenAI's, LangChain's {name, args, id} or Vercel's."""
     return [_call(each) for each in value] if isinstance(value, list) else []
-
-
-def tokens(value: Any) -> int | None:
-    """A count of tokens; some exports write it as text."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
-        return int(value)
-    found = values.count(value)
-    return found if found is not None and -_INT64 <= found < _INT64 else None
 
 
 def _langchain(kind: Any, kwargs: Mapping[str, Any]) -> list[Said]:

@@ -8,14 +8,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.readers import Unreadable, values
 
 _FLAT = ("llm", "openinference", "annotation", "annotations", "evaluation", "evaluations", "input", "output")
-_LARGEST = 2**63 - 1  # of a column of whole numbers
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
@@ -92,25 +90,17 @@ def parsed(value: Any) -> Any:
 
 
 def count(value: Any) -> int | None:
-    """A count that a column holds: whole, and not larger than it."""
-    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+    """A count that a column holds: whole, and not larger than it; the attribute stays where it is none."""
+    if isinstance(value, float) and value.is_integer():
         value = int(value)
-    found = values.count(value)
-    return found if found is not None and abs(found) <= _LARGEST else None
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if values.fits(value) else None
 
 
 def _is_place(path: str) -> bool:
     place = path.partition(".")[0]
     return place.isascii() and place.isdigit() and len(place) < 7
-
-
-def finite(value: Any) -> float | None:
-    """A number that a column holds; null for whatever is none, and for those without an end."""
-    try:
-        found = values.number(value)
-    except OverflowError:
-        return None
-    return found if found is not None and math.isfinite(found) else None
 
 
 def _flatten(key: str, value: Any, into: dict[str, Any], *, is_open: bool) -> None:

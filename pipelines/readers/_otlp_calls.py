@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.readers._otlp_attributes import first, indexed
-from pipelines.readers._otlp_judgements import RESULT, Judgement, of_attributes, of_event
+from pipelines.readers._otlp_judgements import RESULT, Evaluation, of_attributes, of_event
 from pipelines.readers._otlp_messages import is_result_of_langchain, is_told
 from pipelines.readers._otlp_spans import Span
 
@@ -46,14 +46,14 @@ class Around:
     """What a call needs of the other spans of its record."""
 
     spans: Mapping[tuple[str, str], Span]
-    judged: Mapping[str, list[Judgement]]
+    judged: Mapping[str, list[Evaluation]]
     """By the id of an answer, where an evaluation stands elsewhere than on its span."""
     returned: Mapping[tuple[str, str], Any]
     """What tools returned, by trace and the id of their call."""
 
     @classmethod
     def of(cls, spans: Sequence[Span]) -> Around:
-        judged: dict[str, list[Judgement]] = {}
+        judged: dict[str, list[Evaluation]] = {}
         returned: dict[tuple[str, str], Any] = {}
         for span in spans:
             for event in span.events:
@@ -65,7 +65,7 @@ class Around:
                 returned[span.ids[0], called] = result
         return cls({span.ids: span for span in spans if all(span.ids)}, judged, returned)
 
-    def judgements(self, span: Span) -> tuple[list[Judgement], set[str]]:
+    def judgements(self, span: Span) -> tuple[list[Evaluation], set[str]]:
         """All of a call itself, and the names of the attributes that hold them."""
         found, read = _judged(span)
         answer = span.attributes.get("gen_ai.response.id")
@@ -90,6 +90,6 @@ class Around:
         return {key[1]: self.returned[key] for key in called if key in self.returned}
 
 
-def _judged(span: Span) -> tuple[list[Judgement], set[str]]:
+def _judged(span: Span) -> tuple[list[Evaluation], set[str]]:
     found, read = of_attributes(span.attributes)
     return found + [of_event(event) for event in span.events if event.name == RESULT], read

@@ -9,29 +9,21 @@ ai.prompt.messages, ai.response.text, ai.response.toolCalls                     
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.readers import values
 from pipelines.readers._message_shapes import tool_calls
+from pipelines.readers._otlp_attributes import indexed, names_under
 from pipelines.readers._payloads import Answered, Asked, answered, asked, conversation, decoded, of_list
-
-_ATTRIBUTE = re.compile(
-    r"(llm\.input_messages|llm\.output_messages|gen_ai\.prompt|gen_ai\.completion)\.(\d{1,4})\.(.+)"
-)
 
 
 def of_attributes(attributes: Mapping[str, Any]) -> tuple[Asked | None, Answered | None]:
     """Both from attributes of an OpenTelemetry span, for exports that keep them there."""
-    listed: dict[str, dict[int, dict[str, Any]]] = {}
-    for name, value in attributes.items():
-        if matched := _ATTRIBUTE.fullmatch(name):
-            fields = listed.setdefault(matched[1], {}).setdefault(int(matched[2]), {})
-            _place(fields, matched[3].removeprefix("message.").split("."), value)
-    sent = (listed.get("llm.input_messages"), listed.get("gen_ai.prompt"))
-    back = (listed.get("llm.output_messages"), listed.get("gen_ai.completion"))
-    ask = next((conversation(_in_order(found)) for found in sent if found), None)
-    answer = next((of_list(_in_order(found)) for found in back if found), None)
+    sent = (_listed(attributes, "llm.input_messages"), _listed(attributes, "gen_ai.prompt"))
+    back = (_listed(attributes, "llm.output_messages"), _listed(attributes, "gen_ai.completion"))
+    ask = next((conversation(found) for found in sent if found), None)
+    answer = next((of_list(found) for found in back if found), None)
     for key in ("gen_ai.input.messages", "ai.prompt.messages", "ai.prompt", "llm.prompts"):
         if ask is None and isinstance(decoded(attributes.get(key)), list | Mapping):
             ask = asked(attributes[key])
@@ -43,27 +35,24 @@ def of_attributes(attributes: Mapping[str, Any]) -> tuple[Asked | None, Answered
     return ask, answer
 
 
-def _place(fields: dict[str, Any], path: list[str], value: Any) -> None:
-    """A flat name goes into OpenAI's message: `tool_calls.0.tool_call.function.name` into its tool calls."""
-    if path[0] in ("contents", "tool_calls") and len(path) > 2 and path[1].isdigit():
-        part = fields.setdefault(f"{path[0]}.{int(path[1]):06d}", {})
-        below = path[3:] if path[2] in ("message_content", "tool_call") else path[2:]
-        if below:
-            part[below[-1]] = value
-        return
-    fields[".".join(path)] = value
+def _listed(attributes: Mapping[str, Any], prefix: str) -> list[dict[str, Any]]:
+    return [_message(fields) for fields in indexed(attributes, prefix).values()]
 
 
-def _in_order(found: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    messages = []
-    for _, fields in sorted(found.items()):
-        one: dict[str, Any] = {"content": None}
-        for key in sorted(fields):
-            if key.startswith("contents."):
-                one["content"] = [*(one["content"] or []), fields[key]]
-            elif key.startswith("tool_calls."):
-                one["tool_calls"] = [*one.get("tool_calls", []), fields[key]]
-            else:
-                one[key] = fields[key]
-        messages.append(one)
-    return messages
+def _message(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """OpenAI's message from flat names: `tool_calls.0.tool_call.function.name` goes into its tool calls."""
+    rest = {name.removeprefix("message."): value for name, value in fields.items()}
+    calls, parts = _parts(rest, "tool_calls"), _parts(rest, "contents")
+    listed = {*names_under(rest, "tool_calls"), *names_under(rest, "contents")}
+    message = {"content": None, **values.without(rest, listed)}
+    if calls:
+        message["tool_calls"] = calls
+    if parts:
+        message["content" if message["content"] is None else "contents"] = parts
+    return message
+
+
+def _parts(fields: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The objects of a list, by the last of the names that lead to each value."""
+    found = indexed(fields, name).values()
+    return [{key.rpartition(".")[2]: value for key, value in each.items()} for each in found]

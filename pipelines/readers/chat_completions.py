@@ -57,10 +57,8 @@ class ChatCompletions:
 
     def read(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One row."""
-        try:
+        with values.readable():
             return [_supervised(record) if isinstance(record.get("messages"), list) else _logged(record)]
-        except RecursionError as error:
-            raise Unreadable("too_deep", "nested too deeply") from error
 
     def read_columns(self, lines: Sequence[bytes], *, keep_extra: bool) -> tuple[pa.Table, np.ndarray]:
         """The rows of plain exchanges at once, and for each the number of its line."""

@@ -51,10 +51,8 @@ class ShareGPT:
 
     def read(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One row; two where an answer was chosen over another."""
-        try:
+        with values.readable():
             return _conversation(record)
-        except RecursionError as error:
-            raise Unreadable("too_deep", "nested too deeply") from error
 
 
 @dataclass(frozen=True)
@@ -80,10 +78,8 @@ class Alpaca:
         A field such as 'answer' beside the output goes to extra: the output is what is to be learnt, and
         nothing says that the other would correct it.
         """
-        try:
+        with values.readable():
             return _instruction(record)
-        except RecursionError as error:
-            raise Unreadable("too_deep", "nested too deeply") from error
 
 
 def _conversation(record: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -122,8 +122,9 @@ class FieldMap:
         }
         if unread:
             rest["unread"] = unread
-        row: dict[str, Any] = {"trace_key": UNSTATED, "model_requested": UNSTATED, "model_answered": UNSTATED}
-        row.update({name: _column(name, value) for name, value in found.items()})
+        row: dict[str, Any] = {name: _column(name, value) for name, value in found.items()}
+        for name in ("trace_key", "model_requested", "model_answered"):
+            row[name] = UNSTATED if row.get(name) is None else row[name]
         if row.get("generator") is None:
             row["generator"] = row["model_answered"]
         if verdict != UNSTATED and row.get("score") is None:

@@ -56,10 +56,8 @@ class HttpExchanges:
 
     def read(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One row; none where nothing was put to a model."""
-        try:
+        with values.readable():
             return _read(record)
-        except RecursionError as error:
-            raise Unreadable("too_deep", "nested too deeply") from error
 
 
 def _read(record: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -21,7 +21,6 @@ from lineage.rows import Fingerprint
 from lineage.schemas import TRACE, UNSTATED, TableSpec
 from pipelines.readers import Unreadable, _judgements, _payloads, values
 from pipelines.readers._judgements import Correction, Judgement
-from pipelines.readers._message_shapes import readable, tokens
 from pipelines.readers._span_attributes import of_attributes
 
 _TYPES = ("SPAN", "GENERATION", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR", "EMBEDDING")
@@ -55,7 +54,7 @@ class Langfuse:
 
     def read(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One row per generation, in the order in which they began."""
-        with readable():
+        with values.readable():
             if isinstance(record.get("observations"), list):
                 return _trace(record)
             if _is_observation(record):
@@ -160,8 +159,8 @@ def _row(
         "trace_key": "/".join(str(found[key]) for key in ("traceId", "id") if found.get(key)) or UNSTATED,
         "happened_at": values.moment(found.get("startTime")),
         **_payloads.columns(ask, answer, requested=values.text(requested), answered_by=answered_by),
-        "input_tokens": tokens(usage.get("input", usage.get("promptTokens"))),
-        "output_tokens": tokens(usage.get("output", usage.get("completionTokens"))),
+        "input_tokens": values.tokens(usage.get("input", usage.get("promptTokens"))),
+        "output_tokens": values.tokens(usage.get("output", usage.get("completionTokens"))),
         "prompt_name": values.text(found.get("promptName") or None),
         "prompt_version": values.text(found.get("promptVersion")),
         **judged,

@@ -21,7 +21,6 @@ from lineage.rows import Fingerprint
 from lineage.schemas import TRACE, UNSTATED, TableSpec
 from pipelines.readers import Unreadable, _judgements, _payloads, values
 from pipelines.readers._judgements import Correction, Judgement
-from pipelines.readers._message_shapes import readable, tokens
 
 _TYPES = ("llm", "chain", "tool", "retriever", "embedding", "prompt", "parser")
 _READ = {"id", "trace_id", "run_type", "start_time", "inputs", "outputs", "extra", "prompt_tokens"}
@@ -52,7 +51,7 @@ class Langsmith:
         if self.recognises(record) is None:
             expected = "'run_type', 'id' and 'trace_id'"
             raise Unreadable("not_a_run", f"found keys {sorted(record)[:8]}, expected {expected}")
-        with readable():
+        with values.readable():
             return _rows(record)
 
 
@@ -148,7 +147,7 @@ def _row(run: Mapping[str, Any], feedback: Sequence[Mapping[str, Any]], **rest: 
 
 
 def _first_count(*found: Any) -> int | None:
-    return next((count for each in found if (count := tokens(each)) is not None), None)
+    return next((count for each in found if (count := values.tokens(each)) is not None), None)
 
 
 def _prompt(run: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from lineage.rows import Fingerprint
 from lineage.schemas import TRACE, UNSTATED, TableSpec
 from pipelines.readers import Unreadable, _judgements, _payloads, values
 from pipelines.readers._judgements import Correction, Judgement
-from pipelines.readers._message_shapes import readable, tokens
 
 _CALLS = ("LLM", "CHAT_MODEL")
 _EXPECTED = ("expected_response", "expected_output", "expected_answer", "ground_truth", "reference_answer")
@@ -62,7 +61,7 @@ class MlflowTraces:
         if self.recognises(record) is None:
             expected = "'info' with 'trace_id', and 'data' with 'spans'"
             raise Unreadable("not_an_mlflow_trace", f"found keys {sorted(record)[:8]}, expected {expected}")
-        with readable():
+        with values.readable():
             return _Trace(record["info"], _spans(record["data"]["spans"])).rows()
 
 
@@ -143,8 +142,8 @@ class _Trace:
             **_payloads.columns(
                 ask, answer, requested=values.text(ask.rest.get("model")) or model, answered_by=model
             ),
-            "input_tokens": tokens(usage.get("input_tokens", usage.get("prompt_tokens"))),
-            "output_tokens": tokens(usage.get("output_tokens", usage.get("completion_tokens"))),
+            "input_tokens": values.tokens(usage.get("input_tokens", usage.get("prompt_tokens"))),
+            "output_tokens": values.tokens(usage.get("output_tokens", usage.get("completion_tokens"))),
             "prompt_name": values.text(prompt.get("name")),
             "prompt_version": values.text(prompt.get("version")),
             **_judgements.columns(

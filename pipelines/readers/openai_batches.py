@@ -40,10 +40,8 @@ class OpenAIBatches:
 
     def read(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One row; its key is the custom_id, by which the request is found."""
-        try:
+        with values.readable():
             return _read(record)
-        except RecursionError as error:
-            raise Unreadable("too_deep", "nested too deeply") from error
 
 
 def _read(record: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -43,10 +43,8 @@ class OpenAIPreferences:
 
     def read(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Two rows: the preferred, then the other."""
-        try:
+        with values.readable():
             return _read(record)
-        except RecursionError as error:
-            raise Unreadable("too_deep", "nested too deeply") from error
 
 
 def _read(record: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -49,10 +49,8 @@ class OpenHands:
             raise Unreadable(
                 "no_history", f"'history' is {type(history).__name__}, expected a list of events"
             )
-        try:
+        with values.readable():
             rows = _rows(_flat(history), values.without(record, {"history", "success"}))
-        except RecursionError as error:
-            raise Unreadable("too_deep", "nested too deeply to be kept as JSON text") from error
         success = record.get("success")
         model = _object(_object(record, "metadata"), "llm_config").get("model")
         for row in rows:

@@ -22,7 +22,7 @@ from lineage.schemas import TRACE, UNSTATED, TableSpec
 from pipelines.readers import Unreadable, _otlp_judgements, values
 from pipelines.readers._otlp_attributes import count, first, indexed, names_under, parsed
 from pipelines.readers._otlp_calls import Around, is_call
-from pipelines.readers._otlp_judgements import RESULT, Judgement
+from pipelines.readers._otlp_judgements import RESULT, Evaluation
 from pipelines.readers._otlp_messages import Exchange, exchange_of
 from pipelines.readers._otlp_parts import Message
 from pipelines.readers._otlp_spans import DETAILS, Event, Span, spans_of
@@ -73,12 +73,10 @@ class Otlp:
         if self.recognises(record) is None and record.get("spans") != []:
             found = f"found keys {sorted(record)[:8]}"
             raise Unreadable("not_a_span", f"{found}, expected 'resourceSpans', 'spans' or the ids of a span")
-        try:
+        with values.readable():
             return _rows(
                 spans_of(record), values.without(record, (*_WIRE, "spans")) if "spans" in record else {}
             )
-        except RecursionError as error:
-            raise Unreadable("too_deep", "nested too deeply") from error
 
 
 def _is_span(value: Mapping[str, Any]) -> bool:
@@ -121,7 +119,7 @@ def _row(span: Span, around: Around, record: Mapping[str, Any]) -> dict[str, Any
         "finish_reason": reason,
         "extra": _extra(span, exchange, answer, others, judgements, read, around, record),
         "generator": told["model_answered"],
-        **_otlp_judgements.columns(judgements),
+        **_otlp_judgements.columns(judgements, answer.content if answer else None),
     }
 
 
@@ -179,7 +177,7 @@ def _extra(
     exchange: Exchange,
     answer: Message | None,
     others: Sequence[Message],
-    judgements: Sequence[Judgement],
+    judgements: Sequence[Evaluation],
     read: set[str],
     around: Around,
     record: Mapping[str, Any],

@@ -51,10 +51,8 @@ class SweAgent:
 
     def read(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One row; none for an attempt in which the model never answered."""
-        try:
+        with values.readable():
             return _rows(record)
-        except RecursionError as error:
-            raise Unreadable("too_deep", "nested too deeply to be kept as JSON text") from error
 
 
 def _rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ import datetime as dt
 import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pipelines.readers import Unreadable
@@ -22,6 +23,15 @@ _IN_COLUMNS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"
 
 _PASS = frozenset({"pass", "passed", "correct", "right", "true", "yes", "1", "1.0"})
 _FAIL = frozenset({"fail", "failed", "incorrect", "wrong", "false", "no", "0", "0.0"})
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """While a record is turned into rows: what is nested too deeply for that is Unreadable."""
+    try:
+        yield
+    except RecursionError as error:
+        raise Unreadable("too_deep", "nested too deeply to be read or kept as JSON text") from error
 
 
 def messages(value: Any) -> list[dict[str, Any]]:
@@ -150,9 +160,34 @@ def number(value: Any) -> float | None:
         return None
 
 
+def finite(value: Any) -> float | None:
+    """A number that has an end; null for whatever is none."""
+    found = number(value)
+    return found if found is not None and math.isfinite(found) else None
+
+
 def count(value: Any) -> int | None:
-    """A whole number, such as a count of tokens; null for whatever is none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """A whole number, such as a count of tokens; null for whatever is none.
+
+    Raises Unreadable for one that no column holds: it would be lost.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    if not fits(value):
+        raise Unreadable("no_count", f"a number of {value.bit_length()} bits, expected at most 64")
+    return value
+
+
+def tokens(value: Any) -> int | None:
+    """A count of tokens; some exports write it as text."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
+        return int(value)
+    return count(value)
+
+
+def fits(value: int) -> bool:
+    """Whether a column of whole numbers holds it."""
+    return -(2**63) <= value < 2**63
 
 
 def number_in(value: Any) -> float | None:
@@ -160,10 +195,9 @@ def number_in(value: Any) -> float | None:
     if not isinstance(value, str):
         return number(value)
     try:
-        read = float(value)
+        return finite(float(value))
     except ValueError:
         return None
-    return read if math.isfinite(read) else None
 
 
 def verdict_in(value: Any) -> str | None:

@@ -38,11 +38,13 @@ from pipelines.readers.json_lines import decode_json_object
 from pipelines.step import Step
 from pipelines.steps.duplicates import MergeDuplicates
 from pipelines.steps.judged import ExampleFromTrace
+from tests.conformance import every_golden
 
 ROOT = Path(__file__).parents[2]
 GOLDEN: dict[str, dict[str, dict[str, Any]]] = json.loads((ROOT / "tests/golden/ids.json").read_text())
 CASES = [(kind, name) for kind, cases in GOLDEN.items() for name in cases]
 STAMP = Stamp("00-1", "sha256:code", dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
+FORMATS = {golden.name: golden for golden in every_golden()}
 READERS = {
     "chat_completions": ChatCompletions(),
     "field_map": FieldMap(
@@ -70,6 +72,8 @@ def made(kind: str, case: dict[str, Any]) -> Any:
         return _derived(**case["of"])
     if kind == "read rows":
         return [row.hex() for row in _read(**case["of"])["row_id"].to_pylist()]
+    if kind == "formats":
+        return _of_format(**case["of"])
     if kind == "curated rows":
         return [row.hex() for row in _curated(**case["of"])["row_id"].to_pylist()]
     if kind == "payloads":
@@ -132,6 +136,21 @@ def _read(reader: str, records: list[str]) -> pa.Table:
     )
 
 
+def _of_format(format: str) -> list[str]:
+    """Ids of the rows of the format's golden input."""
+    golden = FORMATS[format]
+    reader, places = golden.reader.fingerprint, golden.read().places
+    ids = source_row_ids(
+        reader=reader.name,
+        revision=reader.revision,
+        origin=golden.work.source.origin,
+        positions=places.positions,
+        records=places.records,
+        ordinals=places.ordinals,
+    )
+    return [row_id.hex() for row_id in ids]
+
+
 def _curated(reader: str, records: list[str]) -> pa.Table:
     """As curate does, with the two steps that make rows."""
     rows = _read(reader, records)
@@ -149,9 +168,10 @@ def test_an_id_comes_out_as_it_did_when_it_was_written_down(kind: str, name: str
 
 
 def test_no_id_twice():
+    assert GOLDEN["formats"].keys() == FORMATS.keys()
     assert {case["of"]["reader"] for case in GOLDEN["read rows"].values()} == READERS.keys()
     ids = [str(GOLDEN[kind][name]["is"]) for kind, name in CASES]
-    assert len(set(ids)) == len(ids) >= 25
+    assert len(set(ids)) == len(ids) >= 46
 
 
 @pytest.mark.parametrize(

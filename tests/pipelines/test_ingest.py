@@ -184,6 +184,19 @@ def test_a_truncated_archive_is_one_sentence(runtime: Runtime, tmp_path: Path):
         ingest(runtime, config(tmp_path / "log.jsonl.gz"))
 
 
+def test_a_file_that_only_begins_as_parquet_does_costs_no_other(
+    runtime: Runtime, tmp_path: Path, toys: SimpleNamespace
+):
+    broken, source = (
+        tmp_path / "cut.parquet",
+        toys.write_lines(tmp_path / "log.jsonl", [toys.lesson("a", "b")]),
+    )
+    broken.write_bytes(b"PAR1 and no more")
+    outcome = ingest(runtime, config(broken, source))
+    assert outcome.counts["out"] == 1
+    assert list(outcome.facets["problems"]) == [broken.as_uri()]
+
+
 def test_a_source_of_no_known_format_says_what_to_do(runtime: Runtime, tmp_path: Path, toys: SimpleNamespace):
     source = toys.write_lines(tmp_path / "log.jsonl", [{"question": "a"}])
     with pytest.raises(IngestError, match="--field-map"):

@@ -1,62 +1,66 @@
-"""Records broken at one place, and what a reader may do with them: rows of columns, or Unreadable."""
+"""Sources that are broken: bytes anywhere, or one or two values of the JSON that they hold. Seeded."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import datetime as dt
 import json
 import random
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
-
-from pipelines.readers import RecordReader, Unreadable
-
 _DEEP: Any = "end"
-for _ in range(600):
+for _ in range(400):  # 800 levels: JSON can still say them, code that calls itself per level cannot go there
     _DEEP = [{"content": _DEEP, "role": "user"}]
 
 OTHERS: tuple[Any, ...] = (
-    *(None, True, 0, -1.5, 10**400, float("nan"), float("inf"), 1e300, 2**63),
-    *("", "text", "{", "[1, 2]", '{"role": "user"}', "\x00", "2026-99-99", "AAAAAAAAAAA="),
-    *([], [None], [[]], [1, "a", {}], {}, {"role": []}, {"type": {}}, {"": None}),
+    *(None, True, 0, -1, -1.5, 10**18, 10**400, float("nan"), float("inf"), 1e300, 2**63),
+    *("", "text", "{", "[1, 2]", '{"role": 1}', "\x00", "\ud800", "AAAAAAAAAAA=", 'data: {"a"', "9" * 19),
+    *("2026-99-99", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", '{"generations": {}}'),
+    *([], [None], [[]], [1, "a", {}], {}, {"role": []}, {"type": {}}, {"": None}, {"text": 5}, {"type": []}),
+    *([{"text": {}}], [{"type": {}, "id": {}}], {"generations": [1]}, {"stringValue": {}}, {"type": "text"}),
     [{"role": "user", "content": [{"type": ["text"]}, {"type": "tool_use", "id": {}, "input": 1}]}],
     _DEEP,
 )
+_SCRAPS = (
+    *(b"\x00", b"\xff\xfe", b"\xc3", b"\xef\xbb\xbf", b"\n", b"\r\n", b"\r", b"\n\n", b'"', b"\\", b","),
+    *(b"{", b"}", b"[", b"]", b"{" * 1500, b"[" * 3000, b"NaN", b"9" * 5000, b"\\ud800", b"PAR1", b"---\n"),
+)
 
 
-def broken(record: dict[str, Any], *, seed: int, times: int) -> Iterator[dict[str, Any]]:
-    """Copies of a record with one or two of its values replaced; JSON text in it is broken inside, too."""
+def broken_values(values: list[Any], *, seed: int, times: int) -> Iterator[list[Any]]:
+    """The values with one or two of what they hold replaced; JSON text in them is broken inside, too."""
     generator = random.Random(seed)
     for _ in range(times):
-        changed = copy.deepcopy(record)
+        changed = copy.deepcopy(values)
         for _ in range(generator.choice((1, 1, 2))):
-            _break(changed, generator)
+            if changed:
+                _break(changed, generator)
         yield changed
 
 
-def reads_or_refuses(reader: RecordReader, record: dict[str, Any]) -> bool:
-    """Whether it gave rows, each of which can be stored."""
-    try:
-        reader.recognises(record)
-        rows = reader.read(record)
-    except Unreadable:
-        return False
-    schema = reader.writes.derivable
-    for row in rows:
-        assert row.keys() <= set(schema.names), row.keys() - set(schema.names)
-        pa.Table.from_pylist([row], schema=schema)
-        assert {"trace_key", "model_requested", "model_answered", "messages", "verdict"} <= row.keys()
-        assert row["verdict"] in ("pass", "fail", "unstated")
-        assert row.get("extra") is None or json.loads(row["extra"])
-    return True
+def broken_bytes(content: bytes, *, seed: int, times: int) -> Iterator[bytes]:
+    """The content cut off, or with a stretch replaced, taken out or doubled, once to three times."""
+    generator = random.Random(seed)
+    for _ in range(times):
+        changed = content
+        for _ in range(generator.choice((1, 1, 3))):
+            first = generator.randrange(len(changed) + 1)
+            end = min(len(changed), first + generator.choice((0, 1, 1, 10, 300)))
+            others = (
+                bytes([generator.randrange(256)]),
+                generator.choice(_SCRAPS),
+                changed[first:end] * 2,
+                b"",
+            )
+            changed = changed[:first] + generator.choice(others) + changed[end:]
+            if generator.random() < 0.1:
+                changed = changed[:first]
+        yield changed
 
 
 def _break(record: Any, generator: random.Random) -> None:
-    places = list(_places(record))
-    parent, key = generator.choice(places)
+    parent, key = generator.choice(list(_places(record)))
     value = parent[key]
     if isinstance(value, str) and value[:1] in ("{", "[") and generator.random() < 0.7:
         inner = json.loads(value) if _is_json(value) else []
@@ -86,12 +90,3 @@ def _is_json(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def as_golden(value: Any) -> Any:
-    """Rows as golden files hold them: without what is None, times as ISO text."""
-    if isinstance(value, dict):
-        return {key: as_golden(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [as_golden(item) for item in value]
-    return value.isoformat() if isinstance(value, dt.datetime) else value

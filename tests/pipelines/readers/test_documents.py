@@ -17,7 +17,6 @@ from pipelines.readers import DocumentReader, Part, Unreadable
 from pipelines.readers._markdown import front_matter, headings
 from pipelines.readers.documents import LANGUAGES, Markdown, PlainText, SourceCode
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "formats"
 READERS: dict[str, tuple[DocumentReader, str]] = {
     "markdown": (Markdown(), "input.md"),
     "text": (PlainText(), "input.txt"),
@@ -47,17 +46,6 @@ def assert_leads_back(content: bytes, parts: list[Part]) -> None:
             assert content[part.first : part.end].decode(encoding) == row["text"]
             assert row.keys() <= set(DOCUMENT.derivable.names)
             assert row["text"].strip()
-
-
-@pytest.mark.parametrize("name", READERS)
-def test_a_golden_file_reads_as_ever(name: str):
-    reader, file = READERS[name]
-    content = (GOLDEN / name / file).read_bytes()
-    assert reader.recognises_document(file, content)
-    assert reader.fingerprint.name == name
-    parts = reader.read_document(file, content)
-    assert_leads_back(content, parts)
-    assert rows_of(parts) == json.loads((GOLDEN / name / "rows.json").read_text(encoding="utf-8"))
 
 
 HEAD = b"some words\n"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lineage.schemas import DOCUMENT, TRACE
@@ -80,6 +80,12 @@ def test_an_empty_text_is_a_value_unless_the_map_says_otherwise(tmp_path: Path):
     assert "empty" not in reader.fingerprint.parameters
 
 
+def test_a_field_that_one_record_lacks_is_unstated_there(tmp_path: Path):
+    reader = load(tmp_path, '[map]\ninput = "q"\nresponse = "a"\ntrace_key = "id"\nmodel_answered = "m"')
+    (row,) = reader.read({"q": "1+1?", "a": "2"})
+    assert (row["trace_key"], row["model_answered"], row["generator"]) == ("unstated",) * 3
+
+
 def test_a_map_without_new_keys_is_the_reader_it_was():
     reader = FieldMap((("input", "q"), ("response", "a")), (("scorer", "s"),), ("k",))
     assert reader.fingerprint.encode() == (
@@ -139,6 +145,7 @@ VALUES = st.recursive(
 NAMES = st.sampled_from(["question", "answer", "ok", "score", "gold", "body", "head", "by", "points", "x"])
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(record=st.dictionaries(NAMES, VALUES))
 def test_any_record_gives_rows_or_is_unreadable(record: dict):
     mapped = (("input", "question"), ("response", "answer"), ("score", "score"), ("verdict", "ok"))

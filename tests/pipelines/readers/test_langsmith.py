@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipelines.readers import Unreadable
 from pipelines.readers.langsmith import Langsmith
-from tests.pipelines.readers.broken_json import as_golden, broken, reads_or_refuses
-
-GOLDEN = Path(__file__).parents[2] / "golden" / "formats" / "langsmith"
-
-
-def golden() -> list[dict[str, Any]]:
-    return json.loads((GOLDEN / "input.json").read_text(encoding="utf-8"))
 
 
 def run(**more: Any) -> dict[str, Any]:
@@ -32,13 +24,6 @@ def feedback(score: Any, kind: str, key: str = "correctness", **more: Any) -> di
         "feedback_source": {"type": kind, "user_id": more.pop("by", None)},
         **more,
     }
-
-
-def test_the_golden_runs_are_read():
-    reader = Langsmith()
-    assert all(reader.recognises(record) for record in golden())
-    rows = [row for record in golden() for row in reader.read(record)]
-    assert as_golden(rows) == json.loads((GOLDEN / "rows.json").read_text(encoding="utf-8"))
 
 
 def test_a_person_in_the_app_overrides_the_evaluator():
@@ -93,9 +78,3 @@ def test_what_is_no_run_is_refused():
         Langsmith().read(run(child_runs=[1]))
     assert Langsmith().recognises({"messages": []}) is None
     assert Langsmith().recognises({"id": "1", "traceId": "2", "type": "GENERATION"}) is None
-
-
-@pytest.mark.parametrize("number", range(3))
-def test_a_broken_run_gives_rows_or_is_refused(number):
-    read = [reads_or_refuses(Langsmith(), each) for each in broken(golden()[number], seed=number, times=400)]
-    assert sum(read) > 200

@@ -10,7 +10,6 @@ import pytest
 
 from pipelines.readers import Unreadable
 from pipelines.readers.mlflow_traces import MlflowTraces
-from tests.pipelines.readers.broken_json import as_golden, broken, reads_or_refuses
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "formats" / "mlflow"
 
@@ -40,13 +39,6 @@ def feedback(name: str, value: Any, kind: str, by: str, **more: Any) -> dict[str
 
 
 ASKED = {"spanInputs": {"messages": [{"role": "user", "content": "hi"}]}, "spanOutputs": "hello"}
-
-
-def test_the_golden_traces_are_read():
-    reader = MlflowTraces()
-    assert all(reader.recognises(record) for record in golden())
-    rows = [row for record in golden() for row in reader.read(record)]
-    assert as_golden(rows) == json.loads((GOLDEN / "rows.json").read_text(encoding="utf-8"))
 
 
 def test_the_order_of_spans_and_assessments_does_not_matter():
@@ -172,11 +164,3 @@ def test_it_does_not_take_other_formats_for_its_own():
     assert reader.recognises({"messages": []}) is None
     assert reader.recognises({"resourceSpans": []}) is None
     assert reader.recognises({"info": {"exit_status": "ok"}, "data": {"spans": []}}) is None
-
-
-@pytest.mark.parametrize("number", range(2))
-def test_a_broken_trace_gives_rows_or_is_refused(number):
-    read = [
-        reads_or_refuses(MlflowTraces(), each) for each in broken(golden()[number], seed=number, times=600)
-    ]
-    assert sum(read) > 300

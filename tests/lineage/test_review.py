@@ -216,6 +216,15 @@ def test_a_rejected_trace_takes_its_examples_along_when_its_batch_is_withdrawn_t
     assert left_out(lake) == dict.fromkeys((18, 19), "rejected_by_reviewer")
 
 
+def test_a_word_is_heard_two_thousand_generations_down(lake):
+    derived(lake, {101: (1,)} | {number: (number - 1,) for number in range(102, 2101)})
+    assert left_out(lake) == {}
+    said(lake, "rejected", 1)
+    assert left_out(lake) == dict.fromkeys((11, *range(101, 2101)), "rejected_by_reviewer")
+    said(lake, "approved", 1500)
+    assert left_out(lake) == dict.fromkeys((11, *range(101, 1500)), "rejected_by_reviewer")
+
+
 def test_a_recalled_reviewers_word_counts_no_more_and_no_new_one_is_taken(lake):
     derived(lake, {21: (3,)}, answer="card", text="text 13", review="overridden", reviewer="bob")
     said(lake, "relabelled", 3, label="card", reviewer="bob")

@@ -108,12 +108,6 @@ def all_recalls(settings: Settings) -> list[Recall]:
     return sorted(found.values(), key=lambda recall: recall.at)
 
 
-def after_all(settings: Settings, now: dt.datetime) -> dt.datetime:
-    """Now, or a moment after the last order or lift, where the clock that timed it goes before ours."""
-    times = [at for book in (RECALL, LIFT) for at in tables.read(settings, book)["at"].to_pylist()]
-    return max([now, *(at + dt.timedelta(microseconds=1) for at in times)])
-
-
 def _ordered(row: Mapping[str, Any], known: Recall | None) -> Recall:
     """A recall after a further order: begun, given again, or begun anew after a lift."""
     orders = tuple(Order(**order) for order in json.loads(row["orders"]))

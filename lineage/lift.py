@@ -23,7 +23,7 @@ from lineage import bans, mirror, models, runs, tables
 from lineage.bans import Recall
 from lineage.recall import RecallError
 from lineage.runs import Outcome, Run, carry_out
-from lineage.schemas import BAN, LIFT, ROW_TABLES, TableSpec
+from lineage.schemas import BAN, LIFT, RECALL, ROW_TABLES, TableSpec
 
 log = logging.getLogger("stemma.lift")
 _LEAST_PREFIX = 4  # hex digits of an id
@@ -110,7 +110,7 @@ def _record(runtime: Runtime, recall: Recall, reason: str, run: Run) -> None:
         "reason": reason,
         "actor": runs.agent().user,
         "run_id": run.id,
-        "at": bans.after_all(runtime.settings, runtime.now()),
+        "at": tables.after_all(runtime.settings, runtime.now(), RECALL, LIFT),
     }
     tables.record(runtime.settings, [row], into=LIFT)
 

@@ -29,7 +29,7 @@ from lineage.impact import details, impact
 from lineage.reached import Impact, of_table
 from lineage.rows import rows_digest
 from lineage.runs import Outcome, Run, carry_out
-from lineage.schemas import BAN, RECALL, ROW_TABLES, TABLES
+from lineage.schemas import BAN, LIFT, RECALL, ROW_TABLES, TABLES
 from lineage.selectors import Selector
 from lineage.tables import TableError
 
@@ -141,7 +141,7 @@ def _order(runtime: Runtime, radius: Impact, reason: str, run: Run) -> Recall:
             "orders": json.dumps([asdict(order) for order in new]),
             "actor": runs.agent().user,
             "run_id": run.id,
-            "at": bans.after_all(settings, runtime.now()),
+            "at": tables.after_all(settings, runtime.now(), RECALL, LIFT),
         }
         tables.record(settings, [row], into=RECALL)
     ordered = find(settings, radius.selector)

@@ -139,7 +139,8 @@ def review(
         earlier = _by_row(settings)
         new = [each for each in said if not _is_said(earlier[each.row_id], each)]
         if new:
-            record = [vars(each) | {"run_id": run.id, "at": runtime.now()} for each in new]
+            at = tables.after_all(settings, runtime.now(), REVIEW)
+            record = [vars(each) | {"run_id": run.id, "at": at} for each in new]
             tables.record(settings, record, into=REVIEW)
         words = {"verdict": verdict, "label": label, "reviewer": who}
         facets = words | {"rows": [each.row_id.hex() for each in said]}

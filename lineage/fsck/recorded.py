@@ -124,10 +124,16 @@ class _Held:
         self.judged = {f"{verdict['table']}@{verdict['version']}" for verdict in verdicts}
         self.withdrawn = set(tables.withdrawn(settings, CURRICULUM))
 
-    def stood(self, name: str, alias: str, at: dt.datetime) -> int:
-        """The version on which an alias stood at a time; 0: on none."""
-        mine = [e for e in self.events if (e.name, e.alias) == (name, alias) and e.at <= at]
-        return mine[-1].to_version if mine else 0
+    def stood(self, name: str, alias: str, at: dt.datetime, *, on: int) -> bool:
+        """Did an alias stand on a version at a time, or was it moved there later?
+
+        The clock that timed the move may go before that which timed the run; a move between that is lost is a
+        gap.
+        """
+        mine = [event for event in self.events if (event.name, event.alias) == (name, alias)]
+        before = [event for event in mine if event.at <= at]
+        stood = before[-1].to_version if before else 0
+        return stood == on or any(event.at > at and event.to_version == on for event in mine)
 
 
 def _missing(run: dict[str, Any], held: _Held) -> Iterator[str]:
@@ -153,7 +159,7 @@ def _missing(run: dict[str, Any], held: _Held) -> Iterator[str]:
         name, _, version = run["outputs"][0].removeprefix("model:").rpartition("@")
         moved = ["champion"] if job == "rollback" else ["candidate"] + ["champion"] * facets["promoted"]
         for alias in moved:
-            if held.stood(name, alias, run["at"]) != int(version):
+            if not held.stood(name, alias, run["at"], on=int(version)):
                 yield f"left '{alias}' of '{name}' on version {version}, of which 'events' says nothing"
     if job == "recall":
         if facets["recall"] not in held.recalls:

@@ -19,7 +19,7 @@ import pyarrow.dataset as pads
 from pyroaring import BitMap64
 
 from infra.settings import Settings
-from lineage import models, tables
+from lineage import models, review, tables
 from lineage.bans import recall_id, recalls
 from lineage.consumption import bitmaps, checkpoints, ledger
 from lineage.generations import follow
@@ -42,14 +42,15 @@ from lineage.selectors import Selector, SelectorError, check_sql, known_values, 
 def impact(settings: Settings, selector: Selector) -> Impact:
     """The blast radius, over all rows that were ever stored: what was recalled before is still shown.
 
-    Raises SelectorError where the selector means no row.
+    Raises SelectorError where the selector means no row, and no word of a reviewer.
     """
     if selector.where is not None:
         check_sql(settings, selector.where)
     selector = resolved(settings, selector)
     rows = graph(settings)
     every, direct, meant, generations = _fallen(settings, selector, rows)
-    if not every.any():
+    words = review.words(settings, selector)
+    if not every.any() and not words:
         raise SelectorError(_nothing(settings, selector))
     fallen = every if selector.through_models else direct
     numbers = _numbers(rows, fallen)
@@ -68,6 +69,7 @@ def impact(settings: Settings, selector: Selector) -> Impact:
         _runs(settings, wrote),
         eaten,
         _models(settings, eaten),
+        words,
         _written(settings, listed, generations) if generations else None,
     )
 
@@ -209,9 +211,19 @@ def _checkpoints(settings: Settings, numbers: BitMap64) -> tuple[ReachedCheckpoi
         rows = eaten.intersection_cardinality(numbers)
         if not rows:
             continue
-        slots = ledger(settings, each.run_id).upto(each.step)
+        try:
+            slots = ledger(settings, each.run_id).upto(each.step)
+        except tables.Damaged as error:  # that it ate them the bitmap tells: no recall waits for a repair
+            found.append(ReachedCheckpoint(each.run_id, each.step, rows, len(eaten), damaged=str(error)))
+            continue
         reached = np.take(is_reached, slots.row_nos, mode="clip")  # beyond the end: a reached row's own place
         reached &= slots.row_nos < len(is_reached)
+        if not reached.any():
+            damaged = (
+                "'consumption' does not hold that it ate them; restore it from a copy of the lake"
+            )
+            found.append(ReachedCheckpoint(each.run_id, each.step, rows, len(eaten), damaged=damaged))
+            continue
         contact = slots.step_of(int(np.argmax(reached)))
         found.append(
             ReachedCheckpoint(
@@ -268,5 +280,7 @@ def _nothing(settings: Settings, selector: Selector) -> str:
     only = next(iter(named))
     if only not in ("rows", "where"):
         known = known_values(settings, only)
+        if only == "reviewer":
+            known += sorted({each.reviewer for each in review.history(settings)} - set(known))
         return f"{sentence}; known: {', '.join(known[:12]) or 'none'}{' ...' if len(known) > 12 else ''}"
     return sentence

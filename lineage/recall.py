@@ -29,7 +29,7 @@ from lineage.impact import details, impact
 from lineage.reached import Impact, of_table
 from lineage.rows import rows_digest
 from lineage.runs import Outcome, Run, carry_out
-from lineage.schemas import BAN, LIFT, RECALL, ROW_TABLES, TABLES
+from lineage.schemas import BAN, CONSUMPTION, LIFT, RECALL, ROW_TABLES, TABLES
 from lineage.selectors import Selector
 from lineage.tables import TableError
 
@@ -49,16 +49,15 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
     The facets hold `recall`, its id; `moved`, the aliases that it moved as [alias, from, to] (0: none); and
     `orders`, the models whose champion is to be trained again. Raises SelectorError where nothing is meant,
     RunError while another process works on the lake, ModelError where an alias was moved by hand in MLflow,
-    and RecallError, unless `anyway`, where every row would fall or no champion is touched.
+    and RecallError, unless `anyway`, where every row would fall or nothing is gained (`changes_nothing`).
     """
     settings = runtime.settings
-    if not reason.strip():
-        raise RecallError("a recall needs a reason, which stands in its record; give --reason TEXT")
+    require_reason(reason)
     runs.require_idle(settings, to="recall rows")
     radius = reached_by(settings, selector)
     found, lifts = find(settings, radius.selector), _lifts(settings, radius.selector)
     if not anyway and (found is None or _not_banned(settings, radius).num_rows):
-        _require_sense(radius)
+        _require_sense(settings, radius)
     for name in sorted(models.aliases(settings)):
         models.require_untouched(settings, name)
 
@@ -73,6 +72,8 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
         told = ", ".join(f"{alias} -> {to or 'nothing'}" for alias, _, to in moved) or "no alias moved"
         log.info("recall %s: %d rows; %s", ordered.id, radius.rows.num_rows, told)
         counts = {"rows": radius.rows.num_rows, "banned_now": new, **radius.by_table}
+        if radius.words:
+            counts["words"] = sum(radius.words.values())
         orders = [asdict(order) for order in ordered.orders]
         facets = {"recall": ordered.id, "moved": moved, "orders": orders}
         return Outcome(versions, counts, facets)
@@ -85,12 +86,20 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
     return outcome
 
 
+def require_reason(reason: str) -> None:
+    """Raise RecallError for a recall that nobody gives a reason for."""
+    if not reason.strip():
+        raise RecallError("a recall needs a reason, which stands in its record; give --reason TEXT")
+
+
 def reached_by(settings: Settings, selector: Selector) -> Impact:
     """What a recall of this reaches, as `impact` says it.
 
     Kept for as long as nobody commits: it is shown before it is carried out.
     """
-    newest = tuple(filter(None, (tables.snapshot(settings, spec) for spec in TABLES.values())))
+    # What was eaten changes with the checkpoints, whose bitmaps suffice where that record is damaged.
+    asked = [spec for spec in TABLES.values() if spec is not CONSUMPTION]
+    newest = tuple(filter(None, (tables.snapshot(settings, spec) for spec in asked)))
     return _reached_by(newest, selector) if newest else impact(settings, selector)
 
 
@@ -112,16 +121,16 @@ def _lifts(settings: Settings, selector: Selector) -> int:
     return next((each.lifts + (each.lift is not None) for each in same), 0)
 
 
-def _require_sense(radius: Impact) -> None:
+def _require_sense(settings: Settings, radius: Impact) -> None:
     if radius.is_everything:
         raise RecallError(
             f"{radius.selector} reaches every row of the lake ({radius.rows.num_rows:,}); "
             "add --yes if everything is meant"
         )
-    if not any("champion" in each.aliases for each in radius.models):
+    if changes_nothing(settings, radius):
         rows = ", ".join(f"{number} rows of {name}" for name, number in radius.by_table.items())
         raise RecallError(
-            f"no champion ate what {radius.selector} reaches ({rows}), so no alias would move; "
+            f"nothing that serves ate what {radius.selector} reaches ({rows}), so no alias would move; "
             "add --yes to ban and quarantine the rows all the same"
         )
 
@@ -250,6 +259,11 @@ def would_move(settings: Settings, radius: Impact) -> list[tuple[str, int, int]]
         moves = _moves(settings, name, reached | models.recalled_versions(settings, name))
         found += [(f"{name}@{alias}", standing.get(alias, 0), to) for alias, to in moves.items()]
     return found
+
+
+def changes_nothing(settings: Settings, radius: Impact) -> bool:
+    """Would neither an alias move nor a person's word fall?"""
+    return not radius.words and not would_move(settings, radius)
 
 
 def _moves_of(settings: Settings, ordered: Recall) -> list[list[Any]]:

@@ -134,6 +134,8 @@ def end_recall(reference: str, *, reason: str, beside: Sequence[str], lake: str 
         print(json.dumps({"run_id": outcome.run_id, "counts": dict(counts), **facets}))
         return 0
     print(f"recall {facets['recall']} is lifted: {counts['back']} of its {counts['rows']} rows are back")
+    if counts.get("others_back"):
+        print(f"  and {counts['others_back']} that other recalls had banned: an alternative is back")
     out = counts["rows"] - counts["back"] - counts["still_banned"]
     if counts["still_banned"]:
         print(f"  {counts['still_banned']} stay out: another recall bans them")

@@ -25,6 +25,7 @@ from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import bans, mirror, models, runs, tables
 from lineage.bans import Order, Recall, recall_id
+from lineage.graph import graph
 from lineage.impact import details, impact
 from lineage.reached import Impact, of_table
 from lineage.rows import rows_digest
@@ -142,6 +143,9 @@ def _order(runtime: Runtime, radius: Impact, reason: str, run: Run) -> Recall:
     champions = [each for each in radius.models if "champion" in each.aliases]
     orders = [Order(each.name, each.version, each.run_id) for each in champions]
     new = [order for order in orders if known is None or order not in known.orders]
+    if known is None:  # what it banned before its lift counts with the order
+        before = pads.field("recall") == recall_id(radius.selector)
+        end_bans(settings, before, but=radius.rows["row_no"].to_numpy(), run=run)
     if known is None or new:
         row = {
             "recall": recall_id(radius.selector),
@@ -158,10 +162,24 @@ def _order(runtime: Runtime, radius: Impact, reason: str, run: Run) -> Recall:
     return ordered
 
 
+def end_bans(settings: Settings, of: pads.Expression, *, but: np.ndarray, run: Run) -> None:
+    """End those of some bans whose rows do not fall any more; `but` holds the numbers of the rows that do.
+
+    A row whose batch was withdrawn stays banned: nobody can tell what it would come from.
+    """
+    rows = bans.not_ended(settings, where=of)
+    numbers = rows["row_no"].to_numpy()
+    over = rows.filter(pa.array((graph(settings).positions(numbers) >= 0) & ~np.isin(numbers, but)))
+    if over.num_rows:
+        ended = {"run_id": pa.repeat(run.id, over.num_rows), "ends": pa.repeat(True, over.num_rows)}
+        columns = [ended.get(name, over[name]) for name in BAN.schema.names]
+        tables.record(settings, pa.table(columns, schema=BAN.schema), into=BAN)
+
+
 def _not_banned(settings: Settings, radius: Impact) -> pa.Table:
     """The reached rows that this recall has not banned yet."""
     mine = pads.field("recall") == recall_id(radius.selector)
-    known = tables.read(settings, BAN, columns=["row_no"], where=mine)["row_no"].combine_chunks()
+    known = bans.not_ended(settings, columns=["row_no"], where=mine)["row_no"].combine_chunks()
     return radius.rows.filter(pc.invert(pc.is_in(radius.rows["row_no"], known)))
 
 
@@ -185,6 +203,7 @@ def _ban(settings: Settings, radius: Impact, run: Run) -> int:
         "source_revision": revision,
         "source_span": span,
         "run_id": pa.repeat(run.id, new.num_rows),
+        "ends": pa.nulls(new.num_rows, pa.bool_()),
     }
     tables.record(settings, pa.table(banned, schema=BAN.schema), into=BAN)
     return new.num_rows

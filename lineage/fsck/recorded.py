@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
@@ -18,7 +19,8 @@ from infra.settings import Settings
 from lineage import bans, models, registry, tables
 from lineage.bans import Bans
 from lineage.fsck.stored import Findings
-from lineage.impact import details, impact
+from lineage.graph import graph
+from lineage.impact import details, fallen_now, impact
 from lineage.lift import not_back
 from lineage.runs import identity_of, measured
 from lineage.schemas import (
@@ -113,7 +115,8 @@ class _Held:
         }
         self.recalls = set(_column(settings, RECALL, "recall"))
         self.lifts = Counter(_column(settings, LIFT, "recall"))
-        self.banned = Counter(_column(settings, BAN, "recall"))
+        began = tables.read(settings, BAN, columns=["recall"], where=pads.field("ends").is_null())
+        self.banned = Counter(began["recall"].to_pylist())
         self.members = Counter(_column(settings, CURRICULUM, "curriculum"))
         self.eaten = Counter(_column(settings, CONSUMPTION, "run_id"))
         self.predictions = Counter(_column(settings, PREDICTION, "run_id"))
@@ -259,6 +262,15 @@ def recalls(settings: Settings) -> Findings:
         missed = [row_no for row_no in fallen["row_no"].to_pylist() if row_no not in gone]
         if missed:
             found.append(f"recall {recall.id} reaches {len(missed)} rows that are not banned; give it again")
+    falls, known = fallen_now(settings), graph(settings)
+    for recall, numbers in bans.numbers_by_recall(settings).items():
+        mine = np.asarray(numbers.to_array()).astype(np.int64)
+        over = mine[(known.positions(mine) >= 0) & ~np.isin(mine, falls)]
+        if len(over):
+            found.append(
+                f"recall {recall} bans {len(over)} rows, as {over[0]}, that fall no more since another was "
+                "lifted; finish that lift: give its command again"
+            )
     for recall in bans.all_recalls(settings):
         out = not_back(settings, recall) if recall.lift else 0
         if out:

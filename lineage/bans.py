@@ -108,12 +108,6 @@ def all_recalls(settings: Settings) -> list[Recall]:
     return sorted(found.values(), key=lambda recall: recall.at)
 
 
-def after_all(settings: Settings, now: dt.datetime) -> dt.datetime:
-    """Now, or a moment after the last order or lift, where the clock that timed it goes before ours."""
-    times = [at for book in (RECALL, LIFT) for at in tables.read(settings, book)["at"].to_pylist()]
-    return max([now, *(at + dt.timedelta(microseconds=1) for at in times)])
-
-
 def _ordered(row: Mapping[str, Any], known: Recall | None) -> Recall:
     """A recall after a further order: begun, given again, or begun anew after a lift."""
     orders = tuple(Order(**order) for order in json.loads(row["orders"]))
@@ -147,10 +141,30 @@ def numbers_by_recall(settings: Settings) -> Mapping[str, FrozenBitMap64]:
 def ban_rows(
     settings: Settings, *, columns: Sequence[str] | None = None, where: pads.Expression | None = None
 ) -> pa.Table:
-    """Rows of `bans` that count: those of the standing recalls."""
+    """Rows of `bans` that count: those of the standing recalls, none that was ended."""
     ids = pa.array([recall.id for recall in recalls(settings)], pa.string())
     stands = pads.field("recall").isin(ids)
-    return tables.read(settings, BAN, columns=columns, where=stands if where is None else stands & where)
+    return not_ended(settings, columns=columns, where=stands if where is None else stands & where)
+
+
+def not_ended(
+    settings: Settings, *, columns: Sequence[str] | None = None, where: pads.Expression | None = None
+) -> pa.Table:
+    """Rows of `bans` that no later row of the book ended, whether their recall stands or not.
+
+    `where` must not tell the row that ends a ban from the one that began it.
+    """
+    wanted = list(columns or BAN.schema.names)
+    needed = list(dict.fromkeys([*wanted, "recall", "row_no", "ends"]))
+    rows = tables.read(settings, BAN, columns=needed, where=where)
+    ends = pc.fill_null(rows["ends"], False).to_numpy()
+    if ends.any():
+        recalls = rows["recall"].combine_chunks().dictionary_encode().indices.to_numpy()
+        pairs = np.stack([recalls.astype(np.int64), rows["row_no"].to_numpy()])
+        _, pair = np.unique(pairs, axis=1, return_inverse=True)
+        standing = np.bincount(pair.ravel(), weights=np.where(ends, -1, 1)) > 0
+        rows = rows.filter(pa.array(standing[pair.ravel()] & ~ends))
+    return rows.select(wanted)
 
 
 def payload_digest(row: Mapping[str, object], spec: TableSpec) -> bytes:

@@ -116,7 +116,7 @@ def move_aliases(
 ) -> None:
     """Move aliases of a model to versions (0 removes one), as one event each, in one commit."""
     now = aliases(runtime.settings).get(name, {})
-    at = runtime.now()
+    at = tables.after_all(runtime.settings, runtime.now(), EVENT)
     rows = [
         {
             "kind": kind,

@@ -21,7 +21,7 @@ from infra.settings import Settings
 from lineage import tables
 from lineage.graph import RowGraph, graph
 from lineage.rows import ID_BYTES, canonical_json
-from lineage.schemas import NOT_APPLICABLE, ROW_TABLES, UNSTATED, TableSpec
+from lineage.schemas import MIXED, NOT_APPLICABLE, ROW_TABLES, UNSTATED, TableSpec
 from lineage.tables import StatementError, TableError
 
 _VERSIONED = {
@@ -53,7 +53,8 @@ class Selector:
     """Digest of a source's content, or its start."""
 
     reviewer: str | None = None
-    """Who reviewed or corrected the row."""
+    """Who reviewed or corrected the row. A recall also takes back what he said of rows in reviews, where
+    nothing but values is named."""
 
     rows: tuple[str, ...] = ()
     """Ids of rows in hex, or their starts; any of them."""
@@ -179,7 +180,7 @@ def known_values(settings: Settings, part: str) -> list[str]:
     found: Counter[str] = Counter()
     for codes, count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
         values = [each.values[code] for each, code in zip((first, *more), codes, strict=True)]
-        if not {UNSTATED, NOT_APPLICABLE} >= set(values):
+        if not {UNSTATED, NOT_APPLICABLE, MIXED} >= set(values):
             found["@".join(values)] += count
     return [value for value, _ in found.most_common()]
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
@@ -18,7 +19,8 @@ from infra.settings import Settings
 from lineage import bans, models, registry, tables
 from lineage.bans import Bans
 from lineage.fsck.stored import Findings
-from lineage.impact import details, impact
+from lineage.graph import graph
+from lineage.impact import details, fallen_now, impact
 from lineage.lift import not_back
 from lineage.runs import identity_of, measured
 from lineage.schemas import (
@@ -113,7 +115,8 @@ class _Held:
         }
         self.recalls = set(_column(settings, RECALL, "recall"))
         self.lifts = Counter(_column(settings, LIFT, "recall"))
-        self.banned = Counter(_column(settings, BAN, "recall"))
+        began = tables.read(settings, BAN, columns=["recall"], where=pads.field("ends").is_null())
+        self.banned = Counter(began["recall"].to_pylist())
         self.members = Counter(_column(settings, CURRICULUM, "curriculum"))
         self.eaten = Counter(_column(settings, CONSUMPTION, "run_id"))
         self.predictions = Counter(_column(settings, PREDICTION, "run_id"))
@@ -124,10 +127,16 @@ class _Held:
         self.judged = {f"{verdict['table']}@{verdict['version']}" for verdict in verdicts}
         self.withdrawn = set(tables.withdrawn(settings, CURRICULUM))
 
-    def stood(self, name: str, alias: str, at: dt.datetime) -> int:
-        """The version on which an alias stood at a time; 0: on none."""
-        mine = [e for e in self.events if (e.name, e.alias) == (name, alias) and e.at <= at]
-        return mine[-1].to_version if mine else 0
+    def stood(self, name: str, alias: str, at: dt.datetime, *, on: int) -> bool:
+        """Did an alias stand on a version at a time, or was it moved there later?
+
+        The clock that timed the move may go before that which timed the run; a move between that is lost is a
+        gap.
+        """
+        mine = [event for event in self.events if (event.name, event.alias) == (name, alias)]
+        before = [event for event in mine if event.at <= at]
+        stood = before[-1].to_version if before else 0
+        return stood == on or any(event.at > at and event.to_version == on for event in mine)
 
 
 def _missing(run: dict[str, Any], held: _Held) -> Iterator[str]:
@@ -153,7 +162,7 @@ def _missing(run: dict[str, Any], held: _Held) -> Iterator[str]:
         name, _, version = run["outputs"][0].removeprefix("model:").rpartition("@")
         moved = ["champion"] if job == "rollback" else ["candidate"] + ["champion"] * facets["promoted"]
         for alias in moved:
-            if held.stood(name, alias, run["at"]) != int(version):
+            if not held.stood(name, alias, run["at"], on=int(version)):
                 yield f"left '{alias}' of '{name}' on version {version}, of which 'events' says nothing"
     if job == "recall":
         if facets["recall"] not in held.recalls:
@@ -253,6 +262,15 @@ def recalls(settings: Settings) -> Findings:
         missed = [row_no for row_no in fallen["row_no"].to_pylist() if row_no not in gone]
         if missed:
             found.append(f"recall {recall.id} reaches {len(missed)} rows that are not banned; give it again")
+    falls, known = fallen_now(settings), graph(settings)
+    for recall, numbers in bans.numbers_by_recall(settings).items():
+        mine = np.asarray(numbers.to_array()).astype(np.int64)
+        over = mine[(known.positions(mine) >= 0) & ~np.isin(mine, falls)]
+        if len(over):
+            found.append(
+                f"recall {recall} bans {len(over)} rows, as {over[0]}, that fall no more since another was "
+                "lifted; finish that lift: give its command again"
+            )
     for recall in bans.all_recalls(settings):
         out = not_back(settings, recall) if recall.lift else 0
         if out:

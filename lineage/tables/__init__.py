@@ -23,6 +23,7 @@ from lineage.tables.leases import reserve
 from lineage.tables.lifted import could_stand, put_back
 from lineage.tables.place import TableError
 from lineage.tables.reads import (
+    after_all,
     batch_with,
     batches,
     before_recalls,
@@ -50,6 +51,7 @@ __all__ = [
     "TableVersion",
     "UnknownTable",
     "WrittenFile",
+    "after_all",
     "batch_with",
     "batches",
     "before_recalls",

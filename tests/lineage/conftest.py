@@ -23,7 +23,7 @@ from infra.models import adapter_digest
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import models, tables
-from lineage.consumption import find_checkpoint
+from lineage.consumption import consumption_root, find_checkpoint
 from lineage.curricula import curriculum_root
 from lineage.runs import Run
 from lineage.schemas import (
@@ -97,6 +97,9 @@ class SmallLake:
         for name in ("adapter_config.json", "stemma.json"):
             (folder / name).write_text("{}")
         of = {"curriculum": root, "uri": str(folder), "adapter_digest": adapter_digest(folder)}
+        ledger = pa.table({"step": range(len(eaten)), "slot": [0] * len(eaten), "row_no": eaten})
+        ledger = ledger.append_column("loss_tokens", pa.array([1] * len(eaten)))
+        of["consumption_root"] = consumption_root(ledger, {number: identity(number) for number in eaten})
         run_id = self.train(*eaten, **of)
         done = {"run_id": run_id, "job": "finetune", "status": "COMPLETE", "at": self._tick()}
         done |= {"inputs": "[]", "outputs": "[]", "facets": "{}", "counts": f'{{"eaten": {len(eaten)}}}'}

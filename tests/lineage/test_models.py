@@ -27,3 +27,12 @@ def test_a_checkpoint_of_a_training_that_was_cut_off_gets_no_version_until_the_t
     assert models.versions(small.settings) == []
     told("COMPLETE")
     assert models.register(small.runtime, checkpoint, name="router").version == 1
+
+
+def test_one_checkpoint_may_be_the_first_version_of_two_names(small):
+    small.traces([1])
+    small.examples({11: (1,)})
+    checkpoint = find_checkpoint(small.settings, small.train(11))
+    for name in ("router", "other"):
+        models.register(small.runtime, checkpoint, name=name)
+    assert [str(each) for each in models.versions(small.settings)] == ["other@1", "router@1"]

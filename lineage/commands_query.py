@@ -29,7 +29,7 @@ def query(
         str | None, typer.Option(help="Write all rows to a new .parquet, .csv or .jsonl file instead.")
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds after which it is ended.")
+        float, typer.Option(help="Seconds after which it is ended; at most a day.")
     ] = tables.TIMEOUT_S,
     lake: Lake = None,
     as_json: Json = False,

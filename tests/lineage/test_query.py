@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -147,6 +148,23 @@ def test_a_statement_that_never_ends_is_ended_at_the_deadline(ask: Ask):
     code, said, complaint = ask(FOR_EVER, "--timeout", "1.5")
     assert (code, said) == (2, "")
     assert "took longer than 1.5 s" in complaint
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "1e12", "inf", "nan"])
+def test_a_deadline_that_is_none_is_refused_with_what_may_be_given(timeout: str, ask: Ask):
+    code, said, complaint = ask("select 1", "--timeout", timeout)
+    assert (code, said) == (2, "")
+    assert "expected more than 0 and at most 86,400 seconds" in complaint
+
+
+def test_an_engine_that_fails_by_itself_is_not_said_to_have_outgrown_its_memory(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PYTHONMALLOC", "nonsense")  # no interpreter begins with it
+    code, said, complaint = ask("select 1")
+    assert (code, said) == (2, "")
+    assert "the SQL engine failed with exit code 1: " in complaint
+    assert not re.search("signal|memory,|GiB", complaint)
 
 
 def test_a_statement_that_would_fill_the_memory_is_refused_it(ask: Ask):

@@ -130,16 +130,22 @@ class Impact:
         return _by_table(self.rows)
 
     @property
+    def out(self) -> dict[str, int]:
+        """Reached rows per table that a recall took out of it before."""
+        return _by_table(self.rows.filter(pc.invert(self.rows["stored"])))
+
+    @property
     def is_everything(self) -> bool:
         """Would no row be left?"""
         return pc.sum(self.rows["stored"]).as_py() == self.standing
 
     def as_json(self) -> dict[str, Any]:
-        """Keys: selector, rows, of, runs, curricula, checkpoints, models, aliases, row_ids, written."""
+        """Keys: selector, rows, of, out, runs, curricula, checkpoints, models, aliases, row_ids, written."""
         return {
             "selector": self.selector.as_json(),
             "rows": self.by_table,
             "of": self.stored,
+            "out": self.out,
             "runs": [asdict(each) for each in self.runs],
             **_as_json(self),
             "written": self.written.as_json() if self.written else None,

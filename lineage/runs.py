@@ -134,7 +134,7 @@ class Going:
 def begin(runtime: Runtime, job: str, *, config: Mapping[str, Any], inputs: Sequence[str]) -> Going:
     """Put the beginning of a job on record, of which `carry_out` cannot be in charge.
 
-    The same job carried out to its end before is another one: its config says the how manieth it is, as
+    Where the same job was carried out to its end before, this is another run: its config counts them, as
     `go`, from 1. One that came to no end is tried again under the same identity. Raises RunError while
     another process is at it.
     """

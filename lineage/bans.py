@@ -124,7 +124,7 @@ def lifts(settings: Settings) -> int:
 
 
 def banned(settings: Settings) -> Mapping[int, str]:
-    """Row number -> the first standing recall that banned it. Whoever needs no recall: `banned_numbers`."""
+    """Row number -> the first standing recall that banned it. The numbers alone: `banned_numbers`."""
     return _banned(_books(settings, RECALL, LIFT, BAN))
 
 
@@ -240,7 +240,7 @@ def _books(settings: Settings, *books: TableSpec) -> tuple[tables.Snapshot | Non
 
 
 def _rows_that_count(books: tuple[tables.Snapshot | None, ...], *columns: str) -> pa.Table:
-    """Columns of the bans that count, by the settings of whoever asked first."""
+    """Columns of the bans that count. The settings are those of the first snapshot that is there."""
     asked_by = next((book.settings for book in books if book is not None), None)
     if asked_by is None:
         return BAN.schema.empty_table().select(columns)

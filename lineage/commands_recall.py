@@ -10,11 +10,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
+import pyarrow.compute as pc
 import typer
 
 from infra.cli import Json, Lake, existing, open_runtime, words
 from infra.screen import SHOWN, print_table
 from lineage import suspects as suspicion
+from lineage.bans import banned
 from lineage.impact import impact as radius_of
 from lineage.lift import lift
 from lineage.reached import Impact, Written
@@ -88,8 +90,16 @@ def impact(
     standing = find(settings, found.selector)
     if standing:
         print(f"called back by recall {standing.id}: {standing.reason}")
-    else:
-        print(f"call it back: stemma recall {found.selector} --reason TEXT --dry-run")
+        return 0
+    out = found.rows.filter(pc.invert(found.rows["stored"]))["row_no"].to_pylist()
+    if out:
+        gone = banned(settings)
+        by = ", ".join(sorted({gone[row_no] for row_no in out if row_no in gone}))
+        count = f"all {len(out):,}" if len(out) == found.rows.num_rows else f"{len(out):,}"
+        print(f"{count} of these rows are out already" + (f", called back by recall {by}" if by else ""))
+    if len(out) < found.rows.num_rows:
+        rest = "the others" if out else "it"
+        print(f"call {rest} back: stemma recall {found.selector} --reason TEXT --dry-run")
     return 0
 
 

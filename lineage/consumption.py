@@ -25,6 +25,7 @@ from pyroaring import BitMap64
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import tables
+from lineage.rows import LEAST_PREFIX
 from lineage.runs import Run
 from lineage.schemas import CHECKPOINT, CONSUMPTION, PLAN
 from lineage.tables import TableError
@@ -187,14 +188,24 @@ def find_checkpoint(settings: Settings, prefix: str) -> Checkpoint:
 
     Raises CheckpointError with the candidates.
     """
-    found = [c for c in checkpoints(settings) if c.run_id.startswith(prefix)]
-    runs = sorted({checkpoint.run_id for checkpoint in found})
+    runs = runs_starting(settings, prefix)
+    if len(prefix) < LEAST_PREFIX and prefix not in runs:
+        raise CheckpointError(
+            f"'{prefix}' is too short to name a run; expected an alias, a version, or at least "
+            f"{LEAST_PREFIX} hex digits; see: stemma status"
+        )
     if len(runs) != 1:
         several = (
             f"could be any of: {', '.join(runs[:8])}" if runs else "names no model, alias or training run"
         )
         raise CheckpointError(f"'{prefix}' {several}; see: stemma status")
-    return max(found, key=lambda checkpoint: checkpoint.step)
+    mine = (checkpoint for checkpoint in checkpoints(settings) if checkpoint.run_id == runs[0])
+    return max(mine, key=lambda checkpoint: checkpoint.step)
+
+
+def runs_starting(settings: Settings, prefix: str) -> list[str]:
+    """The runs with a checkpoint whose id starts so, sorted."""
+    return sorted({c.run_id for c in checkpoints(settings) if c.run_id.startswith(prefix)})
 
 
 def bitmaps(settings: Settings) -> Mapping[tuple[str, int], BitMap64]:

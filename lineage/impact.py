@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -54,23 +55,27 @@ def impact(settings: Settings, selector: Selector) -> Impact:
         raise SelectorError(_nothing(settings, selector))
     fallen = every if selector.through_models else direct
     numbers = _numbers(rows, fallen)
-    curricula, wrote = _curricula(settings, numbers)
-    eaten = _checkpoints(settings, numbers)
-    wrote += _writers(rows, fallen) + _scored_on(settings, numbers)
-    wrote += Counter({each.run_id: each.rows for each in eaten})
-    ever = np.bincount(rows.tables, minlength=len(ROW_TABLES)).tolist()
+    held = _holders(settings, numbers)
+    written = None
     listed = _listed(rows, every, meant=meant, direct=direct)
+    if generations:
+        others = _holders(settings, _numbers(rows, direct if selector.through_models else every))
+        by_all, by_direct = (held, others) if selector.through_models else (others, held)
+        written = _written(settings, listed, by_all, by_direct, generations)
+    wrote = held.selected + _writers(rows, fallen) + _scored_on(settings, numbers)
+    wrote += Counter({each.run_id: each.rows for each in held.checkpoints})
+    ever = np.bincount(rows.tables, minlength=len(ROW_TABLES)).tolist()
     return Impact(
         selector,
         listed if selector.through_models else listed.filter(pc.invert(listed["written"])),
         {spec.name: count for spec, count in zip(ROW_TABLES, ever, strict=True) if count},
         int(rows.standing.sum()),
-        curricula,
+        held.curricula,
         _runs(settings, wrote),
-        eaten,
-        _models(settings, eaten),
+        held.checkpoints,
+        _models(settings, held.checkpoints),
         words,
-        _written(settings, listed, generations) if generations else None,
+        written,
     )
 
 
@@ -202,16 +207,31 @@ def _listed(rows: RowGraph, fallen: np.ndarray, *, meant: np.ndarray, direct: np
     return pa.table(listed)
 
 
-def _written(settings: Settings, listed: pa.Table, generations: int) -> Written:
+@dataclass(frozen=True)
+class _Holders:
+    """What holds some rows, and which runs selected them."""
+
+    curricula: tuple[ReachedCurriculum, ...]
+    checkpoints: tuple[ReachedCheckpoint, ...]
+    selected: Counter[str]
+    """Run -> members that it put into a curriculum."""
+
+
+def _holders(settings: Settings, numbers: BitMap64) -> _Holders:
+    curricula, selected = _curricula(settings, numbers)
+    return _Holders(curricula, _checkpoints(settings, numbers), selected)
+
+
+def _written(
+    settings: Settings, listed: pa.Table, by_all: _Holders, by_direct: _Holders, generations: int
+) -> Written:
     """What every reached row leads to, and those that are reached directly do not."""
+    holding = {each.curriculum for each in by_direct.curricula}
+    ate = {(each.run_id, each.step) for each in by_direct.checkpoints}
+    curricula = tuple(each for each in by_all.curricula if each.curriculum not in holding)
+    eaten = tuple(each for each in by_all.checkpoints if (each.run_id, each.step) not in ate)
     only = listed.filter(listed["written"])
-    every = BitMap64(listed["row_no"].to_numpy().astype(np.uint64))
-    direct = every - BitMap64(only["row_no"].to_numpy().astype(np.uint64))
-    holding = {each.curriculum for each in _curricula(settings, direct)[0]}
-    ate = {(each.run_id, each.step) for each in _checkpoints(settings, direct)}
-    curricula = [each for each in _curricula(settings, every)[0] if each.curriculum not in holding]
-    eaten = [each for each in _checkpoints(settings, every) if (each.run_id, each.step) not in ate]
-    return Written(only, tuple(curricula), tuple(eaten), _models(settings, eaten), generations)
+    return Written(only, curricula, eaten, _models(settings, eaten), generations)
 
 
 def _writers(rows: RowGraph, fallen: np.ndarray) -> Counter[str]:

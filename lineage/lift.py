@@ -26,11 +26,11 @@ from lineage import bans, mirror, models, runs, tables
 from lineage.bans import Recall
 from lineage.impact import fallen_now
 from lineage.recall import RecallError, end_bans
+from lineage.rows import LEAST_PREFIX
 from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import BAN, LIFT, RECALL, ROW_TABLES, TableSpec
 
 log = logging.getLogger("stemma.lift")
-_LEAST_PREFIX = 4  # hex digits of an id
 
 
 def lift(runtime: Runtime, reference: str, *, reason: str) -> Outcome:
@@ -86,7 +86,7 @@ def _named(settings: Settings, reference: str) -> Recall:
     known = {recall.id: recall for recall in bans.all_recalls(settings)}
     if reference in known:
         return known[reference]
-    if len(reference) < _LEAST_PREFIX:
+    if len(reference) < LEAST_PREFIX:
         found = []
     else:
         found = [recall for recall in known.values() if recall.id.startswith(reference)]
@@ -96,7 +96,7 @@ def _named(settings: Settings, reference: str) -> Recall:
         raise RecallError(f"'{reference}' could be any of: {_listed(found)}")
     standing = [recall for recall in known.values() if recall.lift is None]
     raise RecallError(
-        f"no recall's id starts with '{reference}' (at least {_LEAST_PREFIX} hex digits are needed); "
+        f"no recall's id starts with '{reference}' (at least {LEAST_PREFIX} hex digits are needed); "
         f"standing: {_listed(standing) or 'none'}"
     )
 

@@ -139,16 +139,22 @@ class Impact:
         return _by_table(self.rows)
 
     @property
+    def out(self) -> dict[str, int]:
+        """Reached rows per table that a recall took out of it before."""
+        return _by_table(self.rows.filter(pc.invert(self.rows["stored"])))
+
+    @property
     def is_everything(self) -> bool:
         """Would no row be left?"""
         return pc.sum(self.rows["stored"]).as_py() == self.standing
 
     def as_json(self) -> dict[str, Any]:
-        """Stable keys: selector, rows, of, words, runs, written, and those of the parts that are reached."""
+        """Keys: selector, rows, of, out, words, runs, written, and those of the parts that are reached."""
         return {
             "selector": self.selector.as_json(),
             "rows": self.by_table,
             "of": self.stored,
+            "out": self.out,
             "words": dict(self.words),
             "runs": [asdict(each) for each in self.runs],
             **_as_json(self),

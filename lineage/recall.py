@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
@@ -28,9 +28,9 @@ from lineage.bans import Order, Recall, recall_id
 from lineage.graph import graph
 from lineage.impact import details, impact
 from lineage.reached import Impact, of_table
-from lineage.rows import rows_digest
+from lineage.rows import canonical_json, rows_digest
 from lineage.runs import Outcome, Run, carry_out
-from lineage.schemas import BAN, CONSUMPTION, LIFT, RECALL, ROW_TABLES, TABLES
+from lineage.schemas import BAN, CONSUMPTION, LIFT, RECALL, ROW_TABLES, RUN, TABLES
 from lineage.selectors import Selector
 from lineage.tables import TableError
 
@@ -62,6 +62,8 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
     for name in sorted(models.aliases(settings)):
         models.require_untouched(settings, name)
 
+    config = {"selector": radius.selector.as_json(), "lifts": lifts}  # lifted, it is ordered anew
+
     def work(run: Run) -> Outcome:
         runs.require_idle(settings, to="recall rows", run=run)  # two that began at once see each other here
         ordered = _order(runtime, radius, reason, run)
@@ -69,7 +71,7 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
         versions = _quarantine(settings, radius, run)
         _move_aliases(runtime, ordered, run)
         mirror.show_recalls(settings)
-        moved = _moves_of(settings, ordered)
+        moved = _moves_of(settings, config)
         told = ", ".join(f"{alias} -> {to or 'nothing'}" for alias, _, to in moved) or "no alias moved"
         log.info("recall %s: %d rows; %s", ordered.id, radius.rows.num_rows, told)
         counts = {"rows": radius.rows.num_rows, "banned_now": new, **radius.by_table}
@@ -79,7 +81,6 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
         facets = {"recall": ordered.id, "moved": moved, "orders": orders}
         return Outcome(versions, counts, facets)
 
-    config = {"selector": radius.selector.as_json(), "lifts": lifts}  # lifted, it is ordered anew
     reached = [f"rows:{rows_digest(radius.rows['row_id'])}"]
     outcome = carry_out(runtime, "recall", config=config, inputs=reached, work=work)
     if outcome.again and found is not None:
@@ -285,12 +286,15 @@ def changes_nothing(settings: Settings, radius: Impact) -> bool:
     return not radius.words and not would_move(settings, radius)
 
 
-def _moves_of(settings: Settings, ordered: Recall) -> list[list[Any]]:
-    """The moves that this recall made, in this run or one that was cut off: [name@alias, from, to]."""
-    moved = [event for event in models.events(settings) if event.kind == "recall"]
-    behind = [json.loads(event.evidence)[0] for event in moved]
+def _moves_of(settings: Settings, config: Mapping[str, Any]) -> list[list[Any]]:
+    """The moves that this recall made, in this run or one that was cut off: [name@alias, from, to].
+
+    Runs with one config are runs of one recall, though they may differ in the rows that were there to reach.
+    """
+    same = (pads.field("job") == "recall") & (pads.field("config") == canonical_json(config).decode())
+    mine = set(tables.read(settings, RUN, columns=["run_id"], where=same)["run_id"].to_pylist())
     return [
         [f"{event.name}@{event.alias}", event.from_version, event.to_version]
-        for event, why in zip(moved, behind, strict=True)
-        if (why["recall"], why.get("lifts", 0)) == (ordered.id, ordered.lifts)
+        for event in models.events(settings)
+        if event.kind == "recall" and event.run_id in mine
     ]

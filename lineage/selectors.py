@@ -20,7 +20,7 @@ import pyarrow.dataset as pads
 from infra.settings import Settings
 from lineage import tables
 from lineage.graph import RowGraph, graph
-from lineage.rows import ID_BYTES, canonical_json
+from lineage.rows import ID_BYTES, LEAST_PREFIX, canonical_json
 from lineage.schemas import MIXED, NOT_APPLICABLE, ROW_TABLES, UNSTATED, TableSpec
 from lineage.tables import StatementError, TableError
 
@@ -29,7 +29,6 @@ _VERSIONED = {
     "scorer": ("scorer", "scorer_revision"),
     "generator": ("generator", "generator_revision"),
 }
-_LEAST_PREFIX = 4  # hex digits of an id
 
 
 class SelectorError(TableError):
@@ -204,9 +203,9 @@ def _only(rows: RowGraph, what: str, prefix: str) -> str:
         found = {value for value in known if value.removeprefix("sha256:").startswith(bare)}
     elif re.fullmatch(rf"[0-9a-f]{{1,{2 * ID_BYTES}}}", prefix):
         found = {rows.ids[position].tobytes().hex() for position in rows.starting_with(prefix)}
-    if not found or len(bare) < _LEAST_PREFIX:
+    if not found or len(bare) < LEAST_PREFIX:
         raise SelectorError(
-            f"no {what} starts with '{prefix}' (at least {_LEAST_PREFIX} hex digits are needed)"
+            f"no {what} starts with '{prefix}' (at least {LEAST_PREFIX} hex digits are needed)"
         )
     if len(found) > 1:
         raise SelectorError(f"'{prefix}' could be any of: {', '.join(sorted(found)[:8])}")

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -141,38 +141,84 @@ class _Held:
 
 def _missing(run: dict[str, Any], held: _Held) -> Iterator[str]:
     """What a finished run wrote, and no book holds."""
-    job, run_id, counts, facets = run["job"], run["run_id"], run["counts"], run["facets"]
     for output in run["outputs"]:
         if output.startswith(("model:", "checkpoint:")) and output not in held.outputs:
             yield f"made {output}, which '{output.partition(':')[0]}s' does not hold"
-    if job == "gate" and run["inputs"][0] not in held.judged:
+    if run["job"] in _WROTE:
+        yield from _WROTE[run["job"]](run, held)
+
+
+def _of_gate(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    if run["inputs"][0] not in held.judged:
         yield f"judged {run['inputs'][0]}, but 'verdicts' holds no verdict on it"
-    if job == "curriculum" and not held.withdrawn & set(run["outputs"]):
-        yield from _short("curricula", held.members[facets["curriculum"]], counts["out"])
-    if job in ("finetune", "train"):
-        yield from _short("consumption", held.eaten[run_id], counts["eaten"])
-    if job == "evaluate":
-        yield from _short("predictions", held.predictions[run_id], counts["rows"])
-        yield from _short("reports", held.reports[run_id], len(facets))
-    if job == "review":
-        word = (facets["verdict"], facets["label"], facets["reviewer"])
-        stored = sum((row_id, *word) in held.reviews for row_id in facets["rows"])
-        yield from _short("reviews", stored, counts["rows"])
-    if job in ("promote", "rollback"):
-        name, _, version = run["outputs"][0].removeprefix("model:").rpartition("@")
-        moved = ["champion"] if job == "rollback" else ["candidate"] + ["champion"] * facets["promoted"]
-        for alias in moved:
-            if not held.stood(name, alias, run["at"], on=int(version)):
-                yield f"left '{alias}' of '{name}' on version {version}, of which 'events' says nothing"
-    if job == "recall":
-        if facets["recall"] not in held.recalls:
-            yield f"carried out recall {facets['recall']}, which 'recalls' does not hold"
-        yield from _short("bans", held.banned[facets["recall"]], counts["rows"])
-        for alias, was, now in facets["moved"]:
-            if (alias, was, now) not in held.recall_moves:
-                yield f"moved {alias} from version {was} to {now}, of which 'events' says nothing"
-    if job == "lift" and held.lifts[facets["recall"]] <= json.loads(run["config"])["lifts"]:
-        yield f"lifted recall {facets['recall']}, of which 'lifts' says nothing"
+
+
+def _of_curriculum(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    if not held.withdrawn & set(run["outputs"]):
+        yield from _short("curricula", held.members[run["facets"]["curriculum"]], run["counts"]["out"])
+
+
+def _of_training(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    yield from _short("consumption", held.eaten[run["run_id"]], run["counts"]["eaten"])
+
+
+def _of_evaluation(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    yield from _short("predictions", held.predictions[run["run_id"]], run["counts"]["rows"])
+    yield from _short("reports", held.reports[run["run_id"]], len(run["facets"]))
+
+
+def _of_review(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    facets = run["facets"]
+    word = (facets["verdict"], facets["label"], facets["reviewer"])
+    stored = sum((row_id, *word) in held.reviews for row_id in facets["rows"])
+    yield from _short("reviews", stored, run["counts"]["rows"])
+
+
+def _of_promotion(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    yield from _not_left(run, held, ["candidate"] + ["champion"] * run["facets"]["promoted"])
+
+
+def _of_rollback(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    yield from _not_left(run, held, ["champion"])
+
+
+def _not_left(run: dict[str, Any], held: _Held, moved: Sequence[str]) -> Iterator[str]:
+    """The aliases of these that did not stand, when the run ended, on the version that it made or took."""
+    name, _, version = run["outputs"][0].removeprefix("model:").rpartition("@")
+    for alias in moved:
+        if not held.stood(name, alias, run["at"], on=int(version)):
+            yield f"left '{alias}' of '{name}' on version {version}, of which 'events' says nothing"
+
+
+def _of_recall(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    facets = run["facets"]
+    if facets["recall"] not in held.recalls:
+        yield f"carried out recall {facets['recall']}, which 'recalls' does not hold"
+    yield from _short("bans", held.banned[facets["recall"]], run["counts"]["rows"])
+    for alias, was, now in facets["moved"]:
+        if (alias, was, now) not in held.recall_moves:
+            yield f"moved {alias} from version {was} to {now}, of which 'events' says nothing"
+
+
+def _of_lift(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    recall = run["facets"]["recall"]
+    if held.lifts[recall] <= json.loads(run["config"])["lifts"]:
+        yield f"lifted recall {recall}, of which 'lifts' says nothing"
+
+
+_WROTE: Mapping[str, Callable[[dict[str, Any], _Held], Iterator[str]]] = {
+    "gate": _of_gate,
+    "curriculum": _of_curriculum,
+    "finetune": _of_training,
+    "train": _of_training,
+    "evaluate": _of_evaluation,
+    "review": _of_review,
+    "promote": _of_promotion,
+    "rollback": _of_rollback,
+    "recall": _of_recall,
+    "lift": _of_lift,
+}
+"""Job -> what its books must hold, and do not."""
 
 
 def _short(book: str, stored: int, written: int) -> Iterator[str]:

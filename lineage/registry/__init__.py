@@ -85,6 +85,6 @@ def if_reachable(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -
     try:
         call(*args, **kwargs)
     except RegistryError as error:
-        log.warning("not mirrored to MLflow: %s", error)
+        log.warning("not mirrored to MLflow: %s; to show it later: stemma mlflow-sync", error)
         return False
     return True

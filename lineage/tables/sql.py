@@ -13,13 +13,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
+from infra.redaction import redacted
 from infra.settings import Settings
 from lineage.schemas import TABLES, TableSpec
 from lineage.tables import engine
@@ -28,6 +29,7 @@ from lineage.tables.place import TableError, location
 from lineage.tables.reads import before_recalls
 
 TIMEOUT_S = 60.0
+LONGEST_S = 86_400.0  # a day; a timer takes no number of any size
 
 NEVER_THE_SAME = (
     "current_date",
@@ -69,8 +71,13 @@ def sql(settings: Settings, statement: str, *, timeout_s: float = TIMEOUT_S) -> 
     """Answer one read-only statement (DataFusion SQL) over the newest versions of the lake's tables.
 
     Raises StatementError where it cannot be planned or is no query, TableError where it fails on what is
-    stored, outgrows its memory or takes longer than it may.
+    stored, outgrows its memory or takes longer than it may, or where `timeout_s` is not within a day.
     """
+    if not 0 < timeout_s <= LONGEST_S:
+        raise TableError(
+            f"--timeout {timeout_s:g} is no time that a statement may take; expected more than 0 and at most "
+            f"{LONGEST_S:,.0f} seconds, which is a day"
+        )
     if not _READS.match(statement):
         raise StatementError(
             "only SELECT, WITH, VALUES, SHOW TABLES and DESCRIBE TABLE are read; "
@@ -164,8 +171,9 @@ def _asked(settings: Settings, question: engine.Question, *, of: Sequence[TableS
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(json.dumps(question | {"folder": folder}).encode() + b"\n")
-            process.stdin.close()
+            with suppress(BrokenPipeError):  # it ended at once, and its end says why
+                process.stdin.write(json.dumps(question | {"folder": folder}).encode() + b"\n")
+                process.stdin.close()
             try:
                 reader = pa.ipc.open_stream(process.stdout)
             except pa.ArrowInvalid:  # it ended without a word
@@ -209,11 +217,14 @@ def _require_success(
             f"the statement took longer than {question['timeout_s']:g} s and was ended; ask for less, "
             "or give stemma query longer: --timeout SECONDS"
         )
-    if code not in (engine.NOT_OPENED, engine.NOT_PLANNED, engine.NOT_READ):
+    if code < 0:
         raise TableError(
             f"the statement was ended by signal {-code}: most likely it outgrew its "
             f"{engine.PROCESS_BYTES >> 30} GiB of memory; ask for less"
         )
+    if code not in (engine.NOT_OPENED, engine.NOT_PLANNED, engine.NOT_READ):
+        why = told[-1] if told else "it gave no reason"
+        raise TableError(f"the SQL engine failed with exit code {code}: {redacted(why)[:400]}")
     words = _words(told, question)
     if code == engine.NOT_PLANNED:
         raise StatementError(f"the statement failed: {words}")

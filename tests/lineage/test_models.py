@@ -80,3 +80,12 @@ def test_the_last_word_on_a_row_and_on_a_batch_is_the_last_by_whatever_clock(sma
         verdicts.record(runtime, verdict, batch_run=small.runs[-1], run_id="gate-1")
         assert verdicts.latest(small.settings, batch).outcome == outcome
         assert bool(verdicts.admitted(small.settings, EXAMPLE)) == (outcome == "pass")
+
+
+def test_one_checkpoint_may_be_the_first_version_of_two_names(small):
+    small.traces([1])
+    small.examples({11: (1,)})
+    checkpoint = find_checkpoint(small.settings, small.train(11))
+    for name in ("router", "other"):
+        models.register(small.runtime, checkpoint, name=name)
+    assert [str(each) for each in models.versions(small.settings)] == ["other@1", "router@1"]

@@ -102,6 +102,22 @@ def test_a_recall_that_died_half_way_is_finished_by_giving_it_again(look: int, i
     assert tables.read(lake.settings, RECALL).num_rows == 1
 
 
+def test_a_recall_that_died_and_reaches_more_when_it_is_finished_tells_all_its_moves(lake):
+    looks = iter(range(1, 100))
+
+    def clock() -> dt.datetime:
+        if next(looks) == 4:  # the aliases are moved, and its end is not on record
+            raise KeyboardInterrupt
+        return lake.runtime.now()
+
+    with pytest.raises(KeyboardInterrupt):
+        recall(Runtime(lake.settings, now=clock), ONE, reason="wrong")
+    lake.examples({51: (1,)})
+    outcome = recall(lake.runtime, ONE, reason="wrong", anyway=True)
+    assert not outcome.run_id.endswith("-2")  # other rows are reached, so it is another run
+    assert ["router@champion", 3, 2] in outcome.facets["moved"]
+
+
 def test_without_a_clean_model_the_aliases_are_removed(lake):
     outcome = recall(lake.runtime, Selector(rows=("0001", "0002", "0003")), reason="wrong")
     assert lake.standing == {}

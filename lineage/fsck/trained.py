@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from infra.models import ModelError, adapter_digest
+from infra.models import ModelError, adapter_config_digest, adapter_digest
 from infra.settings import Settings
 from lineage import runs, tables, verdicts
 from lineage.consumption import (
@@ -25,6 +25,11 @@ from lineage.curricula import curriculum_root
 from lineage.fsck.stored import Findings
 from lineage.schemas import CURRICULUM, EXAMPLE, PLAN, PREDICTION, REPORT
 
+_OTHER_ADAPTER = "the adapter at {} is not the one that was committed; restore it from a copy of the lake"
+_OTHER_CONFIG = (
+    "the config beside the adapter at {} (its JSON files) is not the one that was committed; restore it from "
+    "a copy of the lake"
+)
 _ROUNDING = 1e-9  # a mean may be summed in another order
 
 
@@ -84,7 +89,7 @@ def ledger(settings: Settings) -> Findings:
 
 
 def roots(settings: Settings) -> Findings:
-    """Every digest recomputes from what is stored."""
+    """Every digest recomputes from what is stored, as far as it is on record."""
     found: list[str] = []
     members = tables.read(
         settings, CURRICULUM, columns=["curriculum", "row_id", "slice", "weight"]
@@ -143,11 +148,12 @@ def _adapter(checkpoint: Checkpoint) -> list[str]:
     if "://" in checkpoint.uri:
         return ["its adapter lies in an object store, where it cannot be verified; mount the store"]
     try:
-        found = adapter_digest(checkpoint.uri)
+        found = [] if adapter_digest(checkpoint.uri) == checkpoint.adapter_digest else [_OTHER_ADAPTER]
+        if checkpoint.adapter_config_digest not in (None, adapter_config_digest(checkpoint.uri)):
+            found.append(_OTHER_CONFIG)
     except (ModelError, OSError) as error:
         return [f"its adapter cannot be read: {error}"]
-    is_whole = found == checkpoint.adapter_digest
-    return [] if is_whole else [f"the adapter at {checkpoint.uri} is not the one that was committed"]
+    return [sentence.format(checkpoint.uri) for sentence in found]
 
 
 def _not_offered(checkpoint: Checkpoint, plan: pa.Table, eaten: Iterable[tuple[int, int, int]]) -> list[str]:

@@ -26,9 +26,11 @@ from lineage.schemas import (
     CHECKPOINT,
     CONSUMPTION,
     CURRICULUM,
+    EXCLUSION,
     LEASE,
     LIFT,
     MODEL,
+    PLAN,
     PREDICTION,
     QUARANTINE,
     RECALL,
@@ -116,6 +118,9 @@ class _Held:
         self.banned = Counter(_column(settings, BAN, "recall"))
         self.members = Counter(_column(settings, CURRICULUM, "curriculum"))
         self.eaten = Counter(_column(settings, CONSUMPTION, "run_id"))
+        self.planned = Counter(_column(settings, PLAN, "run_id"))
+        self.curricula = tables.batches(settings, CURRICULUM)
+        self.excluded = Counter(_column(settings, EXCLUSION, "run_id"))
         self.predictions = Counter(_column(settings, PREDICTION, "run_id"))
         self.reports = Counter(_column(settings, REPORT, "run_id"))
         said = tables.read(settings, REVIEW, columns=["row_id", "verdict", "label", "reviewer"])
@@ -140,8 +145,11 @@ def _missing(run: dict[str, Any], held: _Held) -> Iterator[str]:
         yield f"judged {run['inputs'][0]}, but 'verdicts' holds no verdict on it"
     if job == "curriculum" and not held.withdrawn & set(run["outputs"]):
         yield from _short("curricula", held.members[facets["curriculum"]], counts["out"])
+    if job == "curriculum" and run_id in held.curricula:
+        yield from _short("exclusions", held.excluded[run_id], counts["excluded"])
     if job in ("finetune", "train"):
         yield from _short("consumption", held.eaten[run_id], counts["eaten"])
+        yield from _short("plans", held.planned[run_id], counts["rows"])
     if job == "evaluate":
         yield from _short("predictions", held.predictions[run_id], counts["rows"])
         yield from _short("reports", held.reports[run_id], len(facets))

@@ -22,7 +22,7 @@ from infra.settings import Settings
 from lineage import models, tables, verdicts
 from lineage.bans import recall_id
 from lineage.consumption import checkpoints
-from lineage.fsck import CHECKS, commits, fsck, reports, sources
+from lineage.fsck import CHECKS, commits, fsck, reports, roots, sources
 from lineage.recall import recall
 from lineage.runs import Run
 from lineage.schemas import (
@@ -99,6 +99,17 @@ def change_the_adapter(settings: Settings) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
+
+
+def change_beside_the_adapter(name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """What one of the JSON files says beside the tensors."""
+
+    def mutate(settings: Settings) -> None:
+        file = Path(checkpoints(settings)[0].uri, name)
+        said = json.loads(file.read_text())
+        file.write_text(json.dumps(said | change(said)))
+
+    return mutate
 
 
 def lose_a_slot(settings: Settings) -> None:
@@ -347,8 +358,18 @@ MUTATIONS: dict[str, tuple[Callable[[Settings], None], set[str]]] = {
     "a member weighs otherwise": (weigh_a_member_otherwise, {"roots", "commits"}),
     "a batch is stored twice": (store_a_batch_twice, {"exactly_once"}),
     "the adapter is another": (change_the_adapter, {"roots"}),
+    "the adapter is scaled otherwise": (
+        change_beside_the_adapter(
+            "adapter_config.json", lambda said: {"lora_alpha": 100 * said["lora_alpha"]}
+        ),
+        {"roots"},
+    ),
+    "the adapter's answers have other names": (
+        change_beside_the_adapter("stemma.json", lambda said: {"labels": said["labels"][::-1]}),
+        {"roots"},
+    ),
     "a place in a source is read twice": (read_a_span_twice, {"exactly_once", "sources"}),
-    "the plan is gone": (lose("plans"), {"ledger", "roots"}),
+    "the plan is gone": (lose("plans"), {"ledger", "roots", "books"}),
     "another row was eaten": (
         write("consumption", "row_no", "0", "step = 0 AND slot = 0"),
         {"ledger", "roots"},
@@ -491,6 +512,13 @@ def test_a_commit_by_hand_is_named_with_its_version_and_operation(trained_lake, 
     delta(settings, "traces").update({"reviewer": "'bob'"})
     _, (sentence,) = commits(settings)
     assert sentence.startswith(f"traces@{version + 1} (UPDATE) was made by no run")
+
+
+def test_a_config_on_which_nothing_is_on_record_is_no_finding(trained_lake, tmp_path: Path):
+    settings = trained_lake.copied(tmp_path / "lake")
+    rewrite(settings, CHECKPOINT, lambda row: {"adapter_config_digest": None})
+    change_beside_the_adapter("adapter_config.json", lambda said: {"lora_alpha": 1})(settings)
+    assert roots(settings)[1] == []
 
 
 def test_an_evaluation_that_was_cut_off_breaks_nothing(trained_lake, tmp_path: Path):

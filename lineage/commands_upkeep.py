@@ -20,7 +20,7 @@ def fsck(
         bool,
         typer.Option(
             "--repair",
-            help="First set aliases in MLflow back to where the lake's log says, mark runs whose process "
+            help="First set aliases and tags in MLflow back to what the lake says, mark runs whose process "
             "died, and remove what killed jobs left; nothing of it while a part of the record is lost.",
         ),
     ] = False,

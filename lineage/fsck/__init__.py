@@ -25,6 +25,7 @@ recorded.py
     balance       rows in (+ created) = rows out + merged + rejected + quarantined, for every finished run
     books         what finished runs, commits and row numbers speak of is on record
     aliases       every alias names a registered version whose checkpoint is there, here and in MLflow
+    mirrored      MLflow, where it can be asked, shows every version with the tags that follow from the record
     recalls       nothing that was recalled is stored, nor what fell with it; no alias stands on what ate it;
                   what was lifted is back
 
@@ -39,9 +40,9 @@ from dataclasses import dataclass
 
 from infra.runtime import Runtime
 from infra.settings import Settings
-from lineage import models, registry, upkeep
+from lineage import mirror, models, registry, upkeep
 from lineage.fsck.kept import pins, runs
-from lineage.fsck.recorded import aliases, astray, balance, books, recalls
+from lineage.fsck.recorded import aliases, astray, balance, books, mirrored, recalls
 from lineage.fsck.stored import Findings, closure, commits, exactly_once, files, sources
 from lineage.fsck.trained import admitted, ledger, reports, roots
 from lineage.runs import require_idle
@@ -77,6 +78,7 @@ CHECKS: dict[str, Callable[[Settings], Findings]] = {
     "runs": runs,
     "pins": pins,
     "aliases": aliases,
+    "mirrored": mirrored,
     "recalls": recalls,
 }
 
@@ -117,10 +119,11 @@ class Repair:
 
 
 def repair(settings: Settings) -> Repair:
-    """Bring what stands beside the record in line with it: what killed jobs left, and aliases in MLflow.
+    """Bring what stands beside the record in line with it: what killed jobs left, and MLflow.
 
     Runs whose process died are marked, and what killed jobs left is removed. Aliases in MLflow that were
-    moved by hand, or not mirrored, are put where the lake's log says they stand. Nothing of that is done
+    moved by hand, or not mirrored, are put where the lake's log says they stand, and tags of versions say
+    again what the lake does. Nothing of that is done
     while a part of the record is lost: the file that no version names may be the last copy of a commit, and
     a log that lost its end says where aliases once stood.
 
@@ -141,6 +144,13 @@ def repair(settings: Settings) -> Repair:
         if astray(settings, name):
             models.mirror_aliases(settings, name, anew=True)
             done.append(f"aliases of '{name}' in MLflow stand again where the lake's log says")
+    for name in sorted({version.name for version in models.versions(settings)}):
+        registry.if_reachable(
+            lambda name=name: done.extend(
+                f"the tags of {version} in MLflow say again what the lake says"
+                for version in mirror.mend_tags(settings, name)
+            )
+        )
     return Repair(tuple(done))
 
 
@@ -151,6 +161,7 @@ def _would_do(settings: Settings) -> Iterator[str]:
         found += upkeep.leftovers(settings).told()
         for name in models.aliases(settings):
             registry.if_reachable(lambda name=name: found.extend(astray(settings, name)))
+        found += mirrored(settings)[1]
     except TableError as error:
         found.append(f"and more that cannot be told: {error}")
     yield from found
@@ -172,6 +183,7 @@ __all__ = [
     "files",
     "fsck",
     "ledger",
+    "mirrored",
     "pins",
     "recalls",
     "repair",

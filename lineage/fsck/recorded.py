@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from infra.settings import Settings
-from lineage import bans, models, registry, tables
+from lineage import bans, mirror, models, registry, tables
 from lineage.bans import Bans
 from lineage.fsck.stored import Findings
 from lineage.impact import details, impact
@@ -219,6 +219,15 @@ def aliases(settings: Settings) -> Findings:
     for name in models.aliases(settings):
         registry.if_reachable(lambda name=name: found.extend(astray(settings, name)))
     return len(standing), found
+
+
+def mirrored(settings: Settings) -> Findings:
+    """MLflow shows every registered version, with the tags that the lake's record gives it."""
+    looked_at, found = 0, []
+    for name, versions in Counter(version.name for version in models.versions(settings)).items():
+        if registry.if_reachable(lambda name=name: found.extend(mirror.differences(settings, name))):
+            looked_at += versions
+    return looked_at, found
 
 
 def recalls(settings: Settings) -> Findings:

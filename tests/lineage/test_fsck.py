@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from mlflow.tracking import MlflowClient
 from pyroaring import BitMap64
 
 from infra.runtime import Runtime
@@ -352,6 +353,10 @@ def vacuum_what_a_recall_needs(settings: Settings) -> None:
     assert tables.vacuum(settings, EXAMPLE, files, run_id=run_id) == files != {}
 
 
+def edit_in_mlflow(edit: Callable[[MlflowClient], object]) -> Callable[[Settings], None]:
+    return lambda settings: edit(MlflowClient(settings.tracking_uri, settings.tracking_uri)) and None
+
+
 MUTATIONS: dict[str, tuple[Callable[[Settings], None], set[str]]] = {
     "an example is gone": (lose_an_example, {"closure", "roots", "commits"}),
     "a trace is gone": (lose_a_trace, {"closure", "commits"}),
@@ -387,6 +392,10 @@ MUTATIONS: dict[str, tuple[Callable[[Settings], None], set[str]]] = {
         {"runs"},
     ),
     "a run never began": (forget_how_a_run_began, {"runs"}),
+    "MLflow says that another curriculum was eaten": (
+        edit_in_mlflow(lambda client: client.set_model_version_tag("router", "1", "stemma.root", "0" * 64)),
+        {"mirrored"},
+    ),
     "a version leads nowhere": (register_what_leads_nowhere, {"pins"}),
     "a vacuum took what a recall needs": (
         vacuum_what_a_recall_needs,

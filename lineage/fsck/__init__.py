@@ -29,6 +29,8 @@ recorded.py
     recalls       nothing that was recalled is stored, nor what fell with it; no alias stands on what ate it;
                   what was lifted is back
 
+A check that needs a damaged file of a run's plan or consumption names it and goes on with the other runs.
+
 What killed jobs left breaks nothing: runs that nobody ended, files that no version names, folders of
 trainings without a checkpoint. They are told as remarks, under `leftovers`.
 """

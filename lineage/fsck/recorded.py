@@ -6,7 +6,8 @@ import datetime as dt
 import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +43,16 @@ from lineage.schemas import (
     VERDICT,
     TableSpec,
 )
+from lineage.tables import Damaged
+
+_OF_RUNS = {
+    CONSUMPTION: ("finetune", "train"),
+    PLAN: ("finetune", "train"),
+    EXCLUSION: ("curriculum",),
+    PREDICTION: ("evaluate",),
+    REPORT: ("evaluate",),
+}
+"""Book -> the jobs whose runs write so many rows of it as they say."""
 
 
 def balance(settings: Settings) -> Findings:
@@ -67,8 +78,9 @@ def balance(settings: Settings) -> Findings:
 def books(settings: Settings) -> Findings:
     """What finished runs, commits and row numbers speak of is on record."""
     done = _complete_runs(settings)
-    held = _Held(settings)
-    found = [
+    held = _Held(settings, done)
+    found = [f"could not be checked for all runs: {sentence}" for sentence in held.damaged]
+    found += [
         f"run {run['run_id']} ({run['job']}) {missing}; restore that book from a copy of the lake"
         for run in done
         for missing in _missing(run, held)
@@ -101,7 +113,10 @@ def books(settings: Settings) -> Findings:
 class _Held:
     """What the books hold, each as what a run would name it by."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, done: Sequence[Mapping[str, Any]]):
+        self.damaged: list[str] = []
+        """A sentence for each book of which a file is damaged."""
+        self._rows = {spec.name: self._counted(settings, spec, done) for spec in _OF_RUNS}
         self.events = models.events(settings)
         self.recall_moves = {
             (f"{e.name}@{e.alias}", e.from_version, e.to_version) for e in self.events if e.kind == "recall"
@@ -117,17 +132,32 @@ class _Held:
         self.lifts = Counter(_column(settings, LIFT, "recall"))
         self.banned = Counter(_column(settings, BAN, "recall"))
         self.members = Counter(_column(settings, CURRICULUM, "curriculum"))
-        self.eaten = Counter(_column(settings, CONSUMPTION, "run_id"))
-        self.planned = Counter(_column(settings, PLAN, "run_id"))
         self.curricula = tables.batches(settings, CURRICULUM)
-        self.excluded = Counter(_column(settings, EXCLUSION, "run_id"))
-        self.predictions = Counter(_column(settings, PREDICTION, "run_id"))
-        self.reports = Counter(_column(settings, REPORT, "run_id"))
         said = tables.read(settings, REVIEW, columns=["row_id", "verdict", "label", "reviewer"])
         self.reviews = {(row.pop("row_id").hex(), *row.values()) for row in said.to_pylist()}
         verdicts = tables.read(settings, VERDICT, columns=["table", "version"]).to_pylist()
         self.judged = {f"{verdict['table']}@{verdict['version']}" for verdict in verdicts}
         self.withdrawn = set(tables.withdrawn(settings, CURRICULUM))
+
+    def rows(self, book: str, run_id: str) -> int | None:
+        """How many rows a run has in a book; None where they lie in a damaged file."""
+        return self._rows[book].get(run_id)
+
+    def _counted(
+        self, settings: Settings, book: TableSpec, done: Sequence[Mapping[str, Any]]
+    ) -> dict[str, int]:
+        """Rows per run. Of a damaged book: of each run that can do without the damaged file."""
+        mine = [run["run_id"] for run in done if run["job"] in _OF_RUNS[book]]
+        try:
+            return dict.fromkeys(mine, 0) | Counter(_column(settings, book, "run_id"))
+        except Damaged as error:
+            self.damaged.append(str(error))
+        counted: dict[str, int] = {}
+        for run_id in mine:
+            with suppress(Damaged):
+                where = pads.field("run_id") == run_id
+                counted[run_id] = tables.read(settings, book, columns=["run_id"], where=where).num_rows
+        return counted
 
     def stood(self, name: str, alias: str, at: dt.datetime) -> int:
         """The version on which an alias stood at a time; 0: on none."""
@@ -146,13 +176,13 @@ def _missing(run: dict[str, Any], held: _Held) -> Iterator[str]:
     if job == "curriculum" and not held.withdrawn & set(run["outputs"]):
         yield from _short("curricula", held.members[facets["curriculum"]], counts["out"])
     if job == "curriculum" and run_id in held.curricula:
-        yield from _short("exclusions", held.excluded[run_id], counts["excluded"])
+        yield from _short("exclusions", held.rows("exclusions", run_id), counts["excluded"])
     if job in ("finetune", "train"):
-        yield from _short("consumption", held.eaten[run_id], counts["eaten"])
-        yield from _short("plans", held.planned[run_id], counts["rows"])
+        yield from _short("consumption", held.rows("consumption", run_id), counts["eaten"])
+        yield from _short("plans", held.rows("plans", run_id), counts["rows"])
     if job == "evaluate":
-        yield from _short("predictions", held.predictions[run_id], counts["rows"])
-        yield from _short("reports", held.reports[run_id], len(facets))
+        yield from _short("predictions", held.rows("predictions", run_id), counts["rows"])
+        yield from _short("reports", held.rows("reports", run_id), len(facets))
     if job == "review":
         word = (facets["verdict"], facets["label"], facets["reviewer"])
         stored = sum((row_id, *word) in held.reviews for row_id in facets["rows"])
@@ -174,8 +204,8 @@ def _missing(run: dict[str, Any], held: _Held) -> Iterator[str]:
         yield f"lifted recall {facets['recall']}, of which 'lifts' says nothing"
 
 
-def _short(book: str, stored: int, written: int) -> Iterator[str]:
-    if stored < written:
+def _short(book: str, stored: int | None, written: int) -> Iterator[str]:
+    if stored is not None and stored < written:
         yield f"wrote {written} rows of '{book}', which holds {stored} of them"
 
 

@@ -141,7 +141,11 @@ def closure(settings: Settings) -> Findings:
     known = set().union(*numbers.values())
     looked_at = len(named)
     for checkpoint in checkpoints(settings):
-        eaten = eaten_by(settings, checkpoint)["row_no"].to_pylist()
+        try:
+            eaten = eaten_by(settings, checkpoint)["row_no"].to_pylist()
+        except tables.Damaged as error:
+            found.append(f"what checkpoint {checkpoint.name} ate could not be checked: {error}")
+            continue
         looked_at += len(eaten)
         strangers = sorted({number for number in eaten if number not in known})
         if strangers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +24,7 @@ from lineage.consumption import (
 from lineage.curricula import curriculum_root
 from lineage.fsck.stored import Findings
 from lineage.schemas import CURRICULUM, EXAMPLE, PLAN, PREDICTION, REPORT
+from lineage.tables import Damaged
 
 _OTHER_ADAPTER = "the adapter at {} is not the one that was committed; restore it from a copy of the lake"
 _OTHER_CONFIG = (
@@ -60,9 +61,13 @@ def ledger(settings: Settings) -> Findings:
     held = bitmaps(settings)
     looked_at = 0
     for checkpoint in checkpoints(settings):
-        plan = tables.read(settings, PLAN, where=pads.field("run_id") == checkpoint.run_id)
+        try:
+            plan = tables.read(settings, PLAN, where=pads.field("run_id") == checkpoint.run_id)
+            eaten = Counter(_slots(eaten_by(settings, checkpoint)))
+        except Damaged as error:
+            found.append(f"checkpoint {checkpoint.name}: could not be checked: {error}")
+            continue
         planned = Counter(_slots(plan.filter(pc.less(plan["step"], checkpoint.step))))
-        eaten = Counter(_slots(eaten_by(settings, checkpoint)))
         looked_at += sum(planned.values())
         if is_offer(plan):
             found += _not_offered(checkpoint, plan, eaten)
@@ -104,14 +109,8 @@ def roots(settings: Settings) -> Findings:
     examples = tables.read_ever(settings, EXAMPLE, columns=["row_id", "row_no"])
     ids = dict(zip(examples["row_no"].to_pylist(), examples["row_id"].to_pylist(), strict=True))
     for checkpoint in made:
-        plan = tables.read(settings, PLAN, where=pads.field("run_id") == checkpoint.run_id)
-        if plan_digest(plan) != checkpoint.plan_digest:
-            found.append(
-                f"checkpoint {checkpoint.name}: its plan no longer hashes to {checkpoint.plan_digest[:12]}"
-            )
-        if consumption_root(eaten_by(settings, checkpoint), ids) != checkpoint.consumption_root:
-            found.append(f"checkpoint {checkpoint.name}: its consumption no longer hashes to its root")
-        found += [f"checkpoint {checkpoint.name}: {wrong}" for wrong in _adapter(checkpoint)]
+        wrong = [*_hashes(settings, checkpoint, ids), *_adapter(checkpoint)]
+        found += [f"checkpoint {checkpoint.name}: {sentence}" for sentence in wrong]
     return len(by_root) + len(made), found
 
 
@@ -141,6 +140,21 @@ def reports(settings: Settings) -> Findings:
         if facets is not None and facets.get(f"{row['metric']}.{row['condition']}") != numbers:
             found.append(f"{which} is not what the run measured")
     return len(rows), found
+
+
+def _hashes(settings: Settings, checkpoint: Checkpoint, ids: Mapping[int, bytes]) -> Iterator[str]:
+    """What is wrong with the digests of what a checkpoint was to eat, and ate."""
+    try:
+        plan = tables.read(settings, PLAN, where=pads.field("run_id") == checkpoint.run_id)
+        if plan_digest(plan) != checkpoint.plan_digest:
+            yield f"its plan no longer hashes to {checkpoint.plan_digest[:12]}"
+    except Damaged as error:
+        yield f"its plan could not be checked: {error}"
+    try:
+        if consumption_root(eaten_by(settings, checkpoint), ids) != checkpoint.consumption_root:
+            yield "its consumption no longer hashes to its root"
+    except Damaged as error:
+        yield f"its consumption could not be checked: {error}"
 
 
 def _adapter(checkpoint: Checkpoint) -> list[str]:

@@ -430,7 +430,7 @@ MUTATIONS: dict[str, tuple[Callable[[Settings], None], set[str]]] = {
         lambda settings: os.truncate(
             max(Path(settings.path("tables/exclusions/_delta_log")).glob("*.json")), 0
         ),
-        {"files"},
+        {"files", "books"},
     ),
     "the bitmap lacks a row": (forget_a_row_in_the_bitmap, {"ledger"}),
     "parents have other numbers": (name_another_parent, {"closure", "commits"}),

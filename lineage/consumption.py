@@ -53,6 +53,8 @@ class Checkpoint:
     plan_digest: str
     consumption_root: str
     at: dt.datetime
+    adapter_config_digest: str | None = None
+    """Of the files beside the tensors; None: not on record, for the checkpoint is older than that."""
 
     @property
     def name(self) -> str:
@@ -127,6 +129,7 @@ def record_checkpoint(
     step: int,
     uri: str,
     adapter_digest: str,
+    adapter_config_digest: str,
     base_model: str,
     base_digest: str,
     curriculum: str,
@@ -161,6 +164,7 @@ def record_checkpoint(
         "consumption_root": root,
         "row_bitmap": BitMap64(eaten["row_no"].to_pylist()).serialize(),
         "at": runtime.now(),
+        "adapter_config_digest": adapter_config_digest,
     }
     tables.replace(
         settings, pa.Table.from_pylist([row], schema=CHECKPOINT.schema), into=CHECKPOINT, run_id=run.id

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from infra.models import ModelError as AdapterError
-from infra.models import adapter_digest
+from infra.models import adapter_config_digest, adapter_digest
 from infra.redaction import without_credentials
 from infra.settings import Settings
 from lineage import curricula, models, runs, tables
@@ -101,6 +101,11 @@ def _check_adapter(checkpoint: Checkpoint) -> None:
             json.loads(path.read_text())
         except ValueError as error:
             raise ModelError(f"'{path}' is no JSON ({error}); restore it from a copy of the lake") from error
+    if checkpoint.adapter_config_digest not in (None, adapter_config_digest(checkpoint.uri)):
+        raise ModelError(
+            f"the config beside the adapter at '{checkpoint.uri}' (its JSON files) is not the one that was "
+            "committed; restore it from a copy of the lake"
+        )
 
 
 def _curriculum(settings: Settings, checkpoint: Checkpoint) -> tables.TableVersion:

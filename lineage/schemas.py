@@ -247,6 +247,12 @@ CHECKPOINT = TableSpec(
         Column("consumption_root", pa.string(), "SHA-256 over (step, slot, row_id) as eaten"),
         Column("row_bitmap", pa.binary(), "roaring bitmap (64 bit) of the row_nos eaten"),
         Column("at", TIMESTAMP, "when"),
+        Column(
+            "adapter_config_digest",
+            pa.string(),
+            "SHA-256 over the JSON beside the tensors: how they are used; empty in older checkpoints",
+            nullable=True,
+        ),
     ),
 )
 

@@ -7,6 +7,7 @@ import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from infra.settings import Settings
-from lineage import bans, models, registry, tables
+from lineage import bans, mirror, models, registry, tables
 from lineage.bans import Bans
 from lineage.fsck.stored import Findings
 from lineage.graph import graph
@@ -28,9 +29,11 @@ from lineage.schemas import (
     CHECKPOINT,
     CONSUMPTION,
     CURRICULUM,
+    EXCLUSION,
     LEASE,
     LIFT,
     MODEL,
+    PLAN,
     PREDICTION,
     QUARANTINE,
     RECALL,
@@ -42,6 +45,16 @@ from lineage.schemas import (
     VERDICT,
     TableSpec,
 )
+from lineage.tables import Damaged
+
+_OF_RUNS = {
+    CONSUMPTION: ("finetune", "train"),
+    PLAN: ("finetune", "train"),
+    EXCLUSION: ("curriculum",),
+    PREDICTION: ("evaluate",),
+    REPORT: ("evaluate",),
+}
+"""Book -> the jobs whose runs write so many rows of it as they say."""
 
 
 def balance(settings: Settings) -> Findings:
@@ -67,8 +80,9 @@ def balance(settings: Settings) -> Findings:
 def books(settings: Settings) -> Findings:
     """What finished runs, commits and row numbers speak of is on record."""
     done = _complete_runs(settings)
-    held = _Held(settings)
-    found = [
+    held = _Held(settings, done)
+    found = [f"could not be checked for all runs: {sentence}" for sentence in held.damaged]
+    found += [
         f"run {run['run_id']} ({run['job']}) {missing}; restore that book from a copy of the lake"
         for run in done
         for missing in _missing(run, held)
@@ -101,7 +115,10 @@ def books(settings: Settings) -> Findings:
 class _Held:
     """What the books hold, each as what a run would name it by."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, done: Sequence[Mapping[str, Any]]):
+        self.damaged: list[str] = []
+        """A sentence for each book of which a file is damaged."""
+        self._rows = {spec.name: self._counted(settings, spec, done) for spec in _OF_RUNS}
         self.events = models.events(settings)
         self.recall_moves = {
             (f"{e.name}@{e.alias}", e.from_version, e.to_version) for e in self.events if e.kind == "recall"
@@ -118,14 +135,32 @@ class _Held:
         began = tables.read(settings, BAN, columns=["recall"], where=pads.field("ends").is_null())
         self.banned = Counter(began["recall"].to_pylist())
         self.members = Counter(_column(settings, CURRICULUM, "curriculum"))
-        self.eaten = Counter(_column(settings, CONSUMPTION, "run_id"))
-        self.predictions = Counter(_column(settings, PREDICTION, "run_id"))
-        self.reports = Counter(_column(settings, REPORT, "run_id"))
+        self.curricula = tables.batches(settings, CURRICULUM)
         said = tables.read(settings, REVIEW, columns=["row_id", "verdict", "label", "reviewer"])
         self.reviews = {(row.pop("row_id").hex(), *row.values()) for row in said.to_pylist()}
         verdicts = tables.read(settings, VERDICT, columns=["table", "version"]).to_pylist()
         self.judged = {f"{verdict['table']}@{verdict['version']}" for verdict in verdicts}
         self.withdrawn = set(tables.withdrawn(settings, CURRICULUM))
+
+    def rows(self, book: str, run_id: str) -> int | None:
+        """How many rows a run has in a book; None where they lie in a damaged file."""
+        return self._rows[book].get(run_id)
+
+    def _counted(
+        self, settings: Settings, book: TableSpec, done: Sequence[Mapping[str, Any]]
+    ) -> dict[str, int]:
+        """Rows per run. Of a damaged book: of each run that can do without the damaged file."""
+        mine = [run["run_id"] for run in done if run["job"] in _OF_RUNS[book]]
+        try:
+            return dict.fromkeys(mine, 0) | Counter(_column(settings, book, "run_id"))
+        except Damaged as error:
+            self.damaged.append(str(error))
+        counted: dict[str, int] = {}
+        for run_id in mine:
+            with suppress(Damaged):
+                where = pads.field("run_id") == run_id
+                counted[run_id] = tables.read(settings, book, columns=["run_id"], where=where).num_rows
+        return counted
 
     def stood(self, name: str, alias: str, at: dt.datetime, *, on: int) -> bool:
         """Did an alias stand on a version at a time, or was it moved there later?
@@ -156,15 +191,18 @@ def _of_gate(run: dict[str, Any], held: _Held) -> Iterator[str]:
 def _of_curriculum(run: dict[str, Any], held: _Held) -> Iterator[str]:
     if not held.withdrawn & set(run["outputs"]):
         yield from _short("curricula", held.members[run["facets"]["curriculum"]], run["counts"]["out"])
+    if run["run_id"] in held.curricula:
+        yield from _short("exclusions", held.rows("exclusions", run["run_id"]), run["counts"]["excluded"])
 
 
 def _of_training(run: dict[str, Any], held: _Held) -> Iterator[str]:
-    yield from _short("consumption", held.eaten[run["run_id"]], run["counts"]["eaten"])
+    yield from _short("consumption", held.rows("consumption", run["run_id"]), run["counts"]["eaten"])
+    yield from _short("plans", held.rows("plans", run["run_id"]), run["counts"]["rows"])
 
 
 def _of_evaluation(run: dict[str, Any], held: _Held) -> Iterator[str]:
-    yield from _short("predictions", held.predictions[run["run_id"]], run["counts"]["rows"])
-    yield from _short("reports", held.reports[run["run_id"]], len(run["facets"]))
+    yield from _short("predictions", held.rows("predictions", run["run_id"]), run["counts"]["rows"])
+    yield from _short("reports", held.rows("reports", run["run_id"]), len(run["facets"]))
 
 
 def _of_review(run: dict[str, Any], held: _Held) -> Iterator[str]:
@@ -221,8 +259,8 @@ _WROTE: Mapping[str, Callable[[dict[str, Any], _Held], Iterator[str]]] = {
 """Job -> what its books must hold, and do not."""
 
 
-def _short(book: str, stored: int, written: int) -> Iterator[str]:
-    if stored < written:
+def _short(book: str, stored: int | None, written: int) -> Iterator[str]:
+    if stored is not None and stored < written:
         yield f"wrote {written} rows of '{book}', which holds {stored} of them"
 
 
@@ -266,6 +304,15 @@ def aliases(settings: Settings) -> Findings:
     for name in models.aliases(settings):
         registry.if_reachable(lambda name=name: found.extend(astray(settings, name)))
     return len(standing), found
+
+
+def mirrored(settings: Settings) -> Findings:
+    """MLflow shows every registered version, with the tags that the lake's record gives it."""
+    looked_at, found = 0, []
+    for name, versions in Counter(version.name for version in models.versions(settings)).items():
+        if registry.if_reachable(lambda name=name: found.extend(mirror.differences(settings, name))):
+            looked_at += versions
+    return looked_at, found
 
 
 def recalls(settings: Settings) -> Findings:

@@ -24,6 +24,7 @@ from lineage.registry.models import (
     link_evaluation,
     model_versions,
     register,
+    register_again,
     set_alias,
     tag_version,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "pedigree_json",
     "prepare",
     "register",
+    "register_again",
     "row_pedigree_html",
     "set_alias",
     "shown_runs",

@@ -44,6 +44,10 @@ def read(
         return _scan(settings, spec, file_list(settings, spec, handle) if handle else (), wanted, where)
     small = {each["path"] for each in newest.small}
     held = newest.held()
+    if (
+        held is None
+    ):  # what can do without the damaged file is still read: only such are opened as may hold it
+        return _scan(settings, spec, newest.files, wanted, where)
     with told(settings, spec):
         parts = [(held if where is None else held.filter(where)).select(wanted.names)]
     if len(small) < len(newest.files):

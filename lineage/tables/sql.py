@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from infra.redaction import redacted
 from infra.settings import Settings
-from lineage.schemas import TABLES, TableSpec
+from lineage.schemas import TABLES, TIMESTAMP, TableSpec
 from lineage.tables import engine
 from lineage.tables.damage import require_whole, said
 from lineage.tables.place import TableError, location
@@ -44,6 +44,16 @@ NEVER_THE_SAME = (
     "uuid",
 )
 """The engine's functions that need not say the same of the same row tomorrow."""
+
+_TYPES = {
+    pa.string(): "Utf8",
+    pa.binary(): "Binary",
+    pa.bool_(): "Boolean",
+    pa.int32(): "Int32",
+    pa.int64(): "Int64",
+    pa.float64(): "Float64",
+    TIMESTAMP: 'Timestamp(Microsecond, Some("UTC"))',
+}
 
 _BLANK = r"\s|--[^\n]*(?:\n|$)|/\*.*?\*/"
 _READS = re.compile(rf"(?:{_BLANK}|\()*(?:select|with|values|show|describe|desc)\b", re.I | re.S)
@@ -89,7 +99,7 @@ def sql(settings: Settings, statement: str, *, timeout_s: float = TIMEOUT_S) -> 
     named = [spec for spec in TABLES.values() if asked or re.search(rf"\b{spec.name}\b", statement, re.I)]
     there = [spec for spec in named if _is_there(settings, spec)]
     question: engine.Question = {
-        "tables": [(spec.name, location(settings, spec), None) for spec in there],
+        "tables": [(spec.name, location(settings, spec), None, _columns(spec)) for spec in there],
         "storage_options": dict(settings.storage_options),
         "must_plan": [] if catalog else [f"select * from (\n{statement}\n) limit 0"],
         "statement": statement,
@@ -151,7 +161,9 @@ def _condition(settings: Settings, spec: TableSpec, condition: str) -> engine.Qu
         for n in range(len(versions))
     )
     return {
-        "tables": [(f"{hidden}{n}", location(settings, spec), v) for n, v in enumerate(versions)],
+        "tables": [
+            (f"{hidden}{n}", location(settings, spec), v, _columns(spec)) for n, v in enumerate(versions)
+        ],
         "storage_options": dict(settings.storage_options),
         "must_plan": [f"select row_no from {hidden}0 as {spec.name} where ({condition}\n) limit 0"],
         "statement": " union all ".join(parts),
@@ -243,6 +255,20 @@ def _words(told: Sequence[str], question: engine.Question) -> str:
     if re.search(r"table 'datafusion\.\w+\.", words) and not question["catalog"]:
         return "a condition may look at the columns of the row alone, and this one asks a table"
     return words
+
+
+def _columns(spec: TableSpec) -> dict[str, str]:
+    """The columns that a version may be older than, and their types as the engine calls them."""
+    named = {each.name: _type(each.type) for each in spec.columns if each.nullable}
+    return {name: kind for name, kind in named.items() if kind}
+
+
+def _type(kind: pa.DataType) -> str:
+    """Empty for a struct, which the engine's casts have no word for."""
+    if isinstance(kind, pa.ListType):
+        inner = _type(kind.value_type)
+        return f"List({inner})" if inner else ""
+    return _TYPES.get(kind, "")
 
 
 def _is_there(settings: Settings, spec: TableSpec) -> bool:

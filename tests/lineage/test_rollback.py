@@ -195,6 +195,10 @@ LOST: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda lake: (second(lake) / "adapter_config.json").write_text("{"),
         "adapter_config.json' is no JSON",
     ),
+    "its config is another": (
+        lambda lake: (second(lake) / "adapter_config.json").write_text('{"lora_alpha": 3200}'),
+        "the config beside the adapter .* is not the one that was committed",
+    ),
     "the curriculum is gone": (lambda lake: lose(lake, "curricula", "row_no = 12"), "names no curriculum"),
     "a member weighs otherwise": (
         lambda lake: DeltaTable(lake.settings.path("tables/curricula")).update(
@@ -227,6 +231,12 @@ def test_a_version_of_which_a_part_is_lost_does_not_serve_again(what: str, lake)
     with pytest.raises(ModelError, match=f"router@2 cannot serve again: .*{said}"):
         roll_back(lake.runtime, reason="complaints")
     assert lake.standing["champion"] == 3
+
+
+def test_a_config_that_is_not_on_record_keeps_nobody_from_serving_again(lake):
+    DeltaTable(lake.settings.path("tables/checkpoints")).update({"adapter_config_digest": "null"})
+    (second(lake) / "adapter_config.json").write_text('{"lora_alpha": 3200}')
+    assert roll_back(lake.runtime, reason="complaints").facets["to"] == 2
 
 
 def test_also_in_a_lake_that_is_named_by_a_uri_an_altered_adapter_does_not_serve_again(lake):

@@ -63,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words[0] not in VERBS:
         _fail(f"unknown verb '{words[0]}'; known: {', '.join(VERBS)}")
     prepare_environment()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    screen = logging.StreamHandler(sys.stderr)
+    screen.addFilter(_Once())
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[screen])
     logging.getLogger("stemma").setLevel(logging.INFO)
     raise SystemExit(run(words[0], words[1:]))
 
@@ -86,6 +88,20 @@ def run(verb: str, words: Sequence[str]) -> int:
             raise
         print(f"stemma: {sentence}", file=sys.stderr)
         return 2
+
+
+class _Once(logging.Filter):
+    """Lets a warning through once: a verb asks MLflow several times, and is told the same each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Is it news?"""
+        is_news = record.levelno < logging.WARNING or record.getMessage() not in self._said
+        self._said.add(record.getMessage())
+        return is_news
 
 
 def _refuse_repeated(app: typer.Typer, words: Sequence[str]) -> None:

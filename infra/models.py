@@ -77,6 +77,17 @@ PACKAGED = {
 }
 
 
+_SAYS_NOTHING = (
+    "peft_version",
+    "transformers_version",
+    # Where the base lies differs from machine to machine; its weights have a digest of their own.
+    "base_model",
+    "base_model_name_or_path",
+    "_name_or_path",
+)
+_SETS = ("target_modules", "modules_to_save", "exclude_modules")  # peft writes them in any order
+
+
 def resolve(name: str) -> BaseModel:
     """Find a base model by the name of an installed package, a folder, or a hub id (`org/name[@revision]`).
 
@@ -242,6 +253,31 @@ def adapter_digest(folder: str | Path) -> str:
         raise ModelError(
             f"'{path}' is no whole safetensors file ({error}); restore it from a copy, or train again"
         ) from error
+
+
+def adapter_config_digest(folder: str | Path) -> str:
+    """The digest of what says how a saved adapter's tensors are used: every JSON file beside them, by name.
+
+    Order of keys, spacing, versions of libraries and the place of the base model do not matter. Raises
+    ModelError where one of the files is no JSON.
+    """
+    said: dict[str, Any] = {}
+    for path in sorted(Path(folder).glob("*.json")):
+        try:
+            said[path.name] = _as_meant(json.loads(path.read_bytes()))
+        except ValueError as error:
+            raise ModelError(f"'{path}' is no JSON ({error}); restore it from a copy of the lake") from error
+    canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def _as_meant(config: Any) -> Any:
+    """A config without what says nothing about the model; what peft keeps as sets, in order."""
+    if not isinstance(config, dict):
+        return config
+    meant = {key: value for key, value in config.items() if key not in _SAYS_NOTHING}
+    sets = {key: meant[key] for key in _SETS if isinstance(meant.get(key), list)}
+    return meant | {key: sorted({json.dumps(each) for each in values}) for key, values in sets.items()}
 
 
 def tensors_digest(safetensors: bytes) -> str:

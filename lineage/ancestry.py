@@ -15,7 +15,7 @@ from infra.storage import StorageError, first_record, read_span
 from lineage import sources, tables
 from lineage.graph import RowGraph, graph
 from lineage.parquet_rows import read_row
-from lineage.rows import origin_of, source_row_ids
+from lineage.rows import LEAST_PREFIX, origin_of, source_row_ids
 from lineage.schemas import PROVENANCE, REJECTED, ROW_TABLES, TableSpec
 from lineage.tables import TableError
 
@@ -32,19 +32,28 @@ def find_row(settings: Settings, prefix: str) -> tuple[TableSpec, dict[str, Any]
     Rows share an id where one was taken back and came again, judged anew: then it is the one that stands.
     Raises LineageError with the candidates if several ids start so.
     """
-    if len(prefix) < 4 or any(c not in "0123456789abcdef" for c in prefix):
-        raise LineageError(f"'{prefix}' is no row id; expected at least 4 hex digits")
+    if len(prefix) < LEAST_PREFIX or any(c not in "0123456789abcdef" for c in prefix):
+        raise LineageError(f"'{prefix}' is no row id; expected at least {LEAST_PREFIX} hex digits")
     rows = graph(settings)
     found = _newest(rows, rows.starting_with(prefix))
     if not len(found):
         raise LineageError(f"no row's id starts with '{prefix}'")
     if len(found) > 1:
-        named = [(rows.ids[each].tobytes().hex(), ROW_TABLES[rows.tables[each]].name) for each in found[:8]]
-        candidates = ", ".join(f"{row_id} ({table})" for row_id, table in named)
-        raise LineageError(f"'{prefix}' could be any of: {candidates}")
+        raise LineageError(f"'{prefix}' could be any of: {', '.join(_shown(rows, found))}")
     spec = ROW_TABLES[rows.tables[found[0]]]
     is_it = pads.field("row_no") == int(rows.numbers[found[0]])
     return spec, tables.read_ever(settings, spec, where=is_it).to_pylist()[0]
+
+
+def rows_starting(settings: Settings, prefix: str) -> list[str]:
+    """The first few rows whose id starts so, each as ID (TABLE)."""
+    rows = graph(settings)
+    return _shown(rows, _newest(rows, rows.starting_with(prefix)))
+
+
+def _shown(rows: RowGraph, positions: np.ndarray) -> list[str]:
+    names = (ROW_TABLES[table].name for table in rows.tables[positions[:8]])
+    return [f"{rows.ids[at].tobytes().hex()} ({name})" for at, name in zip(positions, names, strict=False)]
 
 
 def ancestors(settings: Settings, row_ids: Iterable[bytes]) -> dict[bytes, dict[str, Any]]:

@@ -108,12 +108,6 @@ def all_recalls(settings: Settings) -> list[Recall]:
     return sorted(found.values(), key=lambda recall: recall.at)
 
 
-def after_all(settings: Settings, now: dt.datetime) -> dt.datetime:
-    """Now, or a moment after the last order or lift, where the clock that timed it goes before ours."""
-    times = [at for book in (RECALL, LIFT) for at in tables.read(settings, book)["at"].to_pylist()]
-    return max([now, *(at + dt.timedelta(microseconds=1) for at in times)])
-
-
 def _ordered(row: Mapping[str, Any], known: Recall | None) -> Recall:
     """A recall after a further order: begun, given again, or begun anew after a lift."""
     orders = tuple(Order(**order) for order in json.loads(row["orders"]))
@@ -130,7 +124,7 @@ def lifts(settings: Settings) -> int:
 
 
 def banned(settings: Settings) -> Mapping[int, str]:
-    """Row number -> the first standing recall that banned it. Whoever needs no recall: `banned_numbers`."""
+    """Row number -> the first standing recall that banned it. The numbers alone: `banned_numbers`."""
     return _banned(_books(settings, RECALL, LIFT, BAN))
 
 
@@ -147,10 +141,30 @@ def numbers_by_recall(settings: Settings) -> Mapping[str, FrozenBitMap64]:
 def ban_rows(
     settings: Settings, *, columns: Sequence[str] | None = None, where: pads.Expression | None = None
 ) -> pa.Table:
-    """Rows of `bans` that count: those of the standing recalls."""
+    """Rows of `bans` that count: those of the standing recalls, none that was ended."""
     ids = pa.array([recall.id for recall in recalls(settings)], pa.string())
     stands = pads.field("recall").isin(ids)
-    return tables.read(settings, BAN, columns=columns, where=stands if where is None else stands & where)
+    return not_ended(settings, columns=columns, where=stands if where is None else stands & where)
+
+
+def not_ended(
+    settings: Settings, *, columns: Sequence[str] | None = None, where: pads.Expression | None = None
+) -> pa.Table:
+    """Rows of `bans` that no later row of the book ended, whether their recall stands or not.
+
+    `where` must not tell the row that ends a ban from the one that began it.
+    """
+    wanted = list(columns or BAN.schema.names)
+    needed = list(dict.fromkeys([*wanted, "recall", "row_no", "ends"]))
+    rows = tables.read(settings, BAN, columns=needed, where=where)
+    ends = pc.fill_null(rows["ends"], False).to_numpy()
+    if ends.any():
+        recalls = rows["recall"].combine_chunks().dictionary_encode().indices.to_numpy()
+        pairs = np.stack([recalls.astype(np.int64), rows["row_no"].to_numpy()])
+        _, pair = np.unique(pairs, axis=1, return_inverse=True)
+        standing = np.bincount(pair.ravel(), weights=np.where(ends, -1, 1)) > 0
+        rows = rows.filter(pa.array(standing[pair.ravel()] & ~ends))
+    return rows.select(wanted)
 
 
 def payload_digest(row: Mapping[str, object], spec: TableSpec) -> bytes:
@@ -226,7 +240,7 @@ def _books(settings: Settings, *books: TableSpec) -> tuple[tables.Snapshot | Non
 
 
 def _rows_that_count(books: tuple[tables.Snapshot | None, ...], *columns: str) -> pa.Table:
-    """Columns of the bans that count, by the settings of whoever asked first."""
+    """Columns of the bans that count. The settings are those of the first snapshot that is there."""
     asked_by = next((book.settings for book in books if book is not None), None)
     if asked_by is None:
         return BAN.schema.empty_table().select(columns)

@@ -17,8 +17,9 @@ from infra.screen import SHOWN, harmless, plain, print_table
 from infra.settings import Settings
 from lineage import ancestry, answer, bans, exchanges, models, pedigrees, queries, registry, row_pedigrees
 from lineage.ancestry import LineageError
-from lineage.consumption import CheckpointError
-from lineage.review import history, told
+from lineage.consumption import CheckpointError, runs_starting
+from lineage.review import history, standing, told
+from lineage.rows import LEAST_PREFIX
 
 _TOLD = (
     "prompt_name",
@@ -62,9 +63,15 @@ def lineage(
     """Which rows made a model, and at which steps; what a row comes from, down to the source's bytes; which
     rows that a model ate an answer is like.
 
+    --json of a row has the keys table, text, answer, recalled, reviews, row, ancestors, descendants,
+    eaten_by, rejected, sources. Each of ancestors and descendants has recalled (the recall that took it
+    back) and reviewed (the last review that counts), or null.
+
     Example: stemma lineage champion --by prompt_version,scorer
     """
     settings = existing(lake)
+    if page is not None:
+        _require_place(page)
     if of_answer is not None:
         if of is not None or page is not None:
             raise LineageError(
@@ -77,10 +84,11 @@ def lineage(
             if of is not None
             else "name a model or a row, or an exchange with --answer TRACE [--model MODEL]"
         )
+    _require_one_kind(settings, of)
     try:
         checkpoint, version = models.resolve(settings, of)
     except (CheckpointError, models.ModelError) as no_model:
-        if not re.fullmatch(r"[0-9a-f]{4,32}", of):
+        if not re.fullmatch(rf"[0-9a-f]{{{LEAST_PREFIX},32}}", of):
             raise
         try:
             return _row(settings, of, page, as_json)
@@ -94,6 +102,16 @@ def lineage(
     else:
         _checkpoint(found, version, _columns(by))
     return 0
+
+
+def _require_one_kind(settings: Settings, of: str) -> None:
+    """Raise LineageError where the start of an id is that of a run and of a row."""
+    if not re.fullmatch(rf"[0-9a-f]{{{LEAST_PREFIX},32}}", of):
+        return
+    runs = [f"{run_id} (run)" for run_id in runs_starting(settings, of)[:8]]
+    rows = ancestry.rows_starting(settings, of) if runs else []
+    if rows:
+        raise LineageError(f"'{of}' could be any of: {', '.join(runs + rows)}; give more of it")
 
 
 def _answer(settings: Settings, trace: str, model: str | None, top: int, as_json: bool) -> int:
@@ -186,13 +204,25 @@ def _row(settings: Settings, prefix: str, page: str | None, as_json: bool) -> in
     origins = [ancestor for ancestor in graph.values() if not ancestor["parents"]]
     origins.sort(key=lambda origin: origin["row_no"])
     called_back = {each.id: each for each in bans.recalls(settings)}
-    recall = called_back.get(bans.banned(settings).get(row["row_no"], ""))
+    gone = bans.banned(settings)
+    recall = called_back.get(gone.get(row["row_no"], ""))
+    text, answer = row_pedigrees.said(row)
+    reviewed = standing(settings).last
+
+    def marks(relative: dict[str, Any]) -> dict[str, Any]:
+        last = reviewed.get(relative["row_id"])
+        return {"recalled": gone.get(relative["row_no"]), "reviewed": vars(last) if last else None}
+
+    above = [ancestor for i, ancestor in graph.items() if i != row["row_id"]]
+    below = ancestry.descendants(settings, row["row_id"])
     found = {
         "table": spec.name,
+        "text": text,
+        "answer": answer,
         "recalled": {"recall": recall.id, "reason": recall.reason} if recall else None,
         "row": plain(row),
-        "ancestors": plain([ancestor for i, ancestor in graph.items() if i != row["row_id"]]),
-        "descendants": plain(ancestry.descendants(settings, row["row_id"])),
+        "ancestors": plain([each | marks(each) for each in above]),
+        "descendants": plain([each | marks(each) for each in below]),
         "eaten_by": _contacts(settings, row["row_id"]),
         "rejected": plain(ancestry.rejections(settings, row["row_id"])),
         "reviews": plain([vars(said) for said in history(settings, row["row_id"])]),
@@ -219,15 +249,20 @@ def _source(origin: dict[str, Any]) -> dict[str, Any]:
 def _lines(found: dict[str, Any], selector: str) -> Iterator[str]:
     row, recalled = found["row"], found["recalled"]
     yield f"{found['table']} {row['row_id']}  (row_no {row['row_no']}, {row['step']} r{row['step_revision']})"
+    yield f"  {'text':<16} {_line(found['text']) or 'none'}"
+    yield f"  {'answer':<16} {_line(found['answer']) or 'none'}"
     for name in _TOLD:
         yield f"  {name:<16} {row[name]}"
     if recalled:
         yield f"  called back by recall {recalled['recall']} ({selector}): {recalled['reason']}"
+    for said in found["reviews"]:
+        yield f"  reviewed: {told(said)}"
     for ancestor in found["ancestors"]:
         made_by = f"{ancestor['step']} r{ancestor['step_revision']}"
-        yield f"  from {ancestor['table']} {ancestor['row_id']} ({made_by})"
+        yield f"  from {ancestor['table']} {ancestor['row_id']} ({made_by}){_marks(ancestor)}"
     for descendant in found["descendants"]:
-        yield f"  into {descendant['table']} {descendant['row_id']} ({descendant['step']})"
+        made = f"{descendant['table']} {descendant['row_id']} ({descendant['step']})"
+        yield f"  into {made}{_marks(descendant)}"
     for contact in found["eaten_by"]:
         who = f"{contact['model'] or 'checkpoint'} {contact['run_id']}/{contact['step']}"
         yield (
@@ -236,15 +271,31 @@ def _lines(found: dict[str, Any], selector: str) -> Iterator[str]:
         )
     for rejection in found["rejected"]:
         yield f"  rejected by {rejection['step']}: {rejection['reason']} (run {rejection['run_id']})"
-    for said in found["reviews"]:
-        yield f"  {told(said)}"
     for source in found["sources"]:
         yield f"  source {source['source_uri']} {source['source_span']} ({source['source_revision'][:23]})"
         yield f"    {source['bytes'] if source['problem'] is None else source['problem']}"
 
 
+def _marks(relative: dict[str, Any]) -> str:
+    recalled, reviewed = relative["recalled"], relative["reviewed"]
+    parts = [f", called back by recall {recalled}"] if recalled else []
+    return "".join(parts + ([f", {told(reviewed)}"] if reviewed else []))
+
+
+def _require_place(page: str) -> None:
+    """Raise LineageError where no file can be written, before what takes time."""
+    place = Path(page).expanduser().absolute()
+    if not place.parent.is_dir():
+        raise LineageError(f"--html '{page}': there is no folder '{place.parent}'; make it first")
+    if place.is_dir():
+        raise LineageError(f"--html '{page}' is a folder; expected the name of a file")
+
+
 def _write(page: str, html: str) -> None:
-    Path(page).write_text(html, encoding="utf-8")
+    try:
+        Path(page).expanduser().write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise LineageError(f"--html '{page}' cannot be written: {error.strerror}; choose another") from error
     print(f"the pedigree is in {page}")
 
 

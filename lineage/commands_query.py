@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import typer
 
 from infra.cli import Json, Lake, existing
-from infra.screen import SHOWN, plain, print_table
+from infra.screen import SHOWN, plain, print_rows
 from infra.settings import Settings
 from lineage import tables
 from lineage.tables import Answer, TableError
@@ -29,12 +29,13 @@ def query(
         str | None, typer.Option(help="Write all rows to a new .parquet, .csv or .jsonl file instead.")
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds after which it is ended.")
+        float, typer.Option(help="Seconds after which it is ended; at most a day.")
     ] = tables.TIMEOUT_S,
     lake: Lake = None,
     as_json: Json = False,
 ) -> int:
-    """Read-only SQL over the lake; at most 50 rows to the screen. Tables and columns: docs/tables.md.
+    """Read-only SQL over the lake; at most 50 rows to the screen, as a table or, where they are too wide for
+    one, column by column. Tables and columns: docs/tables.md.
 
     Where a row comes from (here: whatever bears the answer 'room'), in one statement:
 
@@ -55,7 +56,7 @@ def query(
     if as_json:
         print(json.dumps(plain(rows[:SHOWN])))
         return 0
-    print_table("", rows[:SHOWN])
+    print_rows(rows[:SHOWN])
     if len(rows) > SHOWN:
         print(f"the first {SHOWN} rows; take them all with --out FILE")
     return 0

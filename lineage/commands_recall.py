@@ -10,11 +10,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
+import pyarrow.compute as pc
 import typer
 
 from infra.cli import Json, Lake, existing, open_runtime, words
 from infra.screen import SHOWN, print_table
 from lineage import suspects as suspicion
+from lineage.bans import banned
 from lineage.impact import impact as radius_of
 from lineage.lift import lift
 from lineage.reached import Impact, Written
@@ -27,7 +29,10 @@ _LISTED = 12  # curricula and checkpoints on the screen
 Prompt = Annotated[str | None, typer.Option(help="Rows of this prompt: NAME@VERSION, or NAME for all.")]
 Scorer = Annotated[str | None, typer.Option(help="Rows that it judged: NAME@REVISION, or NAME.")]
 Generator = Annotated[str | None, typer.Option(help="Rows that it wrote: NAME@REVISION, or NAME.")]
-Reviewer = Annotated[str | None, typer.Option(help="Rows that this reviewer judged or corrected.")]
+Reviewer = Annotated[
+    str | None,
+    typer.Option(help="Rows that this reviewer judged or corrected, and all he said in reviews."),
+]
 SourceRevision = Annotated[str | None, typer.Option(help="Rows of this content of a source: its digest.")]
 Rows = Annotated[list[str] | None, typer.Option("--row", help="A row's id or its start; may be repeated.")]
 Where = Annotated[str | None, typer.Option(help="SQL condition over the columns of a row table.")]
@@ -85,8 +90,16 @@ def impact(
     standing = find(settings, found.selector)
     if standing:
         print(f"called back by recall {standing.id}: {standing.reason}")
-    else:
-        print(f"call it back: stemma recall {found.selector} --reason TEXT --dry-run")
+        return 0
+    out = found.rows.filter(pc.invert(found.rows["stored"]))["row_no"].to_pylist()
+    if out:
+        gone = banned(settings)
+        by = ", ".join(sorted({gone[row_no] for row_no in out if row_no in gone}))
+        count = f"all {len(out):,}" if len(out) == found.rows.num_rows else f"{len(out):,}"
+        print(f"{count} of these rows are out already" + (f", called back by recall {by}" if by else ""))
+    if len(out) < found.rows.num_rows:
+        rest = "the others" if out else "it"
+        print(f"call {rest} back: stemma recall {found.selector} --reason TEXT --dry-run")
     return 0
 
 
@@ -131,6 +144,8 @@ def end_recall(reference: str, *, reason: str, beside: Sequence[str], lake: str 
         print(json.dumps({"run_id": outcome.run_id, "counts": dict(counts), **facets}))
         return 0
     print(f"recall {facets['recall']} is lifted: {counts['back']} of its {counts['rows']} rows are back")
+    if counts.get("others_back"):
+        print(f"  and {counts['others_back']} that other recalls had banned: an alternative is back")
     out = counts["rows"] - counts["back"] - counts["still_banned"]
     if counts["still_banned"]:
         print(f"  {counts['still_banned']} stay out: another recall bans them")
@@ -147,6 +162,9 @@ def told(found: Impact) -> Iterator[str]:
     """The blast radius as lines of text."""
     yield f"{found.selector} reaches"
     yield from _reached(found, found.stored)
+    if found.words:
+        each = ", ".join(f"{number} {verdict}" for verdict, number in found.words.items())
+        yield f"  {sum(found.words.values()):>7,} words of {found.selector.reviewer}: {each}"
     jobs = [run.job for run in found.runs]
     counted = ", ".join(f"{jobs.count(job)} {job}" for job in dict.fromkeys(jobs))
     yield f"  {len(jobs):>7,} runs: {counted}"
@@ -173,6 +191,9 @@ def _reached(found: Impact | Written, stored: Mapping[str, int]) -> Iterator[str
             f"  {checkpoint.rows:>7,} of {checkpoint.of:,} rows that checkpoint {checkpoint.run_id}/"
             f"{checkpoint.step} ate ({checkpoint.share:.0%})" + (f": {model}" if model else "")
         )
+        if checkpoint.damaged is not None:
+            yield f"{'':>10}when it ate them, and how much, cannot be told: {checkpoint.damaged}"
+            continue
         clean = (
             f"{checkpoint.run_id}/{checkpoint.clean_before}" if checkpoint.clean_before else "the base model"
         )

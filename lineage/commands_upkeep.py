@@ -20,8 +20,8 @@ def fsck(
         bool,
         typer.Option(
             "--repair",
-            help="First set aliases in MLflow back to where the lake's log says, mark runs whose process "
-            "died, and remove what killed jobs left.",
+            help="First set aliases and tags in MLflow back to what the lake says, mark runs whose process "
+            "died, and remove what killed jobs left; nothing of it while a part of the record is lost.",
         ),
     ] = False,
     lake: Lake = None,
@@ -32,8 +32,12 @@ def fsck(
     Example: stemma fsck
     """
     settings = existing(lake)
-    for sentence in checks.repair(settings) if repair else ():
-        print(f"repaired: {sentence}", file=sys.stderr)
+    if repair:
+        mended = checks.repair(settings)
+        for sentence in mended.done:
+            print(f"repaired: {sentence}", file=sys.stderr)
+        for sentence in mended.left:
+            print(f"left alone: {sentence}", file=sys.stderr)
     done = checks.fsck(settings)
     if as_json:
         print(json.dumps([vars(check) for check in done]))

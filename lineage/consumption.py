@@ -25,6 +25,7 @@ from pyroaring import BitMap64
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import tables
+from lineage.rows import LEAST_PREFIX
 from lineage.runs import Run
 from lineage.schemas import CHECKPOINT, CONSUMPTION, PLAN
 from lineage.tables import TableError
@@ -52,6 +53,8 @@ class Checkpoint:
     plan_digest: str
     consumption_root: str
     at: dt.datetime
+    adapter_config_digest: str | None = None
+    """Of the files beside the tensors; None: not on record, for the checkpoint is older than that."""
 
     @property
     def name(self) -> str:
@@ -126,6 +129,7 @@ def record_checkpoint(
     step: int,
     uri: str,
     adapter_digest: str,
+    adapter_config_digest: str,
     base_model: str,
     base_digest: str,
     curriculum: str,
@@ -160,6 +164,7 @@ def record_checkpoint(
         "consumption_root": root,
         "row_bitmap": BitMap64(eaten["row_no"].to_pylist()).serialize(),
         "at": runtime.now(),
+        "adapter_config_digest": adapter_config_digest,
     }
     tables.replace(
         settings, pa.Table.from_pylist([row], schema=CHECKPOINT.schema), into=CHECKPOINT, run_id=run.id
@@ -187,14 +192,24 @@ def find_checkpoint(settings: Settings, prefix: str) -> Checkpoint:
 
     Raises CheckpointError with the candidates.
     """
-    found = [c for c in checkpoints(settings) if c.run_id.startswith(prefix)]
-    runs = sorted({checkpoint.run_id for checkpoint in found})
+    runs = runs_starting(settings, prefix)
+    if len(prefix) < LEAST_PREFIX and prefix not in runs:
+        raise CheckpointError(
+            f"'{prefix}' is too short to name a run; expected an alias, a version, or at least "
+            f"{LEAST_PREFIX} hex digits; see: stemma status"
+        )
     if len(runs) != 1:
         several = (
             f"could be any of: {', '.join(runs[:8])}" if runs else "names no model, alias or training run"
         )
         raise CheckpointError(f"'{prefix}' {several}; see: stemma status")
-    return max(found, key=lambda checkpoint: checkpoint.step)
+    mine = (checkpoint for checkpoint in checkpoints(settings) if checkpoint.run_id == runs[0])
+    return max(mine, key=lambda checkpoint: checkpoint.step)
+
+
+def runs_starting(settings: Settings, prefix: str) -> list[str]:
+    """The runs with a checkpoint whose id starts so, sorted."""
+    return sorted({c.run_id for c in checkpoints(settings) if c.run_id.startswith(prefix)})
 
 
 def bitmaps(settings: Settings) -> Mapping[tuple[str, int], BitMap64]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from graphlib import TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ from lineage.review import (
     standing,
 )
 from lineage.rows import CONFLICTING
-from lineage.schemas import EXAMPLE
+from lineage.schemas import EXAMPLE, ROW_TABLES
 
 DUPLICATE = "duplicate"  # reason: a row that stands asks and answers the same
 
@@ -79,13 +79,13 @@ def heed(settings: Settings, examples: pa.Table) -> Heeded:
     ids = [row["row_id"] for row in rows]
     judge = _Judge(reviews, said, _with_ancestors(settings, rows))
     # Also those of whom a word was said that was taken back: what it has done meanwhile is stored.
-    touched = {row_id for row_id in ids if not ever.isdisjoint(judge.behind(row_id))}
-    out = {row_id: reason for row_id in ids if (reason := judge.reason(row_id)) is not None}
-    vouched = frozenset(row_id for row_id in ids if row_id not in out and judge.is_vouched(row_id))
+    touched = set(ids) & judge.below(ever)
+    out = {row_id: reason for row_id in ids if (reason := judge.reason[row_id]) is not None}
+    vouched = frozenset(row_id for row_id in ids if row_id not in out and row_id in judge.vouched)
     for equal in _equal(_alike(examples, touched), but=out):
         if not touched.isdisjoint(row["row_id"] for row in equal):
             out |= _settled(equal, vouched)
-    heard = reviews.among(frozenset().union(*map(judge.behind, touched)))
+    heard = reviews.among(judge.behind(touched))
     return Heeded(out, vouched - out.keys(), tuple(heard.inputs))
 
 
@@ -123,52 +123,74 @@ def _alike(examples: pa.Table, touched: Collection[bytes]) -> pa.Table:
 
 
 class _Judge:
-    """Follows rows up to what they were derived from; each is looked at once."""
+    """Judges rows after what they were derived from, each once, however long the line."""
 
     def __init__(self, reviews: Reviews, said: Sequence[Review], rows: Mapping[bytes, dict[str, Any]]):
         self._last, self._rows = reviews.last, rows
         self._relabelled = {(r.row_id, r.label, r.reviewer) for r in said if r.verdict == "relabelled"}
-        self.behind = cache(self._behind)
-        self.reason = cache(self._reason)
-        self.is_vouched = cache(self._is_vouched)
+        above = {row_id: row["parents"] for row_id, row in rows.items()}
+        self._order = tuple(TopologicalSorter(above).static_order())  # parents first
+        self._inherited: dict[bytes, str | None] = {}
+        self.reason: dict[bytes, str | None] = {}
+        """Why a row is out, by what was said of it, or else of its parents."""
+        self.vouched: set[bytes] = set()
+        """The rows that a person vouches for: they, or what they were made of."""
+        for row_id in self._order:
+            self._judge(row_id)
 
-    def _behind(self, row_id: bytes) -> frozenset[bytes]:
-        """The row and all it comes from."""
+    def below(self, row_ids: Collection[bytes]) -> set[bytes]:
+        """The rows, and all that come from one of them."""
+        found = set(row_ids)
+        for row_id in self._order:
+            if not found.isdisjoint(self._parents(row_id)):
+                found.add(row_id)
+        return found
+
+    def behind(self, row_ids: Collection[bytes]) -> set[bytes]:
+        """The rows, and all that they come from."""
+        found = set(row_ids)
+        for row_id in reversed(self._order):
+            if row_id in found:
+                found.update(self._parents(row_id))
+        return found
+
+    def _parents(self, row_id: bytes) -> Sequence[bytes]:
         row = self._rows.get(row_id)
-        return frozenset({row_id}).union(*(self.behind(parent) for parent in (row["parents"] if row else ())))
+        return () if row is None else row["parents"]
 
-    def _reason(self, row_id: bytes) -> str | None:
-        """Why the row is out, by what was said of it, or else of its parents."""
+    def _judge(self, row_id: bytes) -> None:
         said, row = self._last.get(row_id), self._rows.get(row_id)
-        if said is not None:
+        self._inherited[row_id] = inherited = None if row is None else self._through_parents(row)
+        if said is None:
+            self.reason[row_id] = inherited
+            is_vouched = row is not None and self._is_vouched(row)
+        else:
             reasons = {"rejected": REJECTED_BY_REVIEWER, "relabelled": RELABELLED_BY_REVIEWER}
-            return reasons.get(said.verdict)
-        return None if row is None else self._inherited(row)
+            self.reason[row_id] = reasons.get(said.verdict)
+            is_vouched = said.verdict == "approved"
+        if is_vouched:
+            self.vouched.add(row_id)
 
-    def _inherited(self, row: Mapping[str, Any]) -> str | None:
+    def _is_vouched(self, row: Mapping[str, Any]) -> bool:
+        return any(
+            self._gives_its_label(self._last.get(parent), row) or parent in self.vouched
+            for parent in row["parents"]
+        )
+
+    def _through_parents(self, row: Mapping[str, Any]) -> str | None:
         reasons = [self._through(parent, row) for parent in row["parents"]]
         falls = all(reasons) if row["derivation"] == "alternative" else any(reasons)
         return next(filter(None, reasons), None) if falls else None
 
     def _through(self, parent: bytes, row: Mapping[str, Any]) -> str | None:
         said = self._last.get(parent)
-        above = self._rows.get(parent)
         if said is not None and said.verdict == "rejected":
             return REJECTED_BY_REVIEWER
         if self._gives_its_label(said, row):
-            return None if above is None else self._inherited(above)
+            return self._inherited[parent]
         if (said is not None and said.verdict == "relabelled") or self._was_overridden(parent, row):
             return RELABELLED_BY_REVIEWER
-        return self.reason(parent)
-
-    def _is_vouched(self, row_id: bytes) -> bool:
-        said, row = self._last.get(row_id), self._rows.get(row_id)
-        if said is not None:
-            return said.verdict == "approved"
-        return row is not None and any(
-            self._gives_its_label(self._last.get(parent), row) or self.is_vouched(parent)
-            for parent in row["parents"]
-        )
+        return self.reason[parent]
 
     @staticmethod
     def _gives_its_label(said: Review | None, row: Mapping[str, Any]) -> bool:
@@ -183,13 +205,18 @@ class _Judge:
 
 def _with_ancestors(settings: Settings, rows: Sequence[dict[str, Any]]) -> dict[bytes, dict[str, Any]]:
     """The rows and all examples that they were derived from, by id; what is not among them is a trace."""
+    known = graph(settings)
     found: dict[bytes, dict[str, Any]] = {}
-    level = list(rows)
-    while level:
-        found |= {row["row_id"]: row for row in level}
-        named = {parent for row in level for parent in row["parents"]} - found.keys()
-        where = pads.field("row_id").isin(pa.array(sorted(named), pa.binary()))
-        level = tables.read_ever(settings, EXAMPLE, columns=_TOLD, where=where).to_pylist()
+    new = list(rows)
+    while new:  # once for all of a line, and again where a row that was withdrawn came under another number
+        found |= {row["row_id"]: row for row in new}
+        at = known.positions(np.array([row["row_no"] for row in new], np.int64))
+        above = known.up.reach(at[at >= 0])
+        above = above[known.tables[above] == ROW_TABLES.index(EXAMPLE)]
+        named = {parent for row in new for parent in row["parents"]}
+        named |= {row_id.tobytes() for row_id in known.ids[above]}
+        where = pads.field("row_id").isin(pa.array(sorted(named - found.keys()), pa.binary()))
+        new = tables.read_ever(settings, EXAMPLE, columns=_TOLD, where=where).to_pylist()
     return found
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -19,10 +20,10 @@ import pyarrow.dataset as pads
 from pyroaring import BitMap64
 
 from infra.settings import Settings
-from lineage import models, tables
-from lineage.bans import recall_id, recalls
+from lineage import models, review, tables
+from lineage.bans import not_ended, recall_id, recalls
 from lineage.consumption import bitmaps, checkpoints, ledger
-from lineage.generations import follow
+from lineage.generations import Reach, follow
 from lineage.graph import Edges, RowGraph, graph
 from lineage.membership import members
 from lineage.reached import (
@@ -35,40 +36,46 @@ from lineage.reached import (
     of_table,
 )
 from lineage.rows import ID_BYTES
-from lineage.schemas import BAN, CURRICULUM, PREDICTION, ROW_TABLES, RUN
+from lineage.schemas import CURRICULUM, PREDICTION, ROW_TABLES, RUN
 from lineage.selectors import Selector, SelectorError, check_sql, known_values, matching, resolved
 
 
 def impact(settings: Settings, selector: Selector) -> Impact:
     """The blast radius, over all rows that were ever stored: what was recalled before is still shown.
 
-    Raises SelectorError where the selector means no row.
+    Raises SelectorError where the selector means no row, and no word of a reviewer.
     """
     if selector.where is not None:
         check_sql(settings, selector.where)
     selector = resolved(settings, selector)
     rows = graph(settings)
     every, direct, meant, generations = _fallen(settings, selector, rows)
-    if not every.any():
+    words = review.words(settings, selector)
+    if not every.any() and not words:
         raise SelectorError(_nothing(settings, selector))
     fallen = every if selector.through_models else direct
     numbers = _numbers(rows, fallen)
-    curricula, wrote = _curricula(settings, numbers)
-    eaten = _checkpoints(settings, numbers)
-    wrote += _writers(rows, fallen) + _scored_on(settings, numbers)
-    wrote += Counter({each.run_id: each.rows for each in eaten})
-    ever = np.bincount(rows.tables, minlength=len(ROW_TABLES)).tolist()
+    held = _holders(settings, numbers)
+    written = None
     listed = _listed(rows, every, meant=meant, direct=direct)
+    if generations:
+        others = _holders(settings, _numbers(rows, direct if selector.through_models else every))
+        by_all, by_direct = (held, others) if selector.through_models else (others, held)
+        written = _written(settings, listed, by_all, by_direct, generations)
+    wrote = held.selected + _writers(rows, fallen) + _scored_on(settings, numbers)
+    wrote += Counter({each.run_id: each.rows for each in held.checkpoints})
+    ever = np.bincount(rows.tables, minlength=len(ROW_TABLES)).tolist()
     return Impact(
         selector,
         listed if selector.through_models else listed.filter(pc.invert(listed["written"])),
         {spec.name: count for spec, count in zip(ROW_TABLES, ever, strict=True) if count},
         int(rows.standing.sum()),
-        curricula,
+        held.curricula,
         _runs(settings, wrote),
-        eaten,
-        _models(settings, eaten),
-        _written(settings, listed, generations) if generations else None,
+        held.checkpoints,
+        _models(settings, held.checkpoints),
+        words,
+        written,
     )
 
 
@@ -109,25 +116,68 @@ def _fallen(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """What falls, through models too; what falls without them; what is meant: bool (rows); generations."""
     mine, others = _banned(settings, selector, rows)
+    if all(each.id != recall_id(selector) for each in recalls(settings)):
+        mine = _for_itself(selector, mine, rows.edges)  # lifted: what fell then is asked anew
     meant = matching(settings, selector, rows)
     if not selector.through_models:  # else it may have fallen through models before
         meant |= mine
+    reach, direct = _reach(settings, meant, rows, beside=others)
+    return reach.fallen | mine, direct, meant, reach.generations
+
+
+def _reach(
+    settings: Settings, meant: np.ndarray, rows: RowGraph, *, beside: np.ndarray
+) -> tuple[Reach, np.ndarray]:
+    """What falls with the rows that are meant, through models too; and what without them: bool (rows)."""
 
     def fall(written: np.ndarray) -> np.ndarray:
-        return falls(meant | written, rows.edges, beside=others)
+        return falls(meant | written, rows.edges, beside=beside)
 
     direct = fall(np.zeros(len(meant), bool))
-    reach = follow(settings, rows, direct, fall)
-    return reach.fallen | mine, direct, meant, reach.generations
+    return follow(settings, rows, direct, fall), direct
+
+
+def _for_itself(selector: Selector, banned: np.ndarray, edges: Edges) -> np.ndarray:
+    """Those of a recall's banned rows that no stored derivation of them explains: bool (rows)."""
+    found = np.zeros(len(banned), bool)
+    found[edges.lacking] = True
+    if not selector.through_models:  # else they may be what a model wrote
+        explained = np.zeros(len(banned), bool)
+        explained[edges.children[banned[edges.parents]]] = True
+        found |= ~explained
+    return found & banned
+
+
+def fallen_now(settings: Settings) -> np.ndarray:
+    """The numbers of the rows that fall by the standing recalls together, ascending.
+
+    What they mean and have not banned yet does not count. A row of alternatives was banned by the recall that
+    took the last of them; it falls no more when another is lifted that took the first.
+    """
+    rows = graph(settings)
+    seeds: list[tuple[Selector, np.ndarray]] = []
+    for recall in recalls(settings):
+        if recall.selector.where is not None:
+            check_sql(settings, recall.selector.where)
+        banned, _ = _banned(settings, recall.selector, rows)
+        meant = matching(settings, recall.selector, rows) & banned
+        seeds.append((recall.selector, meant | _for_itself(recall.selector, banned, rows.edges)))
+    fallen, before = np.zeros(len(rows.numbers), bool), -1
+    while before != np.count_nonzero(fallen):
+        before = np.count_nonzero(fallen)
+        for selector, meant in seeds:
+            reach, direct = _reach(settings, meant, rows, beside=fallen)
+            fallen = fallen | (reach.fallen if selector.through_models else direct)
+    return rows.numbers[fallen]
 
 
 def _banned(settings: Settings, selector: Selector, rows: RowGraph) -> tuple[np.ndarray, np.ndarray]:
     """What the same selector felled before, if it was called back, and what other recalls did: bool (rows).
 
-    The first is still reached, whatever SQL says now. Of the others, those that stand.
+    The first is still reached, whatever SQL says now. Of the others, those that stand. None that was ended.
     """
     found = np.zeros((2, len(rows.numbers)), bool)
-    book = tables.read(settings, BAN, columns=["row_no", "recall"])
+    book = not_ended(settings, columns=["row_no", "recall"])
     own = pc.equal(book["recall"], recall_id(selector)).to_numpy()
     stands = pc.is_in(
         book["recall"], pa.array([each.id for each in recalls(settings)], pa.string())
@@ -157,16 +207,31 @@ def _listed(rows: RowGraph, fallen: np.ndarray, *, meant: np.ndarray, direct: np
     return pa.table(listed)
 
 
-def _written(settings: Settings, listed: pa.Table, generations: int) -> Written:
+@dataclass(frozen=True)
+class _Holders:
+    """What holds some rows, and which runs selected them."""
+
+    curricula: tuple[ReachedCurriculum, ...]
+    checkpoints: tuple[ReachedCheckpoint, ...]
+    selected: Counter[str]
+    """Run -> members that it put into a curriculum."""
+
+
+def _holders(settings: Settings, numbers: BitMap64) -> _Holders:
+    curricula, selected = _curricula(settings, numbers)
+    return _Holders(curricula, _checkpoints(settings, numbers), selected)
+
+
+def _written(
+    settings: Settings, listed: pa.Table, by_all: _Holders, by_direct: _Holders, generations: int
+) -> Written:
     """What every reached row leads to, and those that are reached directly do not."""
+    holding = {each.curriculum for each in by_direct.curricula}
+    ate = {(each.run_id, each.step) for each in by_direct.checkpoints}
+    curricula = tuple(each for each in by_all.curricula if each.curriculum not in holding)
+    eaten = tuple(each for each in by_all.checkpoints if (each.run_id, each.step) not in ate)
     only = listed.filter(listed["written"])
-    every = BitMap64(listed["row_no"].to_numpy().astype(np.uint64))
-    direct = every - BitMap64(only["row_no"].to_numpy().astype(np.uint64))
-    holding = {each.curriculum for each in _curricula(settings, direct)[0]}
-    ate = {(each.run_id, each.step) for each in _checkpoints(settings, direct)}
-    curricula = [each for each in _curricula(settings, every)[0] if each.curriculum not in holding]
-    eaten = [each for each in _checkpoints(settings, every) if (each.run_id, each.step) not in ate]
-    return Written(only, tuple(curricula), tuple(eaten), _models(settings, eaten), generations)
+    return Written(only, curricula, eaten, _models(settings, eaten), generations)
 
 
 def _writers(rows: RowGraph, fallen: np.ndarray) -> Counter[str]:
@@ -209,9 +274,17 @@ def _checkpoints(settings: Settings, numbers: BitMap64) -> tuple[ReachedCheckpoi
         rows = eaten.intersection_cardinality(numbers)
         if not rows:
             continue
-        slots = ledger(settings, each.run_id).upto(each.step)
+        try:
+            slots = ledger(settings, each.run_id).upto(each.step)
+        except tables.Damaged as error:  # that it ate them the bitmap tells: no recall waits for a repair
+            found.append(ReachedCheckpoint(each.run_id, each.step, rows, len(eaten), damaged=str(error)))
+            continue
         reached = np.take(is_reached, slots.row_nos, mode="clip")  # beyond the end: a reached row's own place
         reached &= slots.row_nos < len(is_reached)
+        if not reached.any():
+            damaged = "'consumption' does not hold that it ate them; restore it from a copy of the lake"
+            found.append(ReachedCheckpoint(each.run_id, each.step, rows, len(eaten), damaged=damaged))
+            continue
         contact = slots.step_of(int(np.argmax(reached)))
         found.append(
             ReachedCheckpoint(
@@ -268,5 +341,7 @@ def _nothing(settings: Settings, selector: Selector) -> str:
     only = next(iter(named))
     if only not in ("rows", "where"):
         known = known_values(settings, only)
+        if only == "reviewer":
+            known += sorted({each.reviewer for each in review.history(settings)} - set(known))
         return f"{sentence}; known: {', '.join(known[:12]) or 'none'}{' ...' if len(known) > 12 else ''}"
     return sentence

@@ -79,8 +79,10 @@ def show_recalls(settings: Settings) -> None:
         registry.if_reachable(models.mirror_aliases, settings, name)
 
 
-def _show_tags(settings: Settings, name: str, record: _Record) -> None:
+def _show_tags(settings: Settings, name: str, record: _Record) -> list[ModelVersion]:
+    """The versions whose tags were not what the lake says."""
     standing = {each.version: each for each in registry.model_versions(settings, name)}
+    mended: list[ModelVersion] = []
     for version in models.versions(settings, name):
         there = standing.get(version.version)
         if there is None or (version.run_id, version.step) not in record.checkpoints:
@@ -88,6 +90,51 @@ def _show_tags(settings: Settings, name: str, record: _Record) -> None:
         tags = record.tags(version)
         if _stale(there, tags):
             registry.tag_version(settings, name=name, version=version.version, tags=tags)
+            mended.append(version)
+    return mended
+
+
+def mend_tags(settings: Settings, name: str) -> list[ModelVersion]:
+    """Set the tags of a model's versions back to what the lake says; those whose tags were others.
+
+    Raises RegistryError when MLflow cannot be asked.
+    """
+    return _show_tags(settings, name, _Record(settings))
+
+
+def differences(settings: Settings, name: str) -> list[str]:
+    """A sentence for each version of a model that MLflow shows otherwise than the lake has it, or not at all.
+
+    Whether somebody edited it there or MLflow was away, nobody can tell; what mends it is said. Raises
+    RegistryError when it cannot be asked.
+    """
+    standing = {each.version: each for each in registry.model_versions(settings, name)}
+    record, found = _Record(settings), []
+    promoted = {output for _, done in runs.completed(settings, "promote") for output in done.outputs}
+    for version in models.versions(settings, name):
+        there = standing.get(version.version)
+        if (version.run_id, version.step) not in record.checkpoints:
+            continue  # of what leads nowhere there is nothing to show
+        if there is not None:
+            wrong = [key for key, value in record.tags(version).items() if there.tags.get(key, "") != value]
+            if wrong:
+                found.append(
+                    f"MLflow says otherwise of {version} than the lake, in {', '.join(wrong)}; set it right "
+                    "with: stemma fsck --repair"
+                )
+        elif f"model:{version}" not in promoted:
+            continue  # its promotion was cut off, and shows it when it is given again
+        elif version.version < max(standing, default=0):
+            found.append(
+                f"{version} is not in MLflow, which has later versions of '{name}': it was deleted there, "
+                f"and no number is given twice; {registry.register_again(name)}"
+            )
+        else:
+            found.append(
+                f"{version} is not in MLflow; show it with: stemma mlflow-sync (which says what to do where "
+                "it was deleted there)"
+            )
+    return found
 
 
 def sync(settings: Settings) -> Iterator[str]:

@@ -6,6 +6,7 @@ is where its last event left it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -87,9 +88,11 @@ def register(runtime: Runtime, checkpoint: Checkpoint, *, name: str) -> ModelVer
     made = ModelVersion(name, number, checkpoint.run_id, checkpoint.step, checkpoint.adapter_digest)
     row = {field: getattr(made, field) for field in ModelVersion.__dataclass_fields__} | {"at": runtime.now()}
     table = pa.Table.from_pylist([row], schema=MODEL.schema)
-    file = tables.write_file(runtime.settings, table, into=MODEL, name=f"{checkpoint.run_id}-{number}")
     # The key makes two registrations at once conflict; the loser's caller tries again.
     key = f"model:{name}:{number}"
+    # Named by the key as well: the same checkpoint may be the first version of another name, too.
+    file_name = f"{checkpoint.run_id}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    file = tables.write_file(runtime.settings, table, into=MODEL, name=file_name)
     tables.commit(runtime.settings, [file], into=MODEL, run_id=checkpoint.run_id, keys=[key])
     return made
 
@@ -116,7 +119,7 @@ def move_aliases(
 ) -> None:
     """Move aliases of a model to versions (0 removes one), as one event each, in one commit."""
     now = aliases(runtime.settings).get(name, {})
-    at = runtime.now()
+    at = tables.after_all(runtime.settings, runtime.now(), EVENT)
     rows = [
         {
             "kind": kind,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -38,19 +39,24 @@ class ReachedCheckpoint:
     step: int
     rows: int
     of: int
-    slots: int
+    """Of these two its bitmap tells; all below is None where the record of its slots is `damaged`."""
+
+    slots: int | None = None
     """How often it ate one of them; `of_slots` counts all it ate."""
 
-    of_slots: int
-    loss_tokens: int
+    of_slots: int | None = None
+    loss_tokens: int | None = None
     """Tokens of those slots that counted in the loss; `of_loss_tokens` counts all."""
 
-    of_loss_tokens: int
-    first_contact: int
+    of_loss_tokens: int | None = None
+    first_contact: int | None = None
     """The first step, from 0, that ate one; the state before that step is clean."""
 
-    clean_before: int
+    clean_before: int | None = None
     """The last checkpoint of the same run at or before the first contact, by its step; 0: the base model."""
+
+    damaged: str | None = None
+    """What is wrong with that record, and what to do."""
 
     @property
     def share(self) -> float:
@@ -58,9 +64,9 @@ class ReachedCheckpoint:
         return self.rows / self.of
 
     @property
-    def steps_after(self) -> int:
+    def steps_after(self) -> int | None:
         """Steps it took from the first contact on."""
-        return self.step - self.first_contact
+        return None if self.first_contact is None else self.step - self.first_contact
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,9 @@ class Impact:
     runs: tuple[ReachedRun, ...]
     checkpoints: tuple[ReachedCheckpoint, ...]
     models: tuple[ReachedModel, ...]
+    words: Mapping[str, int] = field(default_factory=dict)
+    """What its reviewer ever said and a recall takes back, per verdict: approved, rejected, relabelled."""
+
     written: Written | None = None
     """What is reached only through models, or None; part of the rest where the selector goes through them."""
 
@@ -130,16 +139,23 @@ class Impact:
         return _by_table(self.rows)
 
     @property
+    def out(self) -> dict[str, int]:
+        """Reached rows per table that a recall took out of it before."""
+        return _by_table(self.rows.filter(pc.invert(self.rows["stored"])))
+
+    @property
     def is_everything(self) -> bool:
         """Would no row be left?"""
         return pc.sum(self.rows["stored"]).as_py() == self.standing
 
     def as_json(self) -> dict[str, Any]:
-        """Keys: selector, rows, of, runs, curricula, checkpoints, models, aliases, row_ids, written."""
+        """Keys: selector, rows, of, out, words, runs, written, and those of the parts that are reached."""
         return {
             "selector": self.selector.as_json(),
             "rows": self.by_table,
             "of": self.stored,
+            "out": self.out,
+            "words": dict(self.words),
             "runs": [asdict(each) for each in self.runs],
             **_as_json(self),
             "written": self.written.as_json() if self.written else None,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
@@ -25,11 +25,12 @@ from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import bans, mirror, models, runs, tables
 from lineage.bans import Order, Recall, recall_id
+from lineage.graph import graph
 from lineage.impact import details, impact
 from lineage.reached import Impact, of_table
-from lineage.rows import rows_digest
+from lineage.rows import canonical_json, rows_digest
 from lineage.runs import Outcome, Run, carry_out
-from lineage.schemas import BAN, RECALL, ROW_TABLES, TABLES
+from lineage.schemas import BAN, CONSUMPTION, LIFT, RECALL, ROW_TABLES, RUN, TABLES
 from lineage.selectors import Selector
 from lineage.tables import TableError
 
@@ -49,18 +50,19 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
     The facets hold `recall`, its id; `moved`, the aliases that it moved as [alias, from, to] (0: none); and
     `orders`, the models whose champion is to be trained again. Raises SelectorError where nothing is meant,
     RunError while another process works on the lake, ModelError where an alias was moved by hand in MLflow,
-    and RecallError, unless `anyway`, where every row would fall or no champion is touched.
+    and RecallError, unless `anyway`, where every row would fall or nothing is gained (`changes_nothing`).
     """
     settings = runtime.settings
-    if not reason.strip():
-        raise RecallError("a recall needs a reason, which stands in its record; give --reason TEXT")
+    require_reason(reason)
     runs.require_idle(settings, to="recall rows")
     radius = reached_by(settings, selector)
     found, lifts = find(settings, radius.selector), _lifts(settings, radius.selector)
     if not anyway and (found is None or _not_banned(settings, radius).num_rows):
-        _require_sense(radius)
+        _require_sense(settings, radius)
     for name in sorted(models.aliases(settings)):
         models.require_untouched(settings, name)
+
+    config = {"selector": radius.selector.as_json(), "lifts": lifts}  # lifted, it is ordered anew
 
     def work(run: Run) -> Outcome:
         runs.require_idle(settings, to="recall rows", run=run)  # two that began at once see each other here
@@ -69,15 +71,16 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
         versions = _quarantine(settings, radius, run)
         _move_aliases(runtime, ordered, run)
         mirror.show_recalls(settings)
-        moved = _moves_of(settings, ordered)
+        moved = _moves_of(settings, config)
         told = ", ".join(f"{alias} -> {to or 'nothing'}" for alias, _, to in moved) or "no alias moved"
         log.info("recall %s: %d rows; %s", ordered.id, radius.rows.num_rows, told)
         counts = {"rows": radius.rows.num_rows, "banned_now": new, **radius.by_table}
+        if radius.words:
+            counts["words"] = sum(radius.words.values())
         orders = [asdict(order) for order in ordered.orders]
         facets = {"recall": ordered.id, "moved": moved, "orders": orders}
         return Outcome(versions, counts, facets)
 
-    config = {"selector": radius.selector.as_json(), "lifts": lifts}  # lifted, it is ordered anew
     reached = [f"rows:{rows_digest(radius.rows['row_id'])}"]
     outcome = carry_out(runtime, "recall", config=config, inputs=reached, work=work)
     if outcome.again and found is not None:
@@ -85,12 +88,20 @@ def recall(runtime: Runtime, selector: Selector, *, reason: str, anyway: bool = 
     return outcome
 
 
+def require_reason(reason: str) -> None:
+    """Raise RecallError for a recall that nobody gives a reason for."""
+    if not reason.strip():
+        raise RecallError("a recall needs a reason, which stands in its record; give --reason TEXT")
+
+
 def reached_by(settings: Settings, selector: Selector) -> Impact:
     """What a recall of this reaches, as `impact` says it.
 
     Kept for as long as nobody commits: it is shown before it is carried out.
     """
-    newest = tuple(filter(None, (tables.snapshot(settings, spec) for spec in TABLES.values())))
+    # What was eaten changes with the checkpoints, whose bitmaps suffice where that record is damaged.
+    asked = [spec for spec in TABLES.values() if spec is not CONSUMPTION]
+    newest = tuple(filter(None, (tables.snapshot(settings, spec) for spec in asked)))
     return _reached_by(newest, selector) if newest else impact(settings, selector)
 
 
@@ -112,16 +123,16 @@ def _lifts(settings: Settings, selector: Selector) -> int:
     return next((each.lifts + (each.lift is not None) for each in same), 0)
 
 
-def _require_sense(radius: Impact) -> None:
+def _require_sense(settings: Settings, radius: Impact) -> None:
     if radius.is_everything:
         raise RecallError(
             f"{radius.selector} reaches every row of the lake ({radius.rows.num_rows:,}); "
             "add --yes if everything is meant"
         )
-    if not any("champion" in each.aliases for each in radius.models):
+    if changes_nothing(settings, radius):
         rows = ", ".join(f"{number} rows of {name}" for name, number in radius.by_table.items())
         raise RecallError(
-            f"no champion ate what {radius.selector} reaches ({rows}), so no alias would move; "
+            f"nothing that serves ate what {radius.selector} reaches ({rows}), so no alias would move; "
             "add --yes to ban and quarantine the rows all the same"
         )
 
@@ -133,6 +144,9 @@ def _order(runtime: Runtime, radius: Impact, reason: str, run: Run) -> Recall:
     champions = [each for each in radius.models if "champion" in each.aliases]
     orders = [Order(each.name, each.version, each.run_id) for each in champions]
     new = [order for order in orders if known is None or order not in known.orders]
+    if known is None:  # what it banned before its lift counts with the order
+        before = pads.field("recall") == recall_id(radius.selector)
+        end_bans(settings, before, but=radius.rows["row_no"].to_numpy(), run=run)
     if known is None or new:
         row = {
             "recall": recall_id(radius.selector),
@@ -141,7 +155,7 @@ def _order(runtime: Runtime, radius: Impact, reason: str, run: Run) -> Recall:
             "orders": json.dumps([asdict(order) for order in new]),
             "actor": runs.agent().user,
             "run_id": run.id,
-            "at": bans.after_all(settings, runtime.now()),
+            "at": tables.after_all(settings, runtime.now(), RECALL, LIFT),
         }
         tables.record(settings, [row], into=RECALL)
     ordered = find(settings, radius.selector)
@@ -149,10 +163,24 @@ def _order(runtime: Runtime, radius: Impact, reason: str, run: Run) -> Recall:
     return ordered
 
 
+def end_bans(settings: Settings, of: pads.Expression, *, but: np.ndarray, run: Run) -> None:
+    """End those of some bans whose rows do not fall any more; `but` holds the numbers of the rows that do.
+
+    A row whose batch was withdrawn stays banned: nobody can tell what it would come from.
+    """
+    rows = bans.not_ended(settings, where=of)
+    numbers = rows["row_no"].to_numpy()
+    over = rows.filter(pa.array((graph(settings).positions(numbers) >= 0) & ~np.isin(numbers, but)))
+    if over.num_rows:
+        ended = {"run_id": pa.repeat(run.id, over.num_rows), "ends": pa.repeat(True, over.num_rows)}
+        columns = [ended.get(name, over[name]) for name in BAN.schema.names]
+        tables.record(settings, pa.table(columns, schema=BAN.schema), into=BAN)
+
+
 def _not_banned(settings: Settings, radius: Impact) -> pa.Table:
     """The reached rows that this recall has not banned yet."""
     mine = pads.field("recall") == recall_id(radius.selector)
-    known = tables.read(settings, BAN, columns=["row_no"], where=mine)["row_no"].combine_chunks()
+    known = bans.not_ended(settings, columns=["row_no"], where=mine)["row_no"].combine_chunks()
     return radius.rows.filter(pc.invert(pc.is_in(radius.rows["row_no"], known)))
 
 
@@ -176,6 +204,7 @@ def _ban(settings: Settings, radius: Impact, run: Run) -> int:
         "source_revision": revision,
         "source_span": span,
         "run_id": pa.repeat(run.id, new.num_rows),
+        "ends": pa.nulls(new.num_rows, pa.bool_()),
     }
     tables.record(settings, pa.table(banned, schema=BAN.schema), into=BAN)
     return new.num_rows
@@ -252,12 +281,20 @@ def would_move(settings: Settings, radius: Impact) -> list[tuple[str, int, int]]
     return found
 
 
-def _moves_of(settings: Settings, ordered: Recall) -> list[list[Any]]:
-    """The moves that this recall made, in this run or one that was cut off: [name@alias, from, to]."""
-    moved = [event for event in models.events(settings) if event.kind == "recall"]
-    behind = [json.loads(event.evidence)[0] for event in moved]
+def changes_nothing(settings: Settings, radius: Impact) -> bool:
+    """Would neither an alias move nor a person's word fall?"""
+    return not radius.words and not would_move(settings, radius)
+
+
+def _moves_of(settings: Settings, config: Mapping[str, Any]) -> list[list[Any]]:
+    """The moves that this recall made, in this run or one that was cut off: [name@alias, from, to].
+
+    Runs with one config are runs of one recall, though they may differ in the rows that were there to reach.
+    """
+    same = (pads.field("job") == "recall") & (pads.field("config") == canonical_json(config).decode())
+    mine = set(tables.read(settings, RUN, columns=["run_id"], where=same)["run_id"].to_pylist())
     return [
         [f"{event.name}@{event.alias}", event.from_version, event.to_version]
-        for event, why in zip(moved, behind, strict=True)
-        if (why["recall"], why.get("lifts", 0)) == (ordered.id, ordered.lifts)
+        for event in models.events(settings)
+        if event.kind == "recall" and event.run_id in mine
     ]

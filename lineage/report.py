@@ -39,6 +39,7 @@ def record(
     settings: Settings, reports: Sequence[Report], predictions: pa.Table, *, run: Run, at: dt.datetime
 ) -> tuple[str, ...]:
     """Store predictions, then the numbers made of them. Returns the table versions."""
+    at = tables.after_all(settings, at, REPORT)  # the newest evaluation counts
     first = tables.replace(settings, predictions, into=PREDICTION, run_id=run.id)
     rows = [
         {name: getattr(report, name) for name in Report.__dataclass_fields__} | {"run_id": run.id, "at": at}

@@ -1,4 +1,4 @@
-"""What comes back with a version that serves again: its adapter, curriculum, config and evaluations.
+"""What comes back with a version that serves again: adapter, curriculum, what it ate, config, evaluations.
 
 Each is looked at before an alias moves: a version of which a part is lost cannot be told, trained again or
 compared with, so it does not serve.
@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from infra.models import ModelError as AdapterError
-from infra.models import adapter_digest
+from infra.models import adapter_config_digest, adapter_digest
 from infra.redaction import without_credentials
 from infra.settings import Settings
 from lineage import curricula, models, runs, tables
-from lineage.consumption import Checkpoint
+from lineage.consumption import Checkpoint, consumption_root, eaten_by
 from lineage.curricula import root_of
 from lineage.models import ModelError
 from lineage.report import predictions_of, reports_of
@@ -70,6 +70,7 @@ def restored(settings: Settings, reference: str) -> Restored:
     try:
         _check_adapter(checkpoint)
         curriculum = _curriculum(settings, checkpoint)
+        _check_eaten(settings, checkpoint)
         config = _config(settings, checkpoint)
         evaluations = tuple(_evaluations(settings, checkpoint))
     except (TableError, AdapterError, runs.RunError, OSError) as error:
@@ -100,6 +101,11 @@ def _check_adapter(checkpoint: Checkpoint) -> None:
             json.loads(path.read_text())
         except ValueError as error:
             raise ModelError(f"'{path}' is no JSON ({error}); restore it from a copy of the lake") from error
+    if checkpoint.adapter_config_digest not in (None, adapter_config_digest(checkpoint.uri)):
+        raise ModelError(
+            f"the config beside the adapter at '{checkpoint.uri}' (its JSON files) is not the one that was "
+            "committed; restore it from a copy of the lake"
+        )
 
 
 def _curriculum(settings: Settings, checkpoint: Checkpoint) -> tables.TableVersion:
@@ -108,6 +114,16 @@ def _curriculum(settings: Settings, checkpoint: Checkpoint) -> tables.TableVersi
         raise ModelError(f"curriculum {checkpoint.curriculum[:12]} no longer hashes to its root")
     _require_stored(settings, found.members, f"curriculum {checkpoint.curriculum[:12]}")
     return found.version
+
+
+def _check_eaten(settings: Settings, checkpoint: Checkpoint) -> None:
+    """What a model ate must be told as long as it serves: a recall of it asks."""
+    eaten = eaten_by(settings, checkpoint)
+    where = pads.field("row_no").isin(eaten["row_no"].unique())
+    rows = tables.read_ever(settings, EXAMPLE, columns=["row_no", "row_id"], where=where)
+    ids = dict(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+    if consumption_root(eaten, ids) != checkpoint.consumption_root:
+        raise ModelError(f"what {checkpoint.name} ate no longer hashes to its root; run: stemma fsck")
 
 
 def _config(settings: Settings, checkpoint: Checkpoint) -> dict[str, Any]:

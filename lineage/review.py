@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -139,7 +139,8 @@ def review(
         earlier = _by_row(settings)
         new = [each for each in said if not _is_said(earlier[each.row_id], each)]
         if new:
-            record = [vars(each) | {"run_id": run.id, "at": runtime.now()} for each in new]
+            at = tables.after_all(settings, runtime.now(), REVIEW)
+            record = [vars(each) | {"run_id": run.id, "at": at} for each in new]
             tables.record(settings, record, into=REVIEW)
         words = {"verdict": verdict, "label": label, "reviewer": who}
         facets = words | {"rows": [each.row_id.hex() for each in said]}
@@ -169,6 +170,19 @@ def standing(settings: Settings) -> Reviews:
     said = history(settings)
     refused = _called_back(settings, said)
     return Reviews({each.row_id: each for place, each in enumerate(said) if place not in refused})
+
+
+def words(settings: Settings, selector: Selector) -> dict[str, int]:
+    """Verdict -> how many words in the book a recall of this takes back, or has taken back.
+
+    None where no reviewer is named, or more than values are. With other values beside him, only what he said
+    of rows that have these.
+    """
+    if selector.reviewer is None or selector.on_values() is None:
+        return {}
+    said = history(settings)
+    fallen = Counter(said[place].verdict for place in _refused(settings, said, [("", selector)]))
+    return {verdict: fallen[verdict] for verdict in get_args(Word) if fallen[verdict]}
 
 
 def _checked(verdict: Word, reason: str, reviewer: str, label: str | None) -> str:
@@ -235,7 +249,15 @@ def _called_back(settings: Settings, said: Sequence[Review]) -> dict[int, str]:
 
     A recall that names more than the reviewer takes back what he said of rows to which all of it applies.
     """
-    by_reviewer = tuple(each for each in bans.by_value(settings) if each[1].reviewer is not None)
+    return _refused(
+        settings, said, [each for each in bans.by_value(settings) if each[1].reviewer is not None]
+    )
+
+
+def _refused(
+    settings: Settings, said: Sequence[Review], by_reviewer: Sequence[tuple[str, Selector]]
+) -> dict[int, str]:
+    """Position -> the first name, of the reviews that one of these selectors means, each with its name."""
     if not by_reviewer or not said:
         return {}
     columns = [column.name for column in PROVENANCE]
@@ -248,5 +270,5 @@ def _called_back(settings: Settings, said: Sequence[Review]) -> dict[int, str]:
     of = rows.take(pa.array([at[said[place].row_no] for place in known], pa.int64()))
     reviewers = pa.array([said[place].reviewer for place in known], pa.string())
     of = of.set_column(of.column_names.index("reviewer"), "reviewer", reviewers)
-    refused = Bans(by_value=by_reviewer).refused(of, EXAMPLE)
+    refused = Bans(by_value=tuple(by_reviewer)).refused(of, EXAMPLE)
     return {known[place]: recall for place, recall in refused.items()}

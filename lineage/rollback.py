@@ -24,8 +24,8 @@ def roll_back(runtime: Runtime, name: str | None = None, *, reason: str, to: int
 
     Recalled versions are passed over. `name` may be left out where one model has a champion. A rollback that
     was killed is finished, not made twice. The facets hold `name`, `from`, `to` and `restored`: what serves
-    again with it. Raises ModelError where there is nothing to go back to, `to` was never champion or was
-    recalled, or a part of what would serve again is lost.
+    again with it. Raises ModelError where there is nothing to go back to; `to` was never champion, was rolled
+    back or was recalled; or a part of what would serve again is lost.
     """
     settings = runtime.settings
     if not reason.strip():
@@ -83,6 +83,12 @@ def _target(settings: Settings, name: str, champion: int, to: int | None) -> int
         raise ModelError(f"{name}@{to} is the champion already, so nothing was moved")
     if to in reached:
         raise ModelError(f"{name}@{to} ate rows that were recalled; it cannot serve again")
+    reigned = {event.to_version for event in models.events(settings, name) if event.alias == "champion"}
+    if to not in clean and to in reigned:
+        raise ModelError(
+            f"{name}@{to} reigned after {name}@{champion} and was rolled back; to let it serve again, if it "
+            f"passes: stemma promote {name}@{to} --name {name}"
+        )
     if to not in clean:
         could = ", ".join(f"{name}@{version}" for version in clean) or "none"
         raise ModelError(f"{name}@{to} is no champion of before; those are: {could}")

@@ -32,11 +32,12 @@ def of_row(settings: Settings, spec: TableSpec, row: Mapping[str, Any]) -> RowPe
     top = _grow_up(tree, row, made, gone)
     _grow_models(settings, tree, [row, *made], top + 1)
     called_back = {each.id: each for each in recalls(settings)}.get(gone.get(row["row_no"], ""))
+    text, answer = said(row)
     facts = {
         "table": spec.name,
         "row_id": row["row_id"].hex(),
-        "text": _said(row),
-        "answer": row.get("answer") or row.get("response") or "",
+        "text": text,
+        "answer": answer,
         "provenance": {
             "Made by": f"{row['step']} r{row['step_revision']}",
             "Prompt": f"{row['prompt_name']} @ {row['prompt_version']}",
@@ -65,6 +66,13 @@ def of_row(settings: Settings, spec: TableSpec, row: Mapping[str, Any]) -> RowPe
         "rejected": [f"{each['step']}: {each['reason']}" for each in rejections(settings, row["row_id"])],
     }
     return cast(RowPedigree, facts)
+
+
+def said(row: Mapping[str, Any]) -> tuple[str, str]:
+    """What a stored row says (of a trace the user's last turn) and its answer; "" where it has none."""
+    turns = [turn["content"] or "" for turn in row.get("messages") or () if turn["role"] == "user"]
+    text = row.get("text") or (turns[-1] if turns else "")
+    return text, row.get("answer") or row.get("response") or ""
 
 
 class _Tree:
@@ -181,8 +189,3 @@ def _grow_models(settings: Settings, tree: _Tree, rows: Sequence[Mapping[str, An
         }
         if tree.add(level, place, recalled=bool(ate_all[at] & gone)):
             tree.edges += [(key, place["key"]) for key, number in by_key.items() if number in ate[at]]
-
-
-def _said(row: Mapping[str, Any]) -> str:
-    turns = [turn["content"] or "" for turn in row.get("messages") or () if turn["role"] == "user"]
-    return row.get("text") or (turns[-1] if turns else "")

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 ID_BYTES = 16  # 2**64 rows before a collision is as likely as not
+LEAST_PREFIX = 4  # hex digits by which a person may name a row, a run, a source revision or a recall
 CONFLICTING = (
     "conflicting_answers"  # reason: equal questions were answered differently; nobody knows which is right
 )

@@ -27,7 +27,7 @@ from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import tables
 from lineage.agents import agent, is_dead, is_here, lives, peak_mb
-from lineage.rows import canonical_json
+from lineage.rows import LEAST_PREFIX, canonical_json
 from lineage.schemas import NOT_APPLICABLE, RUN, TABLES
 
 _ORPHANS_LIVE_S = (
@@ -134,7 +134,7 @@ class Going:
 def begin(runtime: Runtime, job: str, *, config: Mapping[str, Any], inputs: Sequence[str]) -> Going:
     """Put the beginning of a job on record, of which `carry_out` cannot be in charge.
 
-    The same job carried out to its end before is another one: its config says the how manieth it is, as
+    Where the same job was carried out to its end before, this is another run: its config counts them, as
     `go`, from 1. One that came to no end is tried again under the same identity. Raises RunError while
     another process is at it.
     """
@@ -336,6 +336,8 @@ def find(settings: Settings, prefix: str) -> dict[str, Any]:
     """
     found = [e for e in tables.read(settings, RUN).to_pylist() if e["run_id"].startswith(prefix)]
     ids = sorted({event["run_id"] for event in found})
+    if len(prefix) < LEAST_PREFIX and prefix not in ids:
+        raise RunError(f"'{prefix}' is too short to name a run; expected at least {LEAST_PREFIX} hex digits")
     if not ids:
         raise RunError(f"no run starts with '{prefix}'; `stemma status` lists the runs")
     if len(ids) > 1:

@@ -273,6 +273,12 @@ CHECKPOINT = TableSpec(
         Column("consumption_root", pa.string(), "SHA-256 over (step, slot, row_id) as eaten"),
         Column("row_bitmap", pa.binary(), "roaring bitmap (64 bit) of the row_nos eaten"),
         Column("at", TIMESTAMP, "when"),
+        Column(
+            "adapter_config_digest",
+            pa.string(),
+            "SHA-256 over the JSON beside the tensors: how they are used; empty in older checkpoints",
+            nullable=True,
+        ),
     ),
 )
 
@@ -343,7 +349,8 @@ LIFT = TableSpec(
 
 BAN = TableSpec(
     "bans",
-    "The rows that a recall reached. While it stands, none of them may be in a later version of its table.",
+    "The rows that a recall reached. While it stands, none of them may be in a later version of its table, "
+    "unless a later row of this book ends the ban.",
     writer="lineage.recall",
     keys=("recall", "row_id"),
     own=(
@@ -366,7 +373,14 @@ BAN = TableSpec(
         ),
         Column("source_revision", pa.string(), "for source rows: the content it was read from"),
         Column("source_span", pa.string(), "and where in it; another reader may not bring it back"),
-        Column("run_id", pa.string(), "the run that banned it"),
+        Column("run_id", pa.string(), "the run that banned it, or ended the ban"),
+        Column(
+            "ends",
+            pa.bool_(),
+            "true: from here on the recall bans the row no more, for an alternative that had fallen is back; "
+            "else empty",
+            nullable=True,
+        ),
     ),
 )
 

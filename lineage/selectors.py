@@ -20,8 +20,8 @@ import pyarrow.dataset as pads
 from infra.settings import Settings
 from lineage import tables
 from lineage.graph import RowGraph, graph
-from lineage.rows import ID_BYTES, canonical_json
-from lineage.schemas import NOT_APPLICABLE, ROW_TABLES, UNSTATED, TableSpec
+from lineage.rows import ID_BYTES, LEAST_PREFIX, canonical_json
+from lineage.schemas import MIXED, NOT_APPLICABLE, ROW_TABLES, UNSTATED, TableSpec
 from lineage.tables import StatementError, TableError
 
 _VERSIONED = {
@@ -29,7 +29,6 @@ _VERSIONED = {
     "scorer": ("scorer", "scorer_revision"),
     "generator": ("generator", "generator_revision"),
 }
-_LEAST_PREFIX = 4  # hex digits of an id
 
 
 class SelectorError(TableError):
@@ -53,7 +52,8 @@ class Selector:
     """Digest of a source's content, or its start."""
 
     reviewer: str | None = None
-    """Who reviewed or corrected the row."""
+    """Who reviewed or corrected the row. A recall also takes back what he said of rows in reviews, where
+    nothing but values is named."""
 
     rows: tuple[str, ...] = ()
     """Ids of rows in hex, or their starts; any of them."""
@@ -179,7 +179,7 @@ def known_values(settings: Settings, part: str) -> list[str]:
     found: Counter[str] = Counter()
     for codes, count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
         values = [each.values[code] for each, code in zip((first, *more), codes, strict=True)]
-        if not {UNSTATED, NOT_APPLICABLE} >= set(values):
+        if not {UNSTATED, NOT_APPLICABLE, MIXED} >= set(values):
             found["@".join(values)] += count
     return [value for value, _ in found.most_common()]
 
@@ -203,9 +203,9 @@ def _only(rows: RowGraph, what: str, prefix: str) -> str:
         found = {value for value in known if value.removeprefix("sha256:").startswith(bare)}
     elif re.fullmatch(rf"[0-9a-f]{{1,{2 * ID_BYTES}}}", prefix):
         found = {rows.ids[position].tobytes().hex() for position in rows.starting_with(prefix)}
-    if not found or len(bare) < _LEAST_PREFIX:
+    if not found or len(bare) < LEAST_PREFIX:
         raise SelectorError(
-            f"no {what} starts with '{prefix}' (at least {_LEAST_PREFIX} hex digits are needed)"
+            f"no {what} starts with '{prefix}' (at least {LEAST_PREFIX} hex digits are needed)"
         )
     if len(found) > 1:
         raise SelectorError(f"'{prefix}' could be any of: {', '.join(sorted(found)[:8])}")

@@ -74,7 +74,7 @@ def record(runtime: Runtime, verdict: Verdict, *, batch_run: str, run_id: str) -
         "suite_digest": verdict.suite_digest,
         "rows": verdict.rows,
         "rules": json.dumps([asdict(rule) for rule in verdict.rules], default=str),
-        "at": runtime.now(),
+        "at": tables.after_all(runtime.settings, runtime.now(), VERDICT),
         "run_id": run_id,
     }
     tables.record(runtime.settings, [row], into=VERDICT)

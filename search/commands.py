@@ -28,7 +28,7 @@ from lineage.commands_recall import (
 )
 from lineage.curricula import CurriculumError
 from lineage.reached import Impact
-from lineage.recall import reached_by, would_move
+from lineage.recall import changes_nothing, reached_by, require_reason, would_move
 from lineage.recall import recall as call_back
 from lineage.recipe import Recipe
 from lineage.runs import Outcome, completed
@@ -139,7 +139,7 @@ def recall(
         typer.Option("--retrain", help="Then train the fallen champion's recipe again, without the rows."),
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Also where it reaches every row, or no champion.")
+        bool, typer.Option("--yes", help="Also where it reaches every row, or nothing that serves.")
     ] = False,
     lift: Annotated[
         str | None, typer.Option(help="Instead of all that, end a standing recall: its id or its start.")
@@ -161,11 +161,13 @@ def recall(
         return end_recall(lift, reason=reason, beside=given, lake=lake, as_json=as_json)
     selector = Selector(*parts, through_models)
     settings = existing(lake)
+    if not dry_run:
+        require_reason(reason)
     radius = reached_by(settings, selector)
     if not as_json:
         print("\n".join(told(radius)))
     if dry_run:
-        _preview(radius, would_move(settings, radius), as_json)
+        _preview(radius, would_move(settings, radius), changes_nothing(settings, radius), as_json)
         return 0
     with open_runtime(lake) as runtime:
         outcome = call_back(runtime, selector, reason=reason, anyway=yes)
@@ -191,7 +193,7 @@ def recall(
     return 1 if left or failure or any(not each["promoted"] for each in made) else 0
 
 
-def _preview(radius: Impact, moves: Sequence[tuple[str, int, int]], as_json: bool) -> None:
+def _preview(radius: Impact, moves: Sequence[tuple[str, int, int]], is_idle: bool, as_json: bool) -> None:
     if as_json:
         print(json.dumps(radius.as_json() | {"would_move": moves}))
         return
@@ -199,8 +201,8 @@ def _preview(radius: Impact, moves: Sequence[tuple[str, int, int]], as_json: boo
         print(f"  would move {alias}: version {was or 'none'} -> {to or 'none'}")
     if radius.is_everything:
         print("no row would be left: --yes is needed")
-    elif not any(alias.endswith("@champion") for alias, _, _ in moves):
-        print("no champion ate any of it: --yes is needed")
+    elif is_idle:
+        print("nothing that serves ate any of it: --yes is needed")
     print("nothing was changed (--dry-run)")
 
 

@@ -37,7 +37,7 @@ import pyarrow as pa
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from infra.models import ModelError, adapter_digest
+from infra.models import ModelError, adapter_config_digest, adapter_digest
 from infra.models import resolve as resolve_base
 from infra.runtime import Runtime
 from infra.settings import Settings
@@ -212,6 +212,7 @@ class ConsumptionCallback(TrainerCallback):
             step=len(self._steps),
             uri=folder,
             adapter_digest=adapter_digest(folder),
+            adapter_config_digest=adapter_config_digest(folder),
             base_model=name,
             base_digest=digest,
             curriculum=self._root,

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from expectations.gate import admit
 from infra.models import BaseModel as Base
+from infra.models import adapter_config_digest
 from infra.models import resolve as resolve_base
 from infra.runtime import Runtime, give_back_memory
 from infra.settings import Settings
@@ -126,6 +127,7 @@ def _train(runtime: Runtime, curriculum: Curriculum, config: TrainingConfig, bas
         step=fitted.steps,
         uri=fitted.adapter_dir,
         adapter_digest=fitted.adapter_digest,
+        adapter_config_digest=adapter_config_digest(fitted.adapter_dir),
         base_model=base.name,
         base_digest=base.digest,
         curriculum=curriculum.root,

@@ -6,19 +6,22 @@ import datetime as dt
 import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from infra.settings import Settings
-from lineage import bans, models, registry, tables
+from lineage import bans, mirror, models, registry, tables
 from lineage.bans import Bans
 from lineage.fsck.stored import Findings
-from lineage.impact import details, impact
+from lineage.graph import graph
+from lineage.impact import details, fallen_now, impact
 from lineage.lift import not_back
 from lineage.runs import identity_of, measured
 from lineage.schemas import (
@@ -26,9 +29,11 @@ from lineage.schemas import (
     CHECKPOINT,
     CONSUMPTION,
     CURRICULUM,
+    EXCLUSION,
     LEASE,
     LIFT,
     MODEL,
+    PLAN,
     PREDICTION,
     QUARANTINE,
     RECALL,
@@ -40,6 +45,16 @@ from lineage.schemas import (
     VERDICT,
     TableSpec,
 )
+from lineage.tables import Damaged
+
+_OF_RUNS = {
+    CONSUMPTION: ("finetune", "train"),
+    PLAN: ("finetune", "train"),
+    EXCLUSION: ("curriculum",),
+    PREDICTION: ("evaluate",),
+    REPORT: ("evaluate",),
+}
+"""Book -> the jobs whose runs write so many rows of it as they say."""
 
 
 def balance(settings: Settings) -> Findings:
@@ -65,8 +80,9 @@ def balance(settings: Settings) -> Findings:
 def books(settings: Settings) -> Findings:
     """What finished runs, commits and row numbers speak of is on record."""
     done = _complete_runs(settings)
-    held = _Held(settings)
-    found = [
+    held = _Held(settings, done)
+    found = [f"could not be checked for all runs: {sentence}" for sentence in held.damaged]
+    found += [
         f"run {run['run_id']} ({run['job']}) {missing}; restore that book from a copy of the lake"
         for run in done
         for missing in _missing(run, held)
@@ -99,7 +115,10 @@ def books(settings: Settings) -> Findings:
 class _Held:
     """What the books hold, each as what a run would name it by."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, done: Sequence[Mapping[str, Any]]):
+        self.damaged: list[str] = []
+        """A sentence for each book of which a file is damaged."""
+        self._rows = {spec.name: self._counted(settings, spec, done) for spec in _OF_RUNS}
         self.events = models.events(settings)
         self.recall_moves = {
             (f"{e.name}@{e.alias}", e.from_version, e.to_version) for e in self.events if e.kind == "recall"
@@ -113,61 +132,135 @@ class _Held:
         }
         self.recalls = set(_column(settings, RECALL, "recall"))
         self.lifts = Counter(_column(settings, LIFT, "recall"))
-        self.banned = Counter(_column(settings, BAN, "recall"))
+        began = tables.read(settings, BAN, columns=["recall"], where=pads.field("ends").is_null())
+        self.banned = Counter(began["recall"].to_pylist())
         self.members = Counter(_column(settings, CURRICULUM, "curriculum"))
-        self.eaten = Counter(_column(settings, CONSUMPTION, "run_id"))
-        self.predictions = Counter(_column(settings, PREDICTION, "run_id"))
-        self.reports = Counter(_column(settings, REPORT, "run_id"))
+        self.curricula = tables.batches(settings, CURRICULUM)
         said = tables.read(settings, REVIEW, columns=["row_id", "verdict", "label", "reviewer"])
         self.reviews = {(row.pop("row_id").hex(), *row.values()) for row in said.to_pylist()}
         verdicts = tables.read(settings, VERDICT, columns=["table", "version"]).to_pylist()
         self.judged = {f"{verdict['table']}@{verdict['version']}" for verdict in verdicts}
         self.withdrawn = set(tables.withdrawn(settings, CURRICULUM))
 
-    def stood(self, name: str, alias: str, at: dt.datetime) -> int:
-        """The version on which an alias stood at a time; 0: on none."""
-        mine = [e for e in self.events if (e.name, e.alias) == (name, alias) and e.at <= at]
-        return mine[-1].to_version if mine else 0
+    def rows(self, book: str, run_id: str) -> int | None:
+        """How many rows a run has in a book; None where they lie in a damaged file."""
+        return self._rows[book].get(run_id)
+
+    def _counted(
+        self, settings: Settings, book: TableSpec, done: Sequence[Mapping[str, Any]]
+    ) -> dict[str, int]:
+        """Rows per run. Of a damaged book: of each run that can do without the damaged file."""
+        mine = [run["run_id"] for run in done if run["job"] in _OF_RUNS[book]]
+        try:
+            return dict.fromkeys(mine, 0) | Counter(_column(settings, book, "run_id"))
+        except Damaged as error:
+            self.damaged.append(str(error))
+        counted: dict[str, int] = {}
+        for run_id in mine:
+            with suppress(Damaged):
+                where = pads.field("run_id") == run_id
+                counted[run_id] = tables.read(settings, book, columns=["run_id"], where=where).num_rows
+        return counted
+
+    def stood(self, name: str, alias: str, at: dt.datetime, *, on: int) -> bool:
+        """Did an alias stand on a version at a time, or was it moved there later?
+
+        The clock that timed the move may go before that which timed the run; a move between that is lost is a
+        gap.
+        """
+        mine = [event for event in self.events if (event.name, event.alias) == (name, alias)]
+        before = [event for event in mine if event.at <= at]
+        stood = before[-1].to_version if before else 0
+        return stood == on or any(event.at > at and event.to_version == on for event in mine)
 
 
 def _missing(run: dict[str, Any], held: _Held) -> Iterator[str]:
     """What a finished run wrote, and no book holds."""
-    job, run_id, counts, facets = run["job"], run["run_id"], run["counts"], run["facets"]
     for output in run["outputs"]:
         if output.startswith(("model:", "checkpoint:")) and output not in held.outputs:
             yield f"made {output}, which '{output.partition(':')[0]}s' does not hold"
-    if job == "gate" and run["inputs"][0] not in held.judged:
+    if run["job"] in _WROTE:
+        yield from _WROTE[run["job"]](run, held)
+
+
+def _of_gate(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    if run["inputs"][0] not in held.judged:
         yield f"judged {run['inputs'][0]}, but 'verdicts' holds no verdict on it"
-    if job == "curriculum" and not held.withdrawn & set(run["outputs"]):
-        yield from _short("curricula", held.members[facets["curriculum"]], counts["out"])
-    if job in ("finetune", "train"):
-        yield from _short("consumption", held.eaten[run_id], counts["eaten"])
-    if job == "evaluate":
-        yield from _short("predictions", held.predictions[run_id], counts["rows"])
-        yield from _short("reports", held.reports[run_id], len(facets))
-    if job == "review":
-        word = (facets["verdict"], facets["label"], facets["reviewer"])
-        stored = sum((row_id, *word) in held.reviews for row_id in facets["rows"])
-        yield from _short("reviews", stored, counts["rows"])
-    if job in ("promote", "rollback"):
-        name, _, version = run["outputs"][0].removeprefix("model:").rpartition("@")
-        moved = ["champion"] if job == "rollback" else ["candidate"] + ["champion"] * facets["promoted"]
-        for alias in moved:
-            if held.stood(name, alias, run["at"]) != int(version):
-                yield f"left '{alias}' of '{name}' on version {version}, of which 'events' says nothing"
-    if job == "recall":
-        if facets["recall"] not in held.recalls:
-            yield f"carried out recall {facets['recall']}, which 'recalls' does not hold"
-        yield from _short("bans", held.banned[facets["recall"]], counts["rows"])
-        for alias, was, now in facets["moved"]:
-            if (alias, was, now) not in held.recall_moves:
-                yield f"moved {alias} from version {was} to {now}, of which 'events' says nothing"
-    if job == "lift" and held.lifts[facets["recall"]] <= json.loads(run["config"])["lifts"]:
-        yield f"lifted recall {facets['recall']}, of which 'lifts' says nothing"
 
 
-def _short(book: str, stored: int, written: int) -> Iterator[str]:
-    if stored < written:
+def _of_curriculum(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    if not held.withdrawn & set(run["outputs"]):
+        yield from _short("curricula", held.members[run["facets"]["curriculum"]], run["counts"]["out"])
+    if run["run_id"] in held.curricula:
+        yield from _short("exclusions", held.rows("exclusions", run["run_id"]), run["counts"]["excluded"])
+
+
+def _of_training(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    yield from _short("consumption", held.rows("consumption", run["run_id"]), run["counts"]["eaten"])
+    yield from _short("plans", held.rows("plans", run["run_id"]), run["counts"]["rows"])
+
+
+def _of_evaluation(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    yield from _short("predictions", held.rows("predictions", run["run_id"]), run["counts"]["rows"])
+    yield from _short("reports", held.rows("reports", run["run_id"]), len(run["facets"]))
+
+
+def _of_review(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    facets = run["facets"]
+    word = (facets["verdict"], facets["label"], facets["reviewer"])
+    stored = sum((row_id, *word) in held.reviews for row_id in facets["rows"])
+    yield from _short("reviews", stored, run["counts"]["rows"])
+
+
+def _of_promotion(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    yield from _not_left(run, held, ["candidate"] + ["champion"] * run["facets"]["promoted"])
+
+
+def _of_rollback(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    yield from _not_left(run, held, ["champion"])
+
+
+def _not_left(run: dict[str, Any], held: _Held, moved: Sequence[str]) -> Iterator[str]:
+    """The aliases of these that did not stand, when the run ended, on the version that it made or took."""
+    name, _, version = run["outputs"][0].removeprefix("model:").rpartition("@")
+    for alias in moved:
+        if not held.stood(name, alias, run["at"], on=int(version)):
+            yield f"left '{alias}' of '{name}' on version {version}, of which 'events' says nothing"
+
+
+def _of_recall(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    facets = run["facets"]
+    if facets["recall"] not in held.recalls:
+        yield f"carried out recall {facets['recall']}, which 'recalls' does not hold"
+    yield from _short("bans", held.banned[facets["recall"]], run["counts"]["rows"])
+    for alias, was, now in facets["moved"]:
+        if (alias, was, now) not in held.recall_moves:
+            yield f"moved {alias} from version {was} to {now}, of which 'events' says nothing"
+
+
+def _of_lift(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    recall = run["facets"]["recall"]
+    if held.lifts[recall] <= json.loads(run["config"])["lifts"]:
+        yield f"lifted recall {recall}, of which 'lifts' says nothing"
+
+
+_WROTE: Mapping[str, Callable[[dict[str, Any], _Held], Iterator[str]]] = {
+    "gate": _of_gate,
+    "curriculum": _of_curriculum,
+    "finetune": _of_training,
+    "train": _of_training,
+    "evaluate": _of_evaluation,
+    "review": _of_review,
+    "promote": _of_promotion,
+    "rollback": _of_rollback,
+    "recall": _of_recall,
+    "lift": _of_lift,
+}
+"""Job -> what its books must hold, and do not."""
+
+
+def _short(book: str, stored: int | None, written: int) -> Iterator[str]:
+    if stored is not None and stored < written:
         yield f"wrote {written} rows of '{book}', which holds {stored} of them"
 
 
@@ -213,6 +306,15 @@ def aliases(settings: Settings) -> Findings:
     return len(standing), found
 
 
+def mirrored(settings: Settings) -> Findings:
+    """MLflow shows every registered version, with the tags that the lake's record gives it."""
+    looked_at, found = 0, []
+    for name, versions in Counter(version.name for version in models.versions(settings)).items():
+        if registry.if_reachable(lambda name=name: found.extend(mirror.differences(settings, name))):
+            looked_at += versions
+    return looked_at, found
+
+
 def recalls(settings: Settings) -> Findings:
     """What was called back is out of reach, and every recall and lift was carried out to its end."""
     found: list[str] = []
@@ -253,6 +355,15 @@ def recalls(settings: Settings) -> Findings:
         missed = [row_no for row_no in fallen["row_no"].to_pylist() if row_no not in gone]
         if missed:
             found.append(f"recall {recall.id} reaches {len(missed)} rows that are not banned; give it again")
+    falls, known = fallen_now(settings), graph(settings)
+    for recall, numbers in bans.numbers_by_recall(settings).items():
+        mine = np.asarray(numbers.to_array()).astype(np.int64)
+        over = mine[(known.positions(mine) >= 0) & ~np.isin(mine, falls)]
+        if len(over):
+            found.append(
+                f"recall {recall} bans {len(over)} rows, as {over[0]}, that fall no more since another was "
+                "lifted; finish that lift: give its command again"
+            )
     for recall in bans.all_recalls(settings):
         out = not_back(settings, recall) if recall.lift else 0
         if out:

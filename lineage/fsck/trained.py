@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from infra.models import ModelError, adapter_digest
+from infra.models import ModelError, adapter_config_digest, adapter_digest
 from infra.settings import Settings
 from lineage import runs, tables, verdicts
 from lineage.consumption import (
@@ -24,7 +24,13 @@ from lineage.consumption import (
 from lineage.curricula import curriculum_root
 from lineage.fsck.stored import Findings
 from lineage.schemas import CURRICULUM, EXAMPLE, PLAN, PREDICTION, REPORT
+from lineage.tables import Damaged
 
+_OTHER_ADAPTER = "the adapter at {} is not the one that was committed; restore it from a copy of the lake"
+_OTHER_CONFIG = (
+    "the config beside the adapter at {} (its JSON files) is not the one that was committed; restore it from "
+    "a copy of the lake"
+)
 _ROUNDING = 1e-9  # a mean may be summed in another order
 
 
@@ -55,9 +61,13 @@ def ledger(settings: Settings) -> Findings:
     held = bitmaps(settings)
     looked_at = 0
     for checkpoint in checkpoints(settings):
-        plan = tables.read(settings, PLAN, where=pads.field("run_id") == checkpoint.run_id)
+        try:
+            plan = tables.read(settings, PLAN, where=pads.field("run_id") == checkpoint.run_id)
+            eaten = Counter(_slots(eaten_by(settings, checkpoint)))
+        except Damaged as error:
+            found.append(f"checkpoint {checkpoint.name}: could not be checked: {error}")
+            continue
         planned = Counter(_slots(plan.filter(pc.less(plan["step"], checkpoint.step))))
-        eaten = Counter(_slots(eaten_by(settings, checkpoint)))
         looked_at += sum(planned.values())
         if is_offer(plan):
             found += _not_offered(checkpoint, plan, eaten)
@@ -84,7 +94,7 @@ def ledger(settings: Settings) -> Findings:
 
 
 def roots(settings: Settings) -> Findings:
-    """Every digest recomputes from what is stored."""
+    """Every digest recomputes from what is stored, as far as it is on record."""
     found: list[str] = []
     members = tables.read(
         settings, CURRICULUM, columns=["curriculum", "row_id", "slice", "weight"]
@@ -99,14 +109,8 @@ def roots(settings: Settings) -> Findings:
     examples = tables.read_ever(settings, EXAMPLE, columns=["row_id", "row_no"])
     ids = dict(zip(examples["row_no"].to_pylist(), examples["row_id"].to_pylist(), strict=True))
     for checkpoint in made:
-        plan = tables.read(settings, PLAN, where=pads.field("run_id") == checkpoint.run_id)
-        if plan_digest(plan) != checkpoint.plan_digest:
-            found.append(
-                f"checkpoint {checkpoint.name}: its plan no longer hashes to {checkpoint.plan_digest[:12]}"
-            )
-        if consumption_root(eaten_by(settings, checkpoint), ids) != checkpoint.consumption_root:
-            found.append(f"checkpoint {checkpoint.name}: its consumption no longer hashes to its root")
-        found += [f"checkpoint {checkpoint.name}: {wrong}" for wrong in _adapter(checkpoint)]
+        wrong = [*_hashes(settings, checkpoint, ids), *_adapter(checkpoint)]
+        found += [f"checkpoint {checkpoint.name}: {sentence}" for sentence in wrong]
     return len(by_root) + len(made), found
 
 
@@ -138,16 +142,32 @@ def reports(settings: Settings) -> Findings:
     return len(rows), found
 
 
+def _hashes(settings: Settings, checkpoint: Checkpoint, ids: Mapping[int, bytes]) -> Iterator[str]:
+    """What is wrong with the digests of what a checkpoint was to eat, and ate."""
+    try:
+        plan = tables.read(settings, PLAN, where=pads.field("run_id") == checkpoint.run_id)
+        if plan_digest(plan) != checkpoint.plan_digest:
+            yield f"its plan no longer hashes to {checkpoint.plan_digest[:12]}"
+    except Damaged as error:
+        yield f"its plan could not be checked: {error}"
+    try:
+        if consumption_root(eaten_by(settings, checkpoint), ids) != checkpoint.consumption_root:
+            yield "its consumption no longer hashes to its root"
+    except Damaged as error:
+        yield f"its consumption could not be checked: {error}"
+
+
 def _adapter(checkpoint: Checkpoint) -> list[str]:
     """What is wrong with the files of a checkpoint."""
     if "://" in checkpoint.uri:
         return ["its adapter lies in an object store, where it cannot be verified; mount the store"]
     try:
-        found = adapter_digest(checkpoint.uri)
+        found = [] if adapter_digest(checkpoint.uri) == checkpoint.adapter_digest else [_OTHER_ADAPTER]
+        if checkpoint.adapter_config_digest not in (None, adapter_config_digest(checkpoint.uri)):
+            found.append(_OTHER_CONFIG)
     except (ModelError, OSError) as error:
         return [f"its adapter cannot be read: {error}"]
-    is_whole = found == checkpoint.adapter_digest
-    return [] if is_whole else [f"the adapter at {checkpoint.uri} is not the one that was committed"]
+    return [sentence.format(checkpoint.uri) for sentence in found]
 
 
 def _not_offered(checkpoint: Checkpoint, plan: pa.Table, eaten: Iterable[tuple[int, int, int]]) -> list[str]:

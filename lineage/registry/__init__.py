@@ -25,6 +25,7 @@ from lineage.registry.models import (
     link_evaluation,
     model_versions,
     register,
+    register_again,
     set_alias,
     tag_version,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "pedigree_json",
     "prepare",
     "register",
+    "register_again",
     "row_pedigree_html",
     "set_alias",
     "shown_runs",
@@ -88,6 +90,6 @@ def if_reachable(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -
     try:
         call(*args, **kwargs)
     except RegistryError as error:
-        log.warning("not mirrored to MLflow: %s", error)
+        log.warning("not mirrored to MLflow: %s; to show it later: stemma mlflow-sync", error)
         return False
     return True

@@ -43,6 +43,8 @@ def connected(settings: Settings) -> Iterator[MlflowClient]:
         with lock:
             if is_server(settings):
                 _knock(settings.tracking_uri)
+            elif _is_database(settings.tracking_uri):
+                _open_once(settings.tracking_uri)
             client = _client(settings.tracking_uri)
         yield client
     except (MlflowException, SQLAlchemyError, OSError) as error:  # those of requests are OSErrors
@@ -126,6 +128,54 @@ def _knock(tracking_uri: str) -> None:
             f"tracking server {without_credentials(tracking_uri)} does not answer; start it, or set "
             "MLFLOW_TRACKING_URI to one that runs (unset, it is a file in the lake)"
         ) from None
+
+
+def _is_database(tracking_uri: str) -> bool:
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+
+    return tracking_uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES
+
+
+def _open_once(tracking_uri: str) -> None:
+    """Raise RegistryError within a few seconds if the database cannot be opened, whatever the reason.
+
+    MLflow itself tries ten times and waits 102 s between (create_sqlalchemy_engine_with_retry in
+    mlflow/store/db/utils.py, which nothing configures), also for a wrong password or a file of garbage.
+    """
+    from sqlalchemy import NullPool, create_engine, make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    shown = without_credentials(tracking_uri)
+    try:
+        place = make_url(tracking_uri)
+    except (SQLAlchemyError, ValueError):  # its words may hold a part of a password
+        raise RegistryError(f"'{shown}' is no URL of a database; put MLFLOW_TRACKING_URI right") from None
+    try:
+        if place.get_backend_name() == "sqlite" and not Path(place.database or "").exists():
+            return  # opening it would make an empty one; it is laid whole
+        waits = _CONNECT_TIMEOUT.get(place.get_driver_name())
+        given = {waits: _CONNECT_S} if waits and waits not in place.query else {}
+        engine = create_engine(place, poolclass=NullPool, connect_args=given)
+        with engine.connect() as connection:
+            if place.get_backend_name() == "sqlite":
+                connection.exec_driver_sql("PRAGMA schema_version")  # reads the file; a connect does not
+    except (SQLAlchemyError, ImportError) as error:  # ImportError: a driver that is not installed
+        said = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
+        raise RegistryError(
+            f"MLflow's database {shown} cannot be opened ({redacted(said[0])[:400]}); put it right, "
+            "or set MLFLOW_TRACKING_URI to another (unset, it is a file in the lake)"
+        ) from error
+
+
+_CONNECT_S = 3
+_CONNECT_TIMEOUT = {  # driver -> its own name for how long a connect may take
+    "psycopg2": "connect_timeout",
+    "psycopg": "connect_timeout",
+    "pymysql": "connect_timeout",
+    "mysqldb": "connect_timeout",
+    "pymssql": "login_timeout",
+    "pyodbc": "timeout",
+}
 
 
 def _lay_sqlite_file(tracking_uri: str) -> None:

@@ -82,11 +82,11 @@ def register(
     with connected(settings) as client:
         standing = {int(found.version): found for found in _versions(client, name)}
         experiment_id = experiment_of(client, settings)
-        if version in standing:
-            _require_ours(standing[version], name, run_id)
-        else:
+        if version not in standing:
             _check_next(name, version, found=sorted(standing))
         run = find_run(client, experiment_id, run_id)
+        if version in standing:
+            _require_ours(standing[version], name, run_id, run.info.run_id)
         scored = [
             found.info.run_id for each in evaluations if (found := logged_run(client, experiment_id, each))
         ]
@@ -222,15 +222,21 @@ def _span(first: int, last: int) -> str:
 
 
 def _edited(name: str, what: str) -> str:
+    return f"'{name}' was edited in MLflow behind our back: {what}; {register_again(name)}"
+
+
+def register_again(name: str) -> str:
+    """What a person does where MLflow cannot give a version its number any more: numbers there only grow."""
     return (
-        f"'{name}' was edited in MLflow behind our back: {what}; delete the registered model '{name}' there "
-        "and register its versions again from the table 'models'"
+        f"in MLflow delete the registered model '{name}' as a whole (what people wrote there of it goes, "
+        "too), then show its versions again: stemma mlflow-sync"
     )
 
 
-def _require_ours(standing: ModelVersion, name: str, run_id: str) -> None:
+def _require_ours(standing: ModelVersion, name: str, run_id: str, mlflow_run: str) -> None:
+    """By its tag or, for a tag can be edited, by the run that MLflow itself has it from."""
     theirs = standing.tags.get(RUN_TAG)
-    if theirs != run_id:
+    if theirs != run_id and standing.run_id != mlflow_run:
         owner = f"run {theirs}" if theirs else "somebody else"
         raise RegistryError(
             _edited(name, f"version {standing.version} belongs to {owner}, expected run {run_id}")

@@ -2,7 +2,7 @@
 
     place     where a table lies
     damage    files that are gone or changed, named
-    layout    which version of a table
+    layout    which version of a table, and with which columns it is written
     files     write one Parquet file with the statistics that Delta skips by
     commit    make files visible exactly once; withdraw a commit; replace a run's rows; take out
     leases    reserve row numbers
@@ -18,11 +18,12 @@ One error family: TableError; AlreadyStored, Damaged and UnknownTable are its me
 from lineage.tables.commit import AlreadyStored, commit, is_stored, record, replace, take_out, withdraw
 from lineage.tables.damage import Damaged, damage
 from lineage.tables.files import FileWriter, WrittenFile, read_file, write_file
-from lineage.tables.layout import TableVersion, UnknownTable, current, resolve
+from lineage.tables.layout import COLUMNS, TableVersion, UnknownTable, current, resolve
 from lineage.tables.leases import reserve
 from lineage.tables.lifted import could_stand, put_back
 from lineage.tables.place import TableError, open_filesystem
 from lineage.tables.reads import (
+    after_all,
     batch_with,
     batches,
     before_recalls,
@@ -40,6 +41,7 @@ from lineage.tables.sql import TIMEOUT_S, Answer, StatementError, require_fits, 
 from lineage.tables.vacuum import lost, orphans, remove_orphans, spare, vacuum
 
 __all__ = [
+    "COLUMNS",
     "TIMEOUT_S",
     "AlreadyStored",
     "Answer",
@@ -51,6 +53,7 @@ __all__ = [
     "TableVersion",
     "UnknownTable",
     "WrittenFile",
+    "after_all",
     "batch_with",
     "batches",
     "before_recalls",

@@ -27,7 +27,7 @@ from infra.settings import Settings
 from lineage.schemas import TableSpec
 from lineage.tables.damage import told
 from lineage.tables.files import WrittenFile, check, read_file, write_file
-from lineage.tables.layout import TableVersion, create_table, open_table
+from lineage.tables.layout import TableVersion, create_table, open_table, open_to_write
 from lineage.tables.place import TableError, location, open_filesystem
 
 ATTEMPTS = 50  # a commit is milliseconds; fifty lost races in a row are no race any more
@@ -108,7 +108,7 @@ def take_out(
     none of the rows is in the newest one, so that doing it twice changes nothing.
     """
     for attempt in range(ATTEMPTS):
-        table = open_table(settings, of)
+        table = open_to_write(settings, of)
         if table is None:
             return None
         added: list[AddAction] = []
@@ -140,12 +140,18 @@ def record(
         table = rows
     else:
         table = pa.Table.from_pylist([dict(row) for row in rows], schema=into.schema)
-    handle = create_table(settings, into)
     file = write_file(settings, table, into=into, name=uuid.uuid4().hex)
-    with told(settings, into):  # appends never conflict: Delta puts them one after the other
-        handle.create_write_transaction([added_file(file)], mode="append", schema=handle.schema())
-        handle.update_incremental()
-    return TableVersion(into.name, handle.version())
+    for attempt in range(ATTEMPTS):
+        handle = create_table(settings, into)
+        with told(settings, into):  # appends do not conflict: Delta puts them one after the other
+            try:
+                handle.create_write_transaction([added_file(file)], mode="append", schema=handle.schema())
+            except CommitFailedError:  # but with one who gives the table a column
+                time.sleep(0.01 * attempt)
+                continue
+            handle.update_incremental()
+        return TableVersion(into.name, handle.version())
+    raise TableError(f"'{into.name}' could not be written: {ATTEMPTS} other writers came first; try again")
 
 
 def replace(settings: Settings, rows: pa.Table, *, into: TableSpec, run_id: str) -> TableVersion:

@@ -29,8 +29,9 @@ PROCESS_BYTES = 4 << 30  # for what the engine does not account for
 class Question(TypedDict):
     """What is asked, and of which tables."""
 
-    tables: list[tuple[str, str, int | None]]
-    """Name in SQL, URI, version (None: the newest)."""
+    tables: list[tuple[str, str, int | None, dict[str, str]]]
+    """Name in SQL, URI, version (None: the newest), and type of the columns that are empty in a version that
+    is older than they are."""
 
     storage_options: dict[str, str]
     must_plan: list[str]
@@ -67,12 +68,22 @@ def _bind(timeout_s: float) -> None:
 
 def _open(question: Question) -> QueryBuilder:
     engine = QueryBuilder({"datafusion.catalog.information_schema": str(question["catalog"]).lower()})
-    for name, uri, version in question["tables"]:
+    for name, uri, version, columns in question["tables"]:
         try:
             options = question["storage_options"] or None
-            engine = engine.register(name, DeltaTable(uri, version=version, storage_options=options))
+            table = DeltaTable(uri, version=version, storage_options=options)
         except TableNotFoundError:
             continue  # never written: to the statement there is no such table
+        known = {field.name for field in table.schema().fields}
+        younger = [
+            f"arrow_cast(null, '{kind}') as \"{column}\""
+            for column, kind in columns.items()
+            if column not in known
+        ]
+        engine = engine.register(f"{name}_as_stored" if younger else name, table)
+        if younger:
+            view = f"create view {name} as select *, {', '.join(younger)} from {name}_as_stored"
+            engine.execute(view).read_all()
     for key, value in {
         "memory_limit": f"{ENGINE_BYTES >> 20}M",
         "temp_directory": question["folder"],

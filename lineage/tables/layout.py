@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from infra.settings import Settings
@@ -37,6 +37,11 @@ class TableVersion:
         return TABLES[self.table]
 
 
+_ATTEMPTS = 50
+
+COLUMNS = "stemma.columns"
+"""In a commit's metadata: the columns that it gave a table which is older than they are."""
+
 # Old versions stay readable: a checkpoint names the versions it was made from, for as long as it lives.
 _CONFIGURATION = {
     "delta.logRetentionDuration": "interval 36500 days",
@@ -56,9 +61,34 @@ def open_table(settings: Settings, spec: TableSpec, version: int | None = None) 
             return None
 
 
+def open_to_write(settings: Settings, spec: TableSpec) -> DeltaTable | None:
+    """The newest version, with all columns of its schema, or None where it was never written. Safe to race.
+
+    A table that is older than a column gets it by a commit of its own, which touches no file: in rows written
+    before, the column is empty.
+    """
+    for _ in range(_ATTEMPTS):
+        table = open_table(settings, spec)
+        if table is None:
+            return None
+        with told(settings, spec):
+            known = {field.name for field in table.schema().fields}
+            younger = [field for field in spec.schema if field.name not in known]
+            if not younger:
+                return table
+            named = CommitProperties(
+                custom_metadata={COLUMNS: ",".join(field.name for field in younger)}, max_commit_retries=0
+            )
+            try:
+                table.alter.add_columns(Schema.from_arrow(pa.schema(younger)).fields, commit_properties=named)
+            except CommitFailedError:  # somebody else has just written; perhaps these columns
+                continue
+    raise TableError(f"'{spec.name}' could not be given a column: {_ATTEMPTS} others came first; try again")
+
+
 def create_table(settings: Settings, spec: TableSpec) -> DeltaTable:
-    """The table, made empty if it was never written. Safe to race."""
-    existing = open_table(settings, spec)
+    """The table as `open_to_write` gives it, made empty if it was never written. Safe to race."""
+    existing = open_to_write(settings, spec)
     if existing is not None:
         return existing
     with told(settings, spec):
@@ -73,7 +103,7 @@ def create_table(settings: Settings, spec: TableSpec) -> DeltaTable:
                 storage_options=dict(settings.storage_options) or None,
             )
         except CommitFailedError:  # somebody else has just made it
-            made = open_table(settings, spec)
+            made = open_to_write(settings, spec)
             if made is None:
                 raise
             return made

@@ -12,7 +12,7 @@ from infra.settings import Settings
 from lineage.schemas import TableSpec
 from lineage.tables.commit import ATTEMPTS, added_file, is_written, log_entry, name_after, written_after
 from lineage.tables.files import write_file
-from lineage.tables.layout import TableVersion, open_table
+from lineage.tables.layout import TableVersion, open_to_write
 from lineage.tables.place import TableError
 from lineage.tables.reads import batches, read, read_ever, withdrawn
 
@@ -26,7 +26,7 @@ def put_back(
     come back, so that doing it twice changes nothing.
     """
     for attempt in range(ATTEMPTS):
-        table = open_table(settings, of)
+        table = open_to_write(settings, of)
         if table is None:
             return None
         rows = could_stand(settings, row_nos, of=of)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,10 @@ def read(
         return _scan(settings, spec, file_list(settings, spec, handle) if handle else (), wanted, where)
     small = {each["path"] for each in newest.small}
     held = newest.held()
+    if (
+        held is None
+    ):  # what can do without the damaged file is still read: only such are opened as may hold it
+        return _scan(settings, spec, newest.files, wanted, where)
     with told(settings, spec):
         parts = [(held if where is None else held.filter(where)).select(wanted.names)]
     if len(small) < len(newest.files):
@@ -153,6 +158,16 @@ def batches(settings: Settings, spec: TableSpec) -> dict[str, TableVersion]:
         for entry in commits(settings, spec)
         if "stemma.keys" in entry
     }
+
+
+def after_all(settings: Settings, now: dt.datetime, *books: TableSpec) -> dt.datetime:
+    """Now, or a moment after the last row of these books, where the clock that timed it goes before ours.
+
+    What is written down at this time is the newest there, whichever machine writes: for the books in which
+    the last word counts.
+    """
+    times = [at for book in books for at in read(settings, book, columns=["at"])["at"].to_pylist()]
+    return max([now, *(at + dt.timedelta(microseconds=1) for at in times)])
 
 
 def batch_with(settings: Settings, key: str, *, into: TableSpec) -> TableVersion | None:

@@ -18,7 +18,7 @@ from pyarrow.fs import FileType
 
 from infra.settings import Settings
 from lineage.schemas import TableSpec
-from lineage.tables.damage import told
+from lineage.tables.damage import Damaged, told
 from lineage.tables.files import read_file
 from lineage.tables.layout import open_table
 from lineage.tables.place import location, open_filesystem
@@ -46,6 +46,7 @@ class Snapshot:
 
     _rows: dict[str, pa.Table] = field(default_factory=dict, repr=False, compare=False)
     _together: list[pa.Table] = field(default_factory=list, repr=False, compare=False)
+    _damaged: list[bool] = field(default_factory=list, repr=False, compare=False)
     _reading: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
@@ -59,14 +60,21 @@ class Snapshot:
         small = tuple(each for each in self.files if each["size_bytes"] <= _SMALL_BYTES)
         return small if sum(each["size_bytes"] for each in small) <= _MOST_BYTES else ()
 
-    def held(self) -> pa.Table:
-        """All rows of the small files."""
+    def held(self) -> pa.Table | None:
+        """All rows of the small files; None where one of them is damaged."""
         with self._reading:
+            if self._damaged:
+                return None
             if not self._together:
                 paths = [each["path"] for each in self.small]
                 read = {path: self._rows.get(path) for path in paths}
-                for path, rows in read.items():
-                    read[path] = rows if rows is not None else read_file(self.settings, path, of=self.spec)
+                try:
+                    for path, rows in read.items():
+                        whole = rows is not None
+                        read[path] = rows if whole else read_file(self.settings, path, of=self.spec)
+                except Damaged:
+                    self._damaged.append(True)
+                    return None
                 self._rows.clear()
                 self._rows.update({path: rows for path, rows in read.items() if rows is not None})
                 parts = [self.spec.schema.empty_table(), *self._rows.values()]

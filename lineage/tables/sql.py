@@ -13,21 +13,23 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
+from infra.redaction import redacted
 from infra.settings import Settings
-from lineage.schemas import TABLES, TableSpec
+from lineage.schemas import TABLES, TIMESTAMP, TableSpec
 from lineage.tables import engine
 from lineage.tables.damage import require_whole, said
 from lineage.tables.place import TableError, location
 from lineage.tables.reads import before_recalls
 
 TIMEOUT_S = 60.0
+LONGEST_S = 86_400.0  # a day; a timer takes no number of any size
 
 NEVER_THE_SAME = (
     "current_date",
@@ -42,6 +44,16 @@ NEVER_THE_SAME = (
     "uuid",
 )
 """The engine's functions that need not say the same of the same row tomorrow."""
+
+_TYPES = {
+    pa.string(): "Utf8",
+    pa.binary(): "Binary",
+    pa.bool_(): "Boolean",
+    pa.int32(): "Int32",
+    pa.int64(): "Int64",
+    pa.float64(): "Float64",
+    TIMESTAMP: 'Timestamp(Microsecond, Some("UTC"))',
+}
 
 _BLANK = r"\s|--[^\n]*(?:\n|$)|/\*.*?\*/"
 _READS = re.compile(rf"(?:{_BLANK}|\()*(?:select|with|values|show|describe|desc)\b", re.I | re.S)
@@ -69,8 +81,13 @@ def sql(settings: Settings, statement: str, *, timeout_s: float = TIMEOUT_S) -> 
     """Answer one read-only statement (DataFusion SQL) over the newest versions of the lake's tables.
 
     Raises StatementError where it cannot be planned or is no query, TableError where it fails on what is
-    stored, outgrows its memory or takes longer than it may.
+    stored, outgrows its memory or takes longer than it may, or where `timeout_s` is not within a day.
     """
+    if not 0 < timeout_s <= LONGEST_S:
+        raise TableError(
+            f"--timeout {timeout_s:g} is no time that a statement may take; expected more than 0 and at most "
+            f"{LONGEST_S:,.0f} seconds, which is a day"
+        )
     if not _READS.match(statement):
         raise StatementError(
             "only SELECT, WITH, VALUES, SHOW TABLES and DESCRIBE TABLE are read; "
@@ -82,7 +99,7 @@ def sql(settings: Settings, statement: str, *, timeout_s: float = TIMEOUT_S) -> 
     named = [spec for spec in TABLES.values() if asked or re.search(rf"\b{spec.name}\b", statement, re.I)]
     there = [spec for spec in named if _is_there(settings, spec)]
     question: engine.Question = {
-        "tables": [(spec.name, location(settings, spec), None) for spec in there],
+        "tables": [(spec.name, location(settings, spec), None, _columns(spec)) for spec in there],
         "storage_options": dict(settings.storage_options),
         "must_plan": [] if catalog else [f"select * from (\n{statement}\n) limit 0"],
         "statement": statement,
@@ -144,7 +161,9 @@ def _condition(settings: Settings, spec: TableSpec, condition: str) -> engine.Qu
         for n in range(len(versions))
     )
     return {
-        "tables": [(f"{hidden}{n}", location(settings, spec), v) for n, v in enumerate(versions)],
+        "tables": [
+            (f"{hidden}{n}", location(settings, spec), v, _columns(spec)) for n, v in enumerate(versions)
+        ],
         "storage_options": dict(settings.storage_options),
         "must_plan": [f"select row_no from {hidden}0 as {spec.name} where ({condition}\n) limit 0"],
         "statement": " union all ".join(parts),
@@ -164,8 +183,9 @@ def _asked(settings: Settings, question: engine.Question, *, of: Sequence[TableS
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(json.dumps(question | {"folder": folder}).encode() + b"\n")
-            process.stdin.close()
+            with suppress(BrokenPipeError):  # it ended at once, and its end says why
+                process.stdin.write(json.dumps(question | {"folder": folder}).encode() + b"\n")
+                process.stdin.close()
             try:
                 reader = pa.ipc.open_stream(process.stdout)
             except pa.ArrowInvalid:  # it ended without a word
@@ -209,11 +229,14 @@ def _require_success(
             f"the statement took longer than {question['timeout_s']:g} s and was ended; ask for less, "
             "or give stemma query longer: --timeout SECONDS"
         )
-    if code not in (engine.NOT_OPENED, engine.NOT_PLANNED, engine.NOT_READ):
+    if code < 0:
         raise TableError(
             f"the statement was ended by signal {-code}: most likely it outgrew its "
             f"{engine.PROCESS_BYTES >> 30} GiB of memory; ask for less"
         )
+    if code not in (engine.NOT_OPENED, engine.NOT_PLANNED, engine.NOT_READ):
+        why = told[-1] if told else "it gave no reason"
+        raise TableError(f"the SQL engine failed with exit code {code}: {redacted(why)[:400]}")
     words = _words(told, question)
     if code == engine.NOT_PLANNED:
         raise StatementError(f"the statement failed: {words}")
@@ -232,6 +255,20 @@ def _words(told: Sequence[str], question: engine.Question) -> str:
     if re.search(r"table 'datafusion\.\w+\.", words) and not question["catalog"]:
         return "a condition may look at the columns of the row alone, and this one asks a table"
     return words
+
+
+def _columns(spec: TableSpec) -> dict[str, str]:
+    """The columns that a version may be older than, and their types as the engine calls them."""
+    named = {each.name: _type(each.type) for each in spec.columns if each.nullable}
+    return {name: kind for name, kind in named.items() if kind}
+
+
+def _type(kind: pa.DataType) -> str:
+    """Empty for a struct, which the engine's casts have no word for."""
+    if isinstance(kind, pa.ListType):
+        inner = _type(kind.value_type)
+        return f"List({inner})" if inner else ""
+    return _TYPES.get(kind, "")
 
 
 def _is_there(settings: Settings, spec: TableSpec) -> bool:

@@ -1,8 +1,10 @@
 """A base model is found, proven and loaded as asked for, or refused with one sentence."""
 
 import dataclasses
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +12,14 @@ from safetensors.torch import save, save_file
 
 from infra import models
 from infra.inference import embed
-from infra.models import ModelError, Quantization, load_classifier, load_tokenizer, resolve
+from infra.models import (
+    ModelError,
+    Quantization,
+    adapter_config_digest,
+    load_classifier,
+    load_tokenizer,
+    resolve,
+)
 
 LABELS = ("greeting", "timer", "translate")
 
@@ -165,3 +174,35 @@ def test_importing_the_module_loads_no_heavy_library():
     code = f"import sys, infra.models, infra.inference; print({heavy} & set(sys.modules))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"
+
+
+def beside(folder: Path, **files: object) -> str:
+    """The digest of what these JSON files say beside an adapter."""
+    folder.mkdir()
+    for name, said in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(said, indent=len(files)))
+    return adapter_config_digest(folder)
+
+
+def test_what_a_config_means_is_digested_and_not_how_or_where_it_was_written(tmp_path: Path):
+    config = {"r": 8, "lora_alpha": 16, "target_modules": ["query", "key"], "peft_version": "0.21.2"}
+    labels = {"labels": ["a", "b"], "base_model": "/here"}
+    first = beside(
+        tmp_path / "first", adapter_config=config | {"base_model_name_or_path": "/here"}, stemma=labels
+    )
+    turned = dict(reversed(config.items())) | {"target_modules": ["key", "query"], "peft_version": "9"}
+    there = {"base_model_name_or_path": "/there"}
+    same = beside(tmp_path / "same", adapter_config=turned | there, stemma=labels | {"base_model": "/there"})
+    assert same == first
+    for n, (altered, named) in enumerate(
+        [
+            (config | {"lora_alpha": 1600}, labels),
+            (config | {"target_modules": ["query"]}, labels),
+            (config, {"labels": ["b", "a"]}),
+        ]
+    ):
+        assert beside(tmp_path / f"{n}", adapter_config=altered, stemma=named) != first
+    assert beside(tmp_path / "less", adapter_config=config) != first
+    (tmp_path / "less" / "adapter_config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"adapter_config.json' is no JSON .*; restore it"):
+        adapter_config_digest(tmp_path / "less")

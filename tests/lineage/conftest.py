@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import subprocess
 import sys
@@ -19,11 +20,11 @@ import pytest
 from pyroaring import BitMap64
 from safetensors.numpy import save_file
 
-from infra.models import adapter_digest
+from infra.models import adapter_config_digest, adapter_digest
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import models, tables
-from lineage.consumption import find_checkpoint
+from lineage.consumption import consumption_root, find_checkpoint
 from lineage.curricula import curriculum_root
 from lineage.runs import Run
 from lineage.schemas import (
@@ -97,9 +98,14 @@ class SmallLake:
         for name in ("adapter_config.json", "stemma.json"):
             (folder / name).write_text("{}")
         of = {"curriculum": root, "uri": str(folder), "adapter_digest": adapter_digest(folder)}
+        ledger = pa.table({"step": range(len(eaten)), "slot": [0] * len(eaten), "row_no": eaten})
+        ledger = ledger.append_column("loss_tokens", pa.array([1] * len(eaten)))
+        of["consumption_root"] = consumption_root(ledger, {number: identity(number) for number in eaten})
+        of |= {"adapter_config_digest": adapter_config_digest(folder)}
         run_id = self.train(*eaten, **of)
+        counts = json.dumps({"eaten": len(eaten), "rows": len(set(eaten))})
         done = {"run_id": run_id, "job": "finetune", "status": "COMPLETE", "at": self._tick()}
-        done |= {"inputs": "[]", "outputs": "[]", "facets": "{}", "counts": f'{{"eaten": {len(eaten)}}}'}
+        done |= {"inputs": "[]", "outputs": "[]", "facets": "{}", "counts": counts}
         done |= {"config": '{"data": {}, "training": {"seed": 7}}', "agent": '{"host": "-", "process": 0}'}
         tables.record(self.settings, [blank(RUN) | done], into=RUN)
         evaluation = {

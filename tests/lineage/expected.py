@@ -146,10 +146,18 @@ class Expected:
         self.traces = {place: trace for place, trace in self.traces.items() if place not in rows}
         self.examples -= set(rows)
 
-    def order(self, named: Named, row: Place | Example | None = None) -> bool:
+    def order(
+        self,
+        named: Named,
+        row: Place | Example | None = None,
+        *,
+        withdrawn: Collection[Place | Example] = frozenset(),
+    ) -> bool:
         """Call back what is named; equal copies fall when the last one does. False where nothing is meant."""
         traces, examples = self.traces | self.taken_out, self.examples | self.examples_out
         banned = copy.deepcopy(self.bans.get(named) or self.lifted.get(named) or Banned())
+        if named not in self.bans:  # of alternatives that fell then one may be back
+            banned.examples &= set(withdrawn)
         banned.traces |= {place for place, trace in traces.items() if means(named, trace) or place == row}
         banned.meant |= {each for each in examples if each == row}
         banned.taught |= {traces[place].said.teaches for place in banned.traces & traces.keys()}
@@ -169,12 +177,24 @@ class Expected:
         return True
 
     def lift(self, named: Named, *, withdrawn: Collection[Place | Example]) -> None:
-        """End a recall: what no other bans is back, but for rows of batches that were withdrawn meanwhile."""
-        self.orders.discard(named)
-        self.lifted[named] = banned = self.bans.pop(named, self.lifted.get(named, Banned()))
+        """End a recall: what falls by no other is back, but for rows of batches withdrawn meanwhile."""
+        banned = self.begin_lift(named)
+        meant = {each for other in self.bans.values() for each in other.meant}
+        freed: set[Example] = set()
+        for other in self.bans.values():
+            falls = {each for each in other.examples if each in meant or each.parents <= self.gone_traces}
+            freed |= other.examples - falls - set(withdrawn)
+            other.examples = falls | (other.examples & set(withdrawn))
         back = banned.traces & self.taken_out.keys() - self.gone_traces - set(withdrawn)
         self.traces |= {place: self.taken_out[place] for place in back - self.traces.keys()}
-        self.examples |= banned.examples & self.examples_out - self.gone_examples - set(withdrawn)
+        back_too = (banned.examples | freed) & self.examples_out
+        self.examples |= back_too - self.gone_examples - set(withdrawn)
+
+    def begin_lift(self, named: Named) -> Banned:
+        """No ban of the recall counts any more; what it had banned."""
+        self.orders.discard(named)
+        self.lifted[named] = banned = self.bans.pop(named, self.lifted.get(named, Banned()))
+        return banned
 
     def promote(self, run_id: str) -> None:
         if run_id not in self.versions:

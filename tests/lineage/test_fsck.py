@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from mlflow.tracking import MlflowClient
 from pyroaring import BitMap64
 
 from infra.runtime import Runtime
@@ -22,7 +23,7 @@ from infra.settings import Settings
 from lineage import models, tables, verdicts
 from lineage.bans import recall_id
 from lineage.consumption import checkpoints
-from lineage.fsck import CHECKS, commits, fsck, reports, sources
+from lineage.fsck import CHECKS, commits, fsck, reports, roots, sources
 from lineage.recall import recall
 from lineage.runs import Run
 from lineage.schemas import (
@@ -99,6 +100,17 @@ def change_the_adapter(settings: Settings) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
+
+
+def change_beside_the_adapter(name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """What one of the JSON files says beside the tensors."""
+
+    def mutate(settings: Settings) -> None:
+        file = Path(checkpoints(settings)[0].uri, name)
+        said = json.loads(file.read_text())
+        file.write_text(json.dumps(said | change(said)))
+
+    return mutate
 
 
 def lose_a_slot(settings: Settings) -> None:
@@ -341,14 +353,28 @@ def vacuum_what_a_recall_needs(settings: Settings) -> None:
     assert tables.vacuum(settings, EXAMPLE, files, run_id=run_id) == files != {}
 
 
+def edit_in_mlflow(edit: Callable[[MlflowClient], object]) -> Callable[[Settings], None]:
+    return lambda settings: edit(MlflowClient(settings.tracking_uri, settings.tracking_uri)) and None
+
+
 MUTATIONS: dict[str, tuple[Callable[[Settings], None], set[str]]] = {
     "an example is gone": (lose_an_example, {"closure", "roots", "commits"}),
     "a trace is gone": (lose_a_trace, {"closure", "commits"}),
     "a member weighs otherwise": (weigh_a_member_otherwise, {"roots", "commits"}),
     "a batch is stored twice": (store_a_batch_twice, {"exactly_once"}),
     "the adapter is another": (change_the_adapter, {"roots"}),
+    "the adapter is scaled otherwise": (
+        change_beside_the_adapter(
+            "adapter_config.json", lambda said: {"lora_alpha": 100 * said["lora_alpha"]}
+        ),
+        {"roots"},
+    ),
+    "the adapter's answers have other names": (
+        change_beside_the_adapter("stemma.json", lambda said: {"labels": said["labels"][::-1]}),
+        {"roots"},
+    ),
     "a place in a source is read twice": (read_a_span_twice, {"exactly_once", "sources"}),
-    "the plan is gone": (lose("plans"), {"ledger", "roots"}),
+    "the plan is gone": (lose("plans"), {"ledger", "roots", "books"}),
     "another row was eaten": (
         write("consumption", "row_no", "0", "step = 0 AND slot = 0"),
         {"ledger", "roots"},
@@ -366,6 +392,10 @@ MUTATIONS: dict[str, tuple[Callable[[Settings], None], set[str]]] = {
         {"runs"},
     ),
     "a run never began": (forget_how_a_run_began, {"runs"}),
+    "MLflow says that another curriculum was eaten": (
+        edit_in_mlflow(lambda client: client.set_model_version_tag("router", "1", "stemma.root", "0" * 64)),
+        {"mirrored"},
+    ),
     "a version leads nowhere": (register_what_leads_nowhere, {"pins"}),
     "a vacuum took what a recall needs": (
         vacuum_what_a_recall_needs,
@@ -400,7 +430,7 @@ MUTATIONS: dict[str, tuple[Callable[[Settings], None], set[str]]] = {
         lambda settings: os.truncate(
             max(Path(settings.path("tables/exclusions/_delta_log")).glob("*.json")), 0
         ),
-        {"files"},
+        {"files", "books"},
     ),
     "the bitmap lacks a row": (forget_a_row_in_the_bitmap, {"ledger"}),
     "parents have other numbers": (name_another_parent, {"closure", "commits"}),
@@ -491,6 +521,13 @@ def test_a_commit_by_hand_is_named_with_its_version_and_operation(trained_lake, 
     delta(settings, "traces").update({"reviewer": "'bob'"})
     _, (sentence,) = commits(settings)
     assert sentence.startswith(f"traces@{version + 1} (UPDATE) was made by no run")
+
+
+def test_a_config_on_which_nothing_is_on_record_is_no_finding(trained_lake, tmp_path: Path):
+    settings = trained_lake.copied(tmp_path / "lake")
+    rewrite(settings, CHECKPOINT, lambda row: {"adapter_config_digest": None})
+    change_beside_the_adapter("adapter_config.json", lambda said: {"lora_alpha": 1})(settings)
+    assert roots(settings)[1] == []
 
 
 def test_an_evaluation_that_was_cut_off_breaks_nothing(trained_lake, tmp_path: Path):

@@ -26,6 +26,7 @@ from lineage.schemas import CONSUMPTION, EXAMPLE, LIFT, TRACE
 from lineage.selectors import Selector
 from lineage.tables import TableVersion
 from pipelines.ingest import IngestConfig, IngestError, ingest
+from tests.lineage.mortal import Mortal
 
 ONE = Selector(rows=("0001",))
 ROOT = Path(__file__).parents[2]
@@ -126,6 +127,76 @@ def test_what_another_recall_bans_stays_out_until_that_one_is_lifted(lake):
     lift(lake.runtime, one, reason="right")
     assert lake.numbers(EXAMPLE) == [11, 12, 13, 14]
     assert is_sound(lake.settings)
+
+
+ALTERNATIVES = pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1)])
+
+
+@pytest.fixture
+def merged(small):
+    """11 is an example of 1 and 2 alike, 12 was derived from it; both trained the champion."""
+    small.traces([1, 2, 3])
+    small.examples({11: (1, 2)}, kind="alternative")
+    small.examples({12: (11,), 13: (3,)})
+    for eaten in ((13,), (11, 12)):
+        small.promote(small.train(*eaten))
+    return small
+
+
+@ALTERNATIVES
+@pytest.mark.parametrize("lifted", [1, 2])
+def test_of_alternatives_that_two_recalls_took_either_lift_frees_what_was_made_of_them(
+    first: int, second: int, lifted: int, merged
+):
+    called = {n: called_back(merged, Selector(rows=(f"{n:04x}",))) for n in (first, second)}
+    assert merged.numbers(EXAMPLE) == [13]
+    outcome = lift(merged.runtime, called[lifted], reason="right")
+    assert merged.numbers(TRACE) == sorted({1, 2, 3} - {3 - lifted})
+    assert merged.numbers(EXAMPLE) == [11, 12, 13]
+    assert outcome.counts["back"] + outcome.counts.get("others_back", 0) == 3
+    assert outcome.facets["may_serve"] == ["router@2"]
+    assert bans.banned(merged.settings).keys() == {3 - lifted}
+    assert is_sound(merged.settings)
+    called_back(merged, Selector(rows=(f"{lifted:04x}",)))
+    assert merged.numbers(EXAMPLE) == [13]
+    assert is_sound(merged.settings)
+
+
+@ALTERNATIVES
+def test_a_recall_ordered_again_takes_only_what_falls_then(first: int, second: int, merged):
+    called = {n: called_back(merged, Selector(rows=(f"{n:04x}",))) for n in (first, second)}
+    for n in (second, first):
+        lift(merged.runtime, called[n], reason="right")
+    assert called_back(merged, Selector(rows=(f"{second:04x}",))) == called[second]
+    assert merged.numbers(EXAMPLE) == [11, 12, 13]
+    assert bans.banned(merged.settings).keys() == {second}
+    assert is_sound(merged.settings)
+
+
+def test_what_a_recall_means_by_itself_stays_out_whichever_alternative_is_back(merged):
+    called = [called_back(merged, Selector(rows=(f"{n:04x}",))) for n in (1, 2, 11)]
+    for each in called[:2]:
+        lift(merged.runtime, each, reason="right")
+        assert merged.numbers(EXAMPLE) == [13]
+        assert is_sound(merged.settings)
+    lift(merged.runtime, called[2], reason="right")
+    assert merged.numbers(EXAMPLE) == [11, 12, 13]
+
+
+@pytest.mark.parametrize("write", range(1, 8))
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_lift_that_dies_before_it_has_freed_all_is_named_by_fsck_and_finished(
+    write: int, is_done: bool, merged
+):
+    first, _ = (called_back(merged, Selector(rows=(f"{n:04x}",))) for n in (1, 2))
+    with Mortal(write, is_done=is_done) as mortal:
+        lift(merged.runtime, first, reason="right")
+    if mortal.died and merged.numbers(EXAMPLE) == [13] and not bans.recalls(merged.settings)[1:]:
+        assert fsck.recalls(merged.settings)[1]
+    if mortal.died:
+        lift(merged.runtime, first, reason="right")
+    assert merged.numbers(EXAMPLE) == [11, 12, 13]
+    assert is_sound(merged.settings)
 
 
 def test_rows_of_a_batch_that_was_withdrawn_meanwhile_stay_out(lake):

@@ -203,8 +203,10 @@ def test_an_ambiguous_prefix_lists_the_rows_it_could_mean(trained_lake, tmp_path
 def test_an_ambiguous_run_lists_the_runs_it_could_mean(trained_lake, tmp_path: Path):
     settings = trained_lake.copied(tmp_path / "lake")
     row = tables.read(settings, CHECKPOINT).to_pylist()[0]
-    tables.record(settings, [row | {"run_id": f"abc{n}-1"} for n in (1, 2)], into=CHECKPOINT)
-    with pytest.raises(CheckpointError, match="'abc' could be any of: abc1-1, abc2-1"):
+    tables.record(settings, [row | {"run_id": f"abcd{n}-1"} for n in (1, 2)], into=CHECKPOINT)
+    with pytest.raises(CheckpointError, match="'abcd' could be any of: abcd1-1, abcd2-1"):
+        find_checkpoint(settings, "abcd")
+    with pytest.raises(CheckpointError, match="'abc' is too short to name a run"):
         find_checkpoint(settings, "abc")
     with pytest.raises(CheckpointError, match="names no model, alias or training run"):
         find_checkpoint(settings, "0000")

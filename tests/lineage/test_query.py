@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -149,10 +150,55 @@ def test_a_statement_that_never_ends_is_ended_at_the_deadline(ask: Ask):
     assert "took longer than 1.5 s" in complaint
 
 
+@pytest.mark.parametrize("timeout", ["0", "-1", "1e12", "inf", "nan"])
+def test_a_deadline_that_is_none_is_refused_with_what_may_be_given(timeout: str, ask: Ask):
+    code, said, complaint = ask("select 1", "--timeout", timeout)
+    assert (code, said) == (2, "")
+    assert "expected more than 0 and at most 86,400 seconds" in complaint
+
+
+def test_an_engine_that_fails_by_itself_is_not_said_to_have_outgrown_its_memory(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PYTHONMALLOC", "nonsense")  # no interpreter begins with it
+    code, said, complaint = ask("select 1")
+    assert (code, said) == (2, "")
+    assert "the SQL engine failed with exit code 1: " in complaint
+    assert not re.search("signal|memory,|GiB", complaint)
+
+
 def test_a_statement_that_would_fill_the_memory_is_refused_it(ask: Ask):
     code, said, complaint = ask(TOO_BIG)
     assert (code, said) == (2, "")
     assert "GiB of memory" in complaint
+
+
+def test_rows_too_wide_for_a_table_are_shown_column_by_column(ask: Ask):
+    code, said, _ = ask("select * from examples order by row_no")
+    assert code == 0
+    lines = said.splitlines()
+    assert len(lines) == 2 * (1 + len(EXAMPLE.columns))
+    assert max(map(len, lines)) <= 120
+    assert (lines[0], lines[1 + len(EXAMPLE.columns)]) == ("-- row 1", "-- row 2")
+    first = dict(line.split(":", 1) for line in lines[1 : 1 + len(EXAMPLE.columns)])
+    assert {name: first[name].strip() for name in ("row_no", "text", "answer")} == {
+        "row_no": "11",
+        "text": "text 11",
+        "answer": "room",
+    }
+
+
+def test_a_value_longer_than_its_line_is_cut_and_its_length_is_told(ask: Ask):
+    columns = ", ".join(f"'{'abcdefghij' * 30}' as column_{n}" for n in range(8))
+    _, said, _ = ask(f"select {columns}")
+    assert {len(line) for line in said.splitlines()[1:]} == {120}
+    assert all(line.endswith("… (300 characters)") for line in said.splitlines()[1:])
+
+
+def test_a_few_long_columns_are_folded_and_nothing_of_them_is_lost(ask: Ask):
+    _, said, _ = ask(f"select '{'a' * 300}' as text, 7 as score")
+    assert said.splitlines()[0].split() == ["text", "score"]
+    assert said.count("a") == 300
 
 
 @pytest.mark.timeout(120)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -11,8 +12,10 @@ from deltalake import DeltaTable
 from infra.runtime import Runtime
 from lineage import bans, fsck, models, tables
 from lineage.bans import Recalled
+from lineage.commands_recall import told
+from lineage.consumption import find_checkpoint
 from lineage.models import last_clean, recalled_versions
-from lineage.recall import RecallError, reached_by, recall
+from lineage.recall import RecallError, reached_by, recall, would_move
 from lineage.runs import RunError, carry_out
 from lineage.schemas import BAN, EXAMPLE, RECALL, RUN, TRACE
 from lineage.selectors import Selector
@@ -99,6 +102,22 @@ def test_a_recall_that_died_half_way_is_finished_by_giving_it_again(look: int, i
     assert tables.read(lake.settings, RECALL).num_rows == 1
 
 
+def test_a_recall_that_died_and_reaches_more_when_it_is_finished_tells_all_its_moves(lake):
+    looks = iter(range(1, 100))
+
+    def clock() -> dt.datetime:
+        if next(looks) == 4:  # the aliases are moved, and its end is not on record
+            raise KeyboardInterrupt
+        return lake.runtime.now()
+
+    with pytest.raises(KeyboardInterrupt):
+        recall(Runtime(lake.settings, now=clock), ONE, reason="wrong")
+    lake.examples({51: (1,)})
+    outcome = recall(lake.runtime, ONE, reason="wrong", anyway=True)
+    assert not outcome.run_id.endswith("-2")  # other rows are reached, so it is another run
+    assert ["router@champion", 3, 2] in outcome.facets["moved"]
+
+
 def test_without_a_clean_model_the_aliases_are_removed(lake):
     outcome = recall(lake.runtime, Selector(rows=("0001", "0002", "0003")), reason="wrong")
     assert lake.standing == {}
@@ -123,16 +142,51 @@ def test_recalls_one_after_the_other_go_further_back_each_time(lake):
     assert fsck.recalls(lake.settings)[1] == []
 
 
-def test_a_recall_that_reaches_everything_or_no_champion_needs_to_be_meant(lake):
+def test_a_recall_that_reaches_everything_or_nothing_that_serves_needs_to_be_meant(lake):
     lake.traces([99])
     before = lake.versions()
     with pytest.raises(RecallError, match=r"reaches every row of the lake \(9\); add --yes"):
         recall(lake.runtime, Selector(where="true"), reason="wrong")
-    with pytest.raises(RecallError, match=r"no champion ate what .* reaches \(1 rows of traces\)"):
+    with pytest.raises(RecallError, match=r"nothing that serves ate what .* reaches \(1 rows of traces\)"):
         recall(lake.runtime, Selector(where="row_no = 99"), reason="wrong")
     with pytest.raises(RecallError, match="needs a reason"):
         recall(lake.runtime, ONE, reason=" \t")
     assert lake.versions() == before
+
+
+def test_where_only_the_candidate_fell_it_is_removed_without_a_yes(lake):
+    lake.traces([5])
+    lake.examples({15: (5,)})
+    candidate = models.register(lake.runtime, find_checkpoint(lake.settings, lake.train(15)), name="router")
+    lake.move({"candidate": candidate.version}, kind="promotion")
+    five = Selector(rows=("0005",))
+    assert would_move(lake.settings, reached_by(lake.settings, five)) == [("router@candidate", 4, 0)]
+    assert recall(lake.runtime, five, reason="wrong").facets["moved"] == [["router@candidate", 4, 0]]
+    assert lake.standing == {"champion": 3, "previous": 2}
+
+
+@pytest.mark.parametrize("is_read_before", [True, False])
+def test_a_lost_record_of_what_was_eaten_stops_no_recall_and_is_told(is_read_before: bool, lake):
+    if is_read_before:
+        assert reached_by(lake.settings, ONE).checkpoints[0].first_contact == 0
+    for file in Path(lake.settings.path("tables", "consumption")).glob("*.parquet"):
+        file.unlink()
+    tables.forget()
+    (reached,) = reached_by(lake.settings, Selector(rows=("0002",))).checkpoints
+    assert (reached.rows, reached.of, reached.first_contact, reached.steps_after) == (1, 1, None, None)
+    assert reached.damaged.startswith("table 'consumption' cannot be used: file ")
+    text = "\n".join(told(reached_by(lake.settings, Selector(rows=("0002",)))))
+    assert "when it ate them, and how much, cannot be told: table 'consumption' cannot be used" in text
+    outcome = recall(lake.runtime, ONE, reason="wrong")
+    assert ["router@champion", 3, 2] in outcome.facets["moved"]
+    assert sorted(bans.banned(lake.settings)) == [1, 11]
+
+
+def test_rows_of_the_record_that_were_taken_out_by_hand_stop_no_recall_either(lake):
+    DeltaTable(lake.settings.path("tables", "consumption")).delete("row_no = 11")
+    assert "does not hold that it ate them" in reached_by(lake.settings, ONE).checkpoints[0].damaged
+    recall(lake.runtime, ONE, reason="wrong")
+    assert lake.standing["champion"] == 2
 
 
 def test_a_rewritten_file_keeps_the_statistics_that_reads_and_later_recalls_skip_by(lake):

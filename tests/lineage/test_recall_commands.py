@@ -312,6 +312,8 @@ def test_an_unknown_or_empty_selector_changes_nothing(settings: Settings, stemma
     }.items():
         code, _, said = stemma("recall", *words, "--reason", "wrong")
         assert (code, sentence in said) == (2, True), said
+    code, out, said = stemma("recall", "--prompt", "router@1", "--yes")
+    assert (code, out, "needs a reason" in said) == (2, "", True)
     assert versions(settings) == before
     assert not Path("stolen.parquet").exists()
 

@@ -384,6 +384,31 @@ def test_a_store_that_is_no_database_is_one_sentence(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.timeout(60)  # MLflow itself would try for 102 s
+@pytest.mark.parametrize("away", ["postgresql+psycopg2://user:{}@127.0.0.1:{}/mlflow", "sqlite:///{0}/{1}"])
+def test_a_database_that_is_away_is_one_sentence(away, tmp_path):
+    if away.startswith("postgresql"):
+        pytest.importorskip("psycopg2", reason="no driver for PostgreSQL: pip install psycopg2-binary")
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            uri = away.format("s3cret", closed.getsockname()[1])
+    else:
+        (tmp_path / "a folder").mkdir()
+        uri = away.format(tmp_path, "a folder")
+    with pytest.raises(RegistryError, match=r"cannot be opened .*; put it right") as caught:
+        prepare(Settings(lake=str(tmp_path), tracking_uri=uri))
+    assert "\n" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_what_is_no_url_of_a_database_is_one_sentence():
+    with pytest.raises(RegistryError, match="is no URL of a database") as caught:
+        prepare(
+            Settings(lake="s3://bucket/lake", tracking_uri="postgresql+psycopg2://user@there:no-port/mlflow")
+        )
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.slow
 def test_processes_that_meet_on_a_fresh_lake_share_one_store(tmp_path):
     code = (

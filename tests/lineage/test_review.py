@@ -9,8 +9,11 @@ import pytest
 
 from infra.runtime import Runtime
 from lineage import curricula, fsck, tables
+from lineage.commands_recall import told
 from lineage.curricula import DataRecipe
 from lineage.heed import Heeded, heed
+from lineage.impact import impact
+from lineage.lift import lift
 from lineage.recall import recall
 from lineage.review import Review, ReviewError, history, review, standing
 from lineage.rows import rows_digest
@@ -39,6 +42,10 @@ def derived(lake, parents: dict[int, tuple[int, ...]], derivation="joint", **col
 def said(lake, verdict, *numbers: int, label=None, reviewer="ann", reason="seen"):
     rows = [f"{number:04x}" for number in numbers]
     return review(lake.runtime, rows, verdict, reason=reason, reviewer=reviewer, label=label)
+
+
+def inputs(lake) -> tuple[str, ...]:
+    return heed(lake.settings, tables.read(lake.settings, EXAMPLE)).inputs
 
 
 def left_out(lake) -> dict[int, str]:
@@ -216,6 +223,15 @@ def test_a_rejected_trace_takes_its_examples_along_when_its_batch_is_withdrawn_t
     assert left_out(lake) == dict.fromkeys((18, 19), "rejected_by_reviewer")
 
 
+def test_a_word_is_heard_two_thousand_generations_down(lake):
+    derived(lake, {101: (1,)} | {number: (number - 1,) for number in range(102, 2101)})
+    assert left_out(lake) == {}
+    said(lake, "rejected", 1)
+    assert left_out(lake) == dict.fromkeys((11, *range(101, 2101)), "rejected_by_reviewer")
+    said(lake, "approved", 1500)
+    assert left_out(lake) == dict.fromkeys((11, *range(101, 1500)), "rejected_by_reviewer")
+
+
 def test_a_recalled_reviewers_word_counts_no_more_and_no_new_one_is_taken(lake):
     derived(lake, {21: (3,)}, answer="card", text="text 13", review="overridden", reviewer="bob")
     said(lake, "relabelled", 3, label="card", reviewer="bob")
@@ -223,12 +239,41 @@ def test_a_recalled_reviewers_word_counts_no_more_and_no_new_one_is_taken(lake):
     said(lake, "rejected", 1, reviewer="bob")
     assert left_out(lake) == {11: "rejected_by_reviewer", 13: "relabelled_by_reviewer"}
     outcome = recall(lake.runtime, Selector(reviewer="bob"), reason="careless", anyway=True)
-    assert outcome.counts == {"rows": 1, "banned_now": 1, "examples": 1}
+    assert outcome.counts == {"rows": 1, "banned_now": 1, "examples": 1, "words": 2}
     assert left_out(lake) == {}
     assert {each.verdict for each in standing(lake.settings).last.values()} == {"approved"}
     refused = f"reviews by 'bob' are refused: recall {outcome.facets['recall']}"
     with pytest.raises(ReviewError, match=refused):
         said(lake, "rejected", 2, reviewer="bob")
+
+
+def test_who_only_approved_and_rejected_can_be_taken_back_and_impact_counts_his_words(lake):
+    said(lake, "rejected", 1, 12, reviewer="bob")
+    said(lake, "approved", 14, reviewer="bob")
+    said(lake, "rejected", 4)
+    bob = Selector(reviewer="bob")
+    reached = impact(lake.settings, bob)
+    assert (reached.by_table, reached.words) == ({}, {"approved": 1, "rejected": 2})
+    assert "3 words of bob: 1 approved, 2 rejected" in "\n".join(told(reached))
+    assert left_out(lake) == dict.fromkeys((11, 12), "rejected_by_reviewer")
+    before = inputs(lake)
+    called = recall(lake.runtime, bob, reason="careless")  # no yes is needed: his words fall
+    assert called.counts == {"rows": 0, "banned_now": 0, "words": 3}
+    assert left_out(lake) == dict.fromkeys((14, 16), "rejected_by_reviewer")
+    assert inputs(lake) != before  # what obeys is another run
+    assert impact(lake.settings, bob).words == reached.words
+    assert fsck.recalls(lake.settings) == (0, [])
+    assert recall(lake.runtime, bob, reason="careless").again
+    lift(lake.runtime, called.facets["recall"], reason="he was right")
+    assert left_out(lake) == dict.fromkeys((11, 12), "rejected_by_reviewer")
+
+
+def test_beside_a_reviewer_nobody_called_mixed_is_offered_and_those_of_reviews_are(lake):
+    derived(lake, {21: (3,)}, review="mixed", reviewer="mixed")
+    derived(lake, {22: (3,)}, review="overridden", reviewer="ann")
+    said(lake, "approved", 1, reviewer="bob")
+    with pytest.raises(SelectorError, match=r"no row is meant by --reviewer eve; known: ann, bob$"):
+        impact(lake.settings, Selector(reviewer="eve"))
 
 
 def test_a_recall_of_a_reviewer_under_one_prompt_takes_back_what_he_said_there(lake):

@@ -79,6 +79,16 @@ def test_what_cannot_be_gone_back_to_is_named_and_nothing_moves(wanted: dict, sa
     assert lake.versions() == before
 
 
+def test_what_was_rolled_back_is_no_rollbacks_to_restore_and_the_way_back_is_named(lake):
+    roll_back(lake.runtime, reason="complaints", to=1)
+    for version in (2, 3):
+        with pytest.raises(
+            ModelError, match=rf"was rolled back.*: stemma promote router@{version} --name router"
+        ):
+            roll_back(lake.runtime, reason="it was better", to=version)
+    assert lake.standing["champion"] == 1
+
+
 def test_of_several_models_one_has_to_be_named(lake):
     lake.promote(lake.train(11), name="other")
     with pytest.raises(
@@ -165,6 +175,10 @@ def second(lake: Any) -> Path:
     return Path(models.resolve(lake.settings, "router@2")[0].uri)
 
 
+def eaten_file(settings: Settings, run_id: str) -> Path:
+    return Path(settings.path("tables", "consumption", f"{run_id}.parquet"))
+
+
 def lose(lake: Any, table: str, where: str) -> None:
     DeltaTable(lake.settings.path("tables", table)).delete(where)
 
@@ -181,6 +195,10 @@ LOST: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda lake: (second(lake) / "adapter_config.json").write_text("{"),
         "adapter_config.json' is no JSON",
     ),
+    "its config is another": (
+        lambda lake: (second(lake) / "adapter_config.json").write_text('{"lora_alpha": 3200}'),
+        "the config beside the adapter .* is not the one that was committed",
+    ),
     "the curriculum is gone": (lambda lake: lose(lake, "curricula", "row_no = 12"), "names no curriculum"),
     "a member weighs otherwise": (
         lambda lake: DeltaTable(lake.settings.path("tables/curricula")).update(
@@ -194,6 +212,14 @@ LOST: dict[str, tuple[Callable[[Any], object], str]] = {
         "the evaluation set of run .* holds 1 rows that are not stored",
     ),
     "the evaluations are gone": (lambda lake: lose(lake, "predictions", "true"), "no evaluation of it"),
+    "the record of what it ate is gone": (
+        lambda lake: lose(lake, "consumption", "row_no = 12"),
+        "ate no longer hashes to its root",
+    ),
+    "a file of that record is gone": (
+        lambda lake: eaten_file(lake.settings, models.resolve(lake.settings, "router@2")[0].run_id).unlink(),
+        "table 'consumption' cannot be used: file .* is gone",
+    ),
     "the run is gone": (lambda lake: lose(lake, "runs", "job = 'finetune'"), "no run starts with"),
 }
 
@@ -205,6 +231,12 @@ def test_a_version_of_which_a_part_is_lost_does_not_serve_again(what: str, lake)
     with pytest.raises(ModelError, match=f"router@2 cannot serve again: .*{said}"):
         roll_back(lake.runtime, reason="complaints")
     assert lake.standing["champion"] == 3
+
+
+def test_a_config_that_is_not_on_record_keeps_nobody_from_serving_again(lake):
+    DeltaTable(lake.settings.path("tables/checkpoints")).update({"adapter_config_digest": "null"})
+    (second(lake) / "adapter_config.json").write_text('{"lora_alpha": 3200}')
+    assert roll_back(lake.runtime, reason="complaints").facets["to"] == 2
 
 
 def test_also_in_a_lake_that_is_named_by_a_uri_an_altered_adapter_does_not_serve_again(lake):

@@ -414,9 +414,10 @@ class Lake(RuleBasedStateMachine):
         rows = {row_id.hex(): each for each, row_id in self.ids.items()}
         after = copy.deepcopy(self.expected)
         between = copy.deepcopy(self.expected)
-        if named in between.lifted:  # ordered again: what it had banned before is banned with the order
+        is_meant = after.order(named, rows.get(value), withdrawn=self.withdrawn())
+        if named in between.lifted:  # ordered again: what it banned and falls now is banned with the order
             between.bans[named] = between.lifted.pop(named)
-        is_meant = after.order(named, rows.get(value))
+            between.bans[named].examples &= after.bans[named].examples if is_meant else set()
         selector = Selector(rows=(value,)) if part == "row" else Selector(**{part: value})
         given = self.give(
             f"recall {part} {value}",
@@ -432,15 +433,10 @@ class Lake(RuleBasedStateMachine):
 
     def do_lift(self, named: Named, death: Death | None = None) -> None:
         after = copy.deepcopy(self.expected)
-        gone = {
-            run
-            for spec in (TRACE, EXAMPLE)
-            for run, batch in tables.batches(self.settings, spec).items()
-            if str(batch) in tables.withdrawn(self.settings, spec)
-        }
-        withdrawn = {row for row, run in self.run_of.items() if run in gone}
+        between = copy.deepcopy(self.expected)
         stands = named in after.orders
-        after.lift(named, withdrawn=withdrawn)
+        after.lift(named, withdrawn=self.withdrawn())
+        between.begin_lift(named)
         (called,) = (each.id for each in bans.all_recalls(self.settings) if named_by(each.selector) == named)
         given = self.give(
             f"lift {' '.join(named)}",
@@ -448,6 +444,7 @@ class Lake(RuleBasedStateMachine):
             lambda: lift(self.runtime, called, reason="right"),
             after,
             death,
+            between=between,
             or_else=RecallError,
         )
         self.to_be_read |= {revision for revision, lacking in self.lacking.items() if lacking}
@@ -528,6 +525,16 @@ class Lake(RuleBasedStateMachine):
         found = {name(row): row["run_id"] for row in self.rows(spec)}
         self.run_of |= found
         return found
+
+    def withdrawn(self) -> set[Any]:
+        """The rows of batches that were withdrawn."""
+        gone = {
+            run
+            for spec in (TRACE, EXAMPLE)
+            for run, batch in tables.batches(self.settings, spec).items()
+            if str(batch) in tables.withdrawn(self.settings, spec)
+        }
+        return {row for row, run in self.run_of.items() if run in gone}
 
     def ungated(self) -> list[tuple[TableSpec, str]]:
         found = [(spec, run) for spec in (TRACE, EXAMPLE) for run in self.batch_of(spec).values()]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from training.promote import promote
 from training.recipe import TrainingConfig
 
 pytestmark = pytest.mark.cluster
+ROOT = Path(__file__).parents[2]
 AWAY = "http://127.0.0.1:9"  # the discard port: nobody answers
 
 
@@ -94,6 +98,39 @@ def test_a_server_that_is_away_is_one_sentence_and_exit_code_1(forgotten, capsys
     assert "does not answer" in told.err
     assert "Traceback" not in told.err
     assert told.out == ""
+
+
+@pytest.mark.timeout(120)  # MLflow itself would try for 102 s, in each of them
+def test_a_database_that_cannot_be_opened_costs_no_verb_more_than_a_server_that_is_away(forgotten, shown):
+    broken = Path(forgotten.lake, "mlflow.db")
+    broken.mkdir()
+    (version,) = models.versions(forgotten)
+    said = {
+        verb: command(forgotten, verb, *words)
+        for verb, *words in (("fsck",), ("promote", version.run_id, "--name", "other"), ("mlflow-sync",))
+    }
+    assert {verb: code for verb, (code, _) in said.items()} == {"fsck": 0, "promote": 0, "mlflow-sync": 1}
+    for verb, (_, told) in said.items():
+        (sentence,) = [line for line in told.splitlines() if "unable to open database file" in line]
+        assert "mlflow.db cannot be opened" in sentence
+        assert ("stemma mlflow-sync" in sentence) == (verb != "mlflow-sync")
+    assert models.aliases(forgotten)["other"]["champion"] == 1
+    broken.rmdir()
+    list(mirror.sync(forgotten))
+    assert shown(forgotten)["other"] == {"candidate": 1, "champion": 1}
+
+
+def command(settings, *words: str) -> tuple[int, str]:
+    """One command as a process of its own: exit code, and what it complained of."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "infra.cli", *words, "--lake", settings.lake],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        timeout=100,
+    )
+    return ended.returncode, ended.stderr
 
 
 def test_a_version_whose_files_are_gone_is_named_and_the_rest_is_shown(forgotten, shown):

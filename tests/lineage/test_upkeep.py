@@ -20,7 +20,7 @@ from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import models, queries, tables, upkeep
 from lineage.consumption import checkpoints
-from lineage.fsck import fsck, repair
+from lineage.fsck import Repair, fsck, repair
 from lineage.pins import pins
 from lineage.recall import recall
 from lineage.runs import Outcome, Run, RunError, carry_out, latest
@@ -307,13 +307,13 @@ def test_what_a_killed_job_left_is_told_as_a_remark_and_breaks_nothing(
 def test_a_repair_marks_the_run_and_removes_what_it_left_and_nothing_else(killed: tuple[Settings, str]):
     settings, run_id = killed
     files, folders = parquet(settings), {path.name for path in Path(settings.path("checkpoints")).iterdir()}
-    assert len(repair(settings)) == 4
+    assert len(repair(settings).done) == 4
     assert files["examples"] - parquet(settings)["examples"] == {f"{run_id}-00000.parquet"}
     left = {path.name for path in Path(settings.path("checkpoints")).iterdir()}
     assert folders - left == {run_id, f".{run_id}-part"}
     assert left == {checkpoint.run_id for checkpoint in checkpoints(settings)} | (left & {".tmp"})
     assert next(each for each in latest(settings) if each["run_id"] == run_id)["status"] == "ABORT"
-    assert repair(settings) == []
+    assert repair(settings) == Repair(())
     assert not [check for check in fsck(settings) if check.found or check.remarks]
 
 

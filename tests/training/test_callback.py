@@ -278,6 +278,11 @@ def test_adapters_are_stored_and_proven_like_our_own(settings, root, tmp_path):
     changed[-1] ^= 1
     held.write_bytes(changed)
     assert any("is not the one that was committed" in sentence for sentence in fsck.roots(settings)[1])
+    changed[-1] ^= 1
+    held.write_bytes(changed)
+    config = Path(checkpoint.uri, "adapter_config.json")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"lora_alpha": 800}))
+    assert ["the config beside the adapter" in sentence for sentence in fsck.roots(settings)[1]] == [True]
 
 
 @pytest.mark.parametrize(

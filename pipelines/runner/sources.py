@@ -32,6 +32,7 @@ log = logging.getLogger("stemma.runner")
 
 LEAST, MOST = 32 * 1024 * 1024, 256 * 1024 * 1024  # bytes of input behind one file
 _TASKS_PER_CPU = 3  # so that the last one does not keep the others waiting for long
+_RETRIES = 2  # of a part whose worker died
 _BYTES_PER_ROW = 16  # no format says a row in less, where a reader makes several of a record
 
 
@@ -258,9 +259,17 @@ def _carried_out(runtime: Runtime, tasks: Sequence[Task], **how: Any) -> Iterabl
         [{"id": number} for number in range(len(tasks))], override_num_blocks=len(tasks)
     )
     found: dict[int, Done] = {}
-    for row in numbers.map(on_worker).iter_rows():
-        found[row["number"]] = pickle.loads(row["done"])
-        yield tasks[row["number"]], found[row["number"]]
+    try:
+        # Left alone, Ray Data tries for ever: a record that kills its worker would hold the job up for good.
+        read = numbers.map(on_worker, ray_remote_args_fn=lambda: {"max_retries": _RETRIES})
+        for row in read.iter_rows():
+            found[row["number"]] = pickle.loads(row["done"])
+            yield tasks[row["number"]], found[row["number"]]
+    except ray.exceptions.WorkerCrashedError as error:
+        raise RunnerError(
+            f"a worker died {_RETRIES + 1} times while it read the same part, so nothing was stored; it may "
+            "have run out of memory"
+        ) from error
     if len(found) != len(tasks):
         raise RunnerError(
             f"{len(tasks) - len(found)} of {len(tasks)} tasks came to no end; nothing was stored"
@@ -269,7 +278,20 @@ def _carried_out(runtime: Runtime, tasks: Sequence[Task], **how: Any) -> Iterabl
 
 def _require_unchanged(works: Sequence[Work]) -> None:
     for work in works:
-        if not storage.unchanged(work.file):
+        if not storage.unchanged(work.file) and not _merely_grew(work):
             raise StorageError(
                 f"source '{work.file.uri}' changed while it was read, so nothing was stored; run it again"
             )
+
+
+def _merely_grew(work: Work) -> bool:
+    """Does it still begin with what was read? A log that is written to must not have to stand still."""
+    if work.framing == "parquet":
+        return False
+    size = work.file.size
+    try:
+        return (
+            storage.survey(work.file.uri, prefixes=(size,)).prefix_revisions.get(size) == work.file.revision
+        )
+    except StorageError:
+        return False

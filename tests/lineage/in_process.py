@@ -25,6 +25,7 @@ class RuntimeHere(Runtime):
             data=SimpleNamespace(from_items=Items, from_arrow=Blocks),
             get=pickle.loads,
             cluster_resources=lambda: {"CPU": 2.0},
+            exceptions=SimpleNamespace(WorkerCrashedError=ChildProcessError),
         )
 
 
@@ -33,7 +34,7 @@ class Items:
     items: Sequence[dict[str, Any]]
     override_num_blocks: int = 1
 
-    def map(self, work: Callable[[dict[str, Any]], dict[str, Any]]) -> Items:
+    def map(self, work: Callable[[dict[str, Any]], dict[str, Any]], **_: object) -> Items:
         return Items([pickle.loads(pickle.dumps(work(dict(item)))) for item in self.items])
 
     def iter_rows(self) -> Iterator[dict[str, Any]]:

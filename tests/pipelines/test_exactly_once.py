@@ -17,69 +17,17 @@ import pytest
 
 from infra.settings import Settings
 from lineage import sources, tables
-from lineage.fsck import fsck
 from lineage.lift import lift
 from lineage.recall import recall
 from lineage.runs import Outcome, Run, carry_out
-from lineage.schemas import QUARANTINE, SOURCE, TRACE, TableSpec
+from lineage.schemas import QUARANTINE, SOURCE
 from lineage.selectors import Selector
 from pipelines import formats
-from pipelines.ingest import IngestConfig, ingest
 from pipelines.readers import Unreadable
 from pipelines.readers.chat_completions import ChatCompletions
 from pipelines.requeue import retry
 from pipelines.runner import TooManyQuarantined
-from tests.lineage.in_process import RuntimeHere
-
-
-class Lake:
-    """A lake, a log, and what one asks of them; every look at it checks that it is sound."""
-
-    def __init__(self, settings: Settings, folder: Path, toys: SimpleNamespace):
-        self.settings, self.runtime, self.folder, self._toys = settings, RuntimeHere(settings), folder, toys
-
-    def write(self, name: str, *lines: Any, end: str = "\n") -> Path:
-        path = self.folder / name
-        text = [each if isinstance(each, str) else json.dumps(each) for each in lines]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(("\n".join(text) + end).encode())
-        return path
-
-    def log(self, name: str, *questions: str, end: str = "\n") -> Path:
-        return self.write(name, *(self._toys.exchange(each, "a") for each in questions), end=end)
-
-    def ingest(self, *paths: Path | str, **more: Any) -> Outcome:
-        named = {"sources": tuple(map(str, paths)), "max_quarantined": 1, **more}
-        return ingest(self.runtime, IngestConfig.model_validate(named))
-
-    def added(self, *paths: Path | str, **more: Any) -> int:
-        """How many rows an ingest adds."""
-        before = len(self.ids())
-        self.ingest(*paths, **more)
-        return len(self.ids()) - before
-
-    def rows(self, table: TableSpec = TRACE) -> list[dict[str, Any]]:
-        return tables.read(self.settings, table).sort_by("row_no").to_pylist()
-
-    def ids(self) -> list[str]:
-        return [row["row_id"].hex() for row in self.rows()]
-
-    def questions(self) -> list[str]:
-        return sorted(row["messages"][-1]["content"] for row in self.rows())
-
-    def require_sound(self) -> None:
-        broken = [(check.name, check.found) for check in fsck(self.settings) if check.found]
-        assert broken == []
-        assert len(set(self.ids())) == len(self.ids())
-
-
-@pytest.fixture
-def lake(settings: Settings, tmp_path: Path, toys: SimpleNamespace):
-    lake = Lake(settings, tmp_path / "logs", toys)
-    (tmp_path / "logs").mkdir()
-    yield lake
-    lake.require_sound()
-
+from tests.pipelines.log_lake import Lake, stemma
 
 # ---------------------------------------------------------------- growth
 
@@ -316,7 +264,7 @@ def test_a_lake_without_the_book_of_sources_gets_nothing_twice(lake: Lake):
 
 
 def test_another_that_stores_the_same_meanwhile_is_noticed(lake: Lake, monkeypatch: pytest.MonkeyPatch):
-    """The other one comes between the look at what is stored and the commit, with the source as it was before."""
+    """The other comes between the look at what is stored and the commit, with the source as it was before."""
     short, log = lake.log("short.jsonl", "a", "b"), lake.log("log.jsonl", "a", "b", "c")
     other = lake.log("other.jsonl", "z")
     between(monkeypatch, lambda: lake.ingest(short, other))
@@ -388,16 +336,6 @@ def test_what_a_mended_reader_can_read_is_stored_as_if_it_had_been_read_at_first
 
 
 # ---------------------------------------------------------------- what the tests are made of
-
-
-def stemma(lake: Lake, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """The command, in this process: exit code, stdout, stderr."""
-    from infra.cli import run
-
-    capsys.readouterr()
-    code = run(words[0], [*words[1:], "--lake", lake.settings.lake])
-    said = capsys.readouterr()
-    return code, said.out, said.err
 
 
 def withdraw(lake: Lake, batch: str) -> None:

@@ -162,10 +162,10 @@ def rejections(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
     return tables.read(settings, REJECTED, where=pads.field("row_id") == row_id).to_pylist()
 
 
-def source_bytes(row: Mapping[str, Any], *, settings: Settings | None = None) -> bytes:
+def source_bytes(row: Mapping[str, Any], *, origins: Mapping[tuple[str, str], bytes] | None = None) -> bytes:
     """The bytes of a source row's record; of a row of a Parquet file its canonical JSON.
 
-    `settings`: the lake whose book of sources says what the source is known by; without it, its first line.
+    `origins`: what the lake's book knows its sources by (sources.origins); else the first line.
     Raises LineageError when the source is gone or holds something else.
     """
     what, _, place = row["source_span"].partition(":")
@@ -174,7 +174,7 @@ def source_bytes(row: Mapping[str, Any], *, settings: Settings | None = None) ->
     first, end = (int(number) for number in place.split("-")) if what == "bytes" else (int(place), None)
     try:
         record = read_span(row["source_uri"], first, end) if end else read_row(row["source_uri"], first)
-        is_as_read = _gives(settings, row, first, record)
+        is_as_read = _gives(sources.origin(origins or {}, row), row, first, record)
     except StorageError as error:
         raise LineageError(
             f"{error}; revision {row['source_revision']} is what row {row['row_id'].hex()} came from"
@@ -191,12 +191,11 @@ def source_bytes(row: Mapping[str, Any], *, settings: Settings | None = None) ->
     return record
 
 
-def _gives(settings: Settings | None, row: Mapping[str, Any], position: int, record: bytes) -> bool:
+def _gives(origin: bytes | None, row: Mapping[str, Any], position: int, record: bytes) -> bool:
     """Would reading this record, where the source lies now, give the row again?
 
     Its id says so, which a copy of the source keeps and a source that grew; a digest of the file would not.
     """
-    origin = sources.origin(settings, row) if settings is not None else None
     most = _MOST_ROWS_PER_RECORD
     ids = source_row_ids(
         reader=row["step"],

@@ -118,7 +118,7 @@ SOURCE = TableSpec(
     "sources",
     "Which contents were read, as which stretch of what: by it a source that grew is known again.",
     writer="lineage.sources",
-    keys=("source_revision", "reader"),
+    keys=("source_revision", "reader", "at"),
     own=(
         Column("source_uri", pa.string(), "where it lay"),
         Column("source_revision", pa.string(), "digest of the content"),
@@ -131,6 +131,7 @@ SOURCE = TableSpec(
         Column("grown_from", pa.string(), "the stored revision that it begins with, or not_applicable"),
         Column("supersedes", pa.string(), "the revision that lay there before, or not_applicable"),
         Column("run_id", pa.string(), "the run that read it"),
+        Column("at", TIMESTAMP, "when; of one content and reader the newest entry counts"),
     ),
 )
 

@@ -72,7 +72,7 @@ def ingest(
         progress.stop()
         for how in sorted(set(outcome.facets.get("formats", {}).values())):
             print(f"read as {how}")
-        print(_balance(outcome.counts))
+        print(_retried(outcome.counts) if retry_quarantine else _balance(outcome.counts))
         for problem in outcome.facets.get("problems", {}).values():
             print(f"NOT READ  {problem}", file=sys.stderr)
         code = _told(runtime, "ingest", outcome, gate=gate)
@@ -80,20 +80,30 @@ def ingest(
 
 
 def _balance(counts: Mapping[str, int]) -> str:
-    """read = stored + quarantined + duplicates, and what else records can become."""
+    """read = stored + quarantined + duplicates, in records, and what else they can become."""
     if "in" not in counts:
         return f"nothing new: all {counts['sources_stored_before']} sources were stored before"
-    stored = counts["out"] - counts["known"]
     parts = {
-        "stored": stored - counts["created"],
+        "stored": counts["records_stored"],
         "quarantined": counts["quarantined"],
-        "duplicates": counts["known"],
-        "recalled": counts["rejected"],
+        "duplicates": counts["records_known"],
+        "recalled": counts["records_recalled"],
         "without a row": counts["empty"],
     }
     listed = " + ".join(f"{number:,} {what}" for what, number in parts.items() if number or what == "stored")
-    more = f"; {counts['created']:,} more rows of records with several" if counts["created"] else ""
-    return f"{counts['in']:,} records read = {listed}{more}"
+    rows = counts["out"] - counts["known"]
+    personal = f", {counts['personal']:,} of them with personal data or secrets" if counts["personal"] else ""
+    return f"{counts['in']:,} records read = {listed}; {rows:,} rows stored{personal}"
+
+
+def _retried(counts: Mapping[str, int]) -> str:
+    """What came of the records that lay in quarantine."""
+    more = f", {counts['recalled']:,} rows recalled" if counts["recalled"] else ""
+    return (
+        f"{counts['records']:,} records can be read now: {counts['rows']:,} rows stored{more}; "
+        f"{counts['still_quarantined']:,} cannot, {counts['of_unstored']:,} are of sources that are not "
+        "stored (ingest those again)"
+    )
 
 
 def curate(

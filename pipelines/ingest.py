@@ -13,7 +13,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -26,7 +26,7 @@ from infra.storage import Problem, SourceFile, StorageError
 from lineage import bans, sources, tables
 from lineage.rows import canonical_json, origin_of
 from lineage.runs import Outcome, Run, carry_out, identity_of, of_any_attempt
-from lineage.schemas import NOT_APPLICABLE, REJECTED, ROW_TABLES
+from lineage.schemas import NOT_APPLICABLE, REJECTED, ROW_TABLES, TableSpec
 from lineage.sources import Entry
 from lineage.stamp import Source
 from lineage.tables import AlreadyStored, TableVersion
@@ -35,7 +35,7 @@ from pipelines.formats import Recognised, UnknownFormat
 from pipelines.personal import Treatment, treatment
 from pipelines.readers import Reader
 from pipelines.readers.field_map import load_map
-from pipelines.runner import Keeping, Told, Work, read_sources
+from pipelines.runner import Keeping, Told, Work, beginning, read_sources, stored_earlier
 
 log = logging.getLogger("stemma.ingest")
 
@@ -52,7 +52,7 @@ class IngestConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sources: tuple[str, ...]
-    """Files, folders, globs, archives, object-store URIs; mlflow:EXPERIMENT: traces on the tracking server."""
+    """Files, folders, globs, archives, object-store URIs; mlflow:EXPERIMENT for traces of MLflow."""
 
     format: str = "auto"
     """A format's name, or auto: seen from the content."""
@@ -113,10 +113,12 @@ def ingest(
     def work(run: Run) -> Outcome:
         for _ in range(_TRIES):
             plan = _plan(settings, found)
-            counts = {"sources": len(found), "sources_stored_before": len(found) - len(plan.works)}
+            new_of = {"sources": len(found), "sources_stored_before": len(found) - len(plan.works)}
+            earlier = stored_earlier(settings, run)
+            read: Mapping[str, int] = {}
             try:
                 if plan.works:
-                    counts |= read_sources(
+                    _, read = read_sources(
                         runtime,
                         plan.works,
                         run=run,
@@ -124,14 +126,16 @@ def ingest(
                         keeping=keeping,
                         most_quarantined=config.max_quarantined,
                         show=show,
-                    )[1]
+                    )
                 else:
-                    before = plan.versions(settings, rows_came_again=False)
-                    counts |= _counted_before(settings, before, run)
+                    sources.record(settings, plan.entries, run_id=run.id, at=runtime.now())
             except AlreadyStored:  # by another process, just now: look again at what is left to do
                 continue
+            counts = new_of | _summed(
+                [*(tables.facts(settings, version)["counts"] for version in earlier), read]
+            )
             versions = plan.versions(settings, rows_came_again=counts.get("known", 0) > 0)
-            if not versions and counts.get("in", 0) != counts.get("empty", 0):
+            if not versions and not counts.get("known") and counts.get("in", 0) != counts.get("empty", 0):
                 raise IngestError(_why_nothing(settings, run, len(plan.works), counts))
             facets = {
                 "formats": {each.file.uri: f"{each.reader}: {each.how.why}" for each in found},
@@ -171,10 +175,10 @@ def _look(settings: Settings, config: IngestConfig, personal: Treatment) -> tupl
             how[uri] = formats.as_named(uri, head, given) if given else formats.recognised(uri, head)
         except (StorageError, UnknownFormat) as error:
             problems.append(Problem(uri, str(error)))
-    known = sources.entries(settings)
+    families = sources.families(sources.entries(settings))
     readers = {uri: identity(each.reader, personal) for uri, each in how.items()}
     sizes = {
-        uri: [each.size for each in sources.relatives(known, origin=origin_of(how[uri].first), reader=reader)]
+        uri: [each.size for each in families.get((origin_of(how[uri].first), reader), ())]
         for uri, reader in readers.items()
     }
     files, unread = storage.survey_all(how, prefixes=sizes)
@@ -233,7 +237,7 @@ def identity(reader: Reader, personal: Treatment) -> str:
 class _Plan:
     works: Sequence[Work]
     entries: Sequence[Entry]
-    """Of the works, for the book of sources."""
+    """New ones for the book of sources."""
 
     holding: Sequence[tuple[str, str]]
     """(table, key) of every commit that holds, or will hold, some of the sources."""
@@ -243,82 +247,102 @@ class _Plan:
 
     def versions(self, settings: Settings, *, rows_came_again: bool) -> list[TableVersion]:
         """The commits that hold the sources now."""
-        found = (
-            tables.batch_with(settings, key, into=_spec(name))
-            for name, key in (*self.holding, *(self.alike if rows_came_again else ()))
-            if _is_stored(settings, name, key)
+        return sorted(
+            set(_held(settings, [*self.holding, *(self.alike if rows_came_again else ())]).values())
         )
-        return sorted({version for version in found if version is not None})
 
 
-def _spec(name: str) -> Any:
+def _spec(name: str) -> TableSpec:
     return next(spec for spec in ROW_TABLES if spec.name == name)
 
 
-def _is_stored(settings: Settings, table: str, key: str) -> bool:
-    return tables.is_stored(settings, key, into=_spec(table))
+def _held(settings: Settings, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], TableVersion]:
+    """(table, key) -> the batch that holds it, where it is stored."""
+    by_table: dict[str, list[str]] = defaultdict(list)
+    for name, key in keys:
+        by_table[name].append(key)
+    return {
+        (name, key): version
+        for name, mine in by_table.items()
+        for key, version in tables.holders(settings, mine, into=_spec(name)).items()
+    }
 
 
 def _plan(settings: Settings, found: Sequence[Found]) -> _Plan:
     """The works for what is not stored, the shortest source first: a longer one may begin with it."""
-    known, works, entries, holding, alike = sources.entries(settings), [], [], [], []
+    beginnings = _beginnings(settings, found)  # first: what others store after this look is then noticed
+    known = sources.entries(settings)
+    families, places = sources.families(known), sources.last_at_place(known)
+    kin_of = {each.key: families.get((each.origin, each.reader), []) for each in found}
+    asked = [(entry.table, entry.key) for kin in kin_of.values() for entry in kin]
+    held = _held(settings, [*asked, *((each.how.reader.writes.name, each.key) for each in found)])
+    unbooked = _Unbooked(settings, known)
+    works: list[Work] = []
+    entries: list[Entry] = []
+    holding: list[tuple[str, str]] = []
+    alike: list[tuple[str, str]] = []
     for each in sorted(found, key=lambda each: (each.file.size, each.file.uri)):
-        table, kin = each.how.reader.writes.name, _kin(known, each)
-        stored = [entry for entry in kin if _is_stored(settings, entry.table, entry.key)]
+        into = each.how.reader.writes
+        kin = [*kin_of[each.key], *sources.relatives(entries, origin=each.origin, reader=each.reader)]
+        planned = {(work.reader.writes.name, work.key) for work in works}
+        standing = [entry for entry in kin if (entry.table, entry.key) in held.keys() | planned]
         mine = [entry for entry in kin if entry.source_revision == each.file.revision]
-        if mine:
-            parts = sources.chain(known, mine[-1])
-            works += [_part(each, parts, number) for number, part in enumerate(parts) if part not in stored]
-            holding += [(part.table, part.key) for part in parts]
-        elif _is_stored(settings, table, each.key):  # before there was a book of sources
-            holding.append((table, each.key))
-        else:
-            before = stored + _kin(entries, each)
-            entry = _entry(each, before, _place_before(settings, known, each))
-            works.append(_as_grown(settings, each, entry, before))
-            alike += [(other.table, other.key) for other in before]
-            holding += [(part.table, part.key) for part in sources.chain(before, entry)]
+        there = places.get((sources.place_of(each.file.uri), each.reader))
+        is_stored = (into.name, each.key) in held
+        entry = mine[-1] if mine else _entry(each, [] if is_stored else standing, there)
+        parts = sources.chain([*kin, entry], entry)
+        if not mine:
             entries.append(entry)
-            continue
-        if (key := _key_after_lifts(settings, each)) is not None:
-            holding.append((table, key))
-            if not _is_stored(settings, table, key):
-                works.append(replace(_work(each), key=key, known=_ids(settings, each, stored)))
+        elif there is not None and there not in parts:  # it came back to where another lay meanwhile
+            entries.append(replace(entry, source_uri=each.file.uri, supersedes=there.source_revision))
+        others = [other for other in kin if other not in parts]
+        holding += [(part.table, part.key) for part in parts]
+        alike += [(other.table, other.key) for other in others]
+        missing = [
+            number for number, part in enumerate(parts) if (part.table, part.key) not in held.keys() | planned
+        ]
+        for number in missing:
+            before = parts[number - 1] if number else None
+            may_come = kin
+            if not mine and parts[number] is entry:  # what it grew by is new, but for a last line without end
+                is_cut = before is not None and before.whole < before.size
+                may_come = [*others, before] if is_cut else others
+            ids = _ids(settings, into, may_come) | unbooked.ids(into, each.reader)
+            work = _part(each, parts[number], before)
+            works.append(replace(work, known=ids, beginning=beginnings[each.key]))
+        if (key := _key_after_lifts(settings, parts, held, each)) is not None:
+            holding.append((into.name, key))
+            if not tables.is_stored(settings, key, into=into):
+                ids = _ids(settings, into, kin) | unbooked.ids(into, each.reader)
+                again = _part(each, replace(entry, key=key), None)
+                works.append(replace(again, known=ids, beginning=beginnings[each.key]))
     return _Plan(works, entries, holding, alike)
 
 
-def _kin(entries: Sequence[Entry], found: Found) -> list[Entry]:
-    return sources.relatives(entries, origin=found.origin, reader=found.reader)
+def _beginnings(settings: Settings, found: Sequence[Found]) -> dict[str, tuple[str, int]]:
+    """By key of each source: what all that begin alike are counted under, and the count."""
+    named = {each.key: beginning(each.origin, each.reader) for each in found}
+    counts: dict[tuple[str, str], int] = {}
+    for name in {each.how.reader.writes.name for each in found}:
+        mine = [named[each.key] for each in found if each.how.reader.writes.name == name]
+        counts |= {(name, at): n for at, n in tables.counts(settings, mine, into=_spec(name)).items()}
+    return {
+        each.key: (named[each.key], counts[each.how.reader.writes.name, named[each.key]]) for each in found
+    }
 
 
-def _place_before(settings: Settings, known: Sequence[Entry], found: Found) -> str | None:
-    """The stored content that was last read from where the source lies."""
-    place = sources.place_of(found.file.uri)
-    there = [
-        each for each in known if (sources.place_of(each.source_uri), each.reader) == (place, found.reader)
-    ]
-    stored = [each for each in there if _is_stored(settings, each.table, each.key)]
-    return stored[-1].source_revision if stored else None
-
-
-def _work(found: Found) -> Work:
-    source = Source(found.file.uri, found.file.revision, found.origin)
-    return Work(found.file, source, found.how.reader, found.how.framing, found.key)
-
-
-def _part(found: Found, parts: Sequence[Entry], number: int) -> Work:
-    """A part of a source whose rows were withdrawn, while other parts of it are stored."""
-    part, before = parts[number], parts[number - 1] if number else None
+def _part(found: Found, part: Entry, before: Entry | None) -> Work:
+    """The work for a content, or for what it has beyond the one that it grew from."""
     source = Source(found.file.uri, part.source_revision, found.origin)
-    return replace(
-        _work(found), source=source, key=part.key, first=before.whole if before else 0, end=part.size
-    )
+    first = before.whole if before is not None else 0
+    return Work(found.file, source, found.how.reader, found.how.framing, part.key, first=first, end=part.size)
 
 
-def _entry(found: Found, kin: Sequence[Entry], before: str | None) -> Entry:
-    """What goes on record of a new content. `before`: what was last read from its place."""
+def _entry(found: Found, kin: Sequence[Entry], there: Entry | None) -> Entry:
+    """What goes on record of a new content. `there`: what was last read from its place."""
     base = sources.grown(kin, found.file.prefix_revisions) if found.how.framing == "lines" else None
     behind = {part.source_revision for part in sources.chain(kin, base)} if base else set()
+    before = there.source_revision if there is not None else NOT_APPLICABLE
     return Entry(
         source_uri=found.file.uri,
         source_revision=found.file.revision,
@@ -329,52 +353,71 @@ def _entry(found: Found, kin: Sequence[Entry], before: str | None) -> Entry:
         size=found.file.size,
         whole=found.file.whole if found.how.framing == "lines" else found.file.size,
         grown_from=base.source_revision if base else NOT_APPLICABLE,
-        supersedes=before if before is not None and before not in behind else NOT_APPLICABLE,
+        supersedes=NOT_APPLICABLE if before in behind else before,
     )
 
 
-def _as_grown(settings: Settings, found: Found, entry: Entry, kin: Sequence[Entry]) -> Work:
-    """The work for a content that is new, or for what is new of it."""
-    behind = sources.chain(kin, entry)[:-1]
-    others = [each for each in kin if each not in behind]
-    if behind and behind[-1].whole < behind[-1].size:  # its last line had no end: it comes once more
-        others.append(behind[-1])
-    first = behind[-1].whole if behind else 0
-    return replace(_work(found), first=first, known=_ids(settings, found, others))
-
-
-def _ids(settings: Settings, found: Found, kin: Sequence[Entry]) -> frozenset[bytes]:
-    """Ids of the rows stored from these contents, which the source may give again."""
-    if not kin:
+def _ids(settings: Settings, into: TableSpec, contents: Sequence[Entry]) -> frozenset[bytes]:
+    """Ids of the rows stored from these contents."""
+    if not contents:
         return frozenset()
-    where = pads.field("source_revision").isin(pa.array([each.source_revision for each in kin], pa.string()))
-    rows = tables.read(settings, found.how.reader.writes, columns=["row_id"], where=where)
-    return frozenset(rows["row_id"].to_pylist())
+    revisions = sorted({each.source_revision for each in contents})
+    where = pads.field("source_revision").isin(pa.array(revisions, pa.string()))
+    return frozenset(tables.read(settings, into, columns=["row_id"], where=where)["row_id"].to_pylist())
 
 
-def _key_after_lifts(settings: Settings, found: Found) -> str | None:
+class _Unbooked:
+    """Rows that were stored before there was a book of sources: nobody knows how their sources begin."""
+
+    def __init__(self, settings: Settings, known: Sequence[Entry]):
+        self._settings = settings
+        self._keys = {entry.key for entry in known}
+        self._found: dict[tuple[str, str], frozenset[bytes]] = {}
+
+    def ids(self, into: TableSpec, reader: str) -> frozenset[bytes]:
+        """The ids of those that this reader read into a table."""
+        at = (into.name, reader)
+        if at not in self._found:
+            runs = [
+                run
+                for run, keys in tables.stored_keys(self._settings, into).items()
+                if any(self._is_older(key, reader) for key in keys)
+            ]
+            where = pads.field("run_id").isin(pa.array(runs, pa.string()))
+            rows = tables.read(self._settings, into, columns=["row_id"], where=where) if runs else None
+            self._found[at] = frozenset(rows["row_id"].to_pylist() if rows is not None else ())
+        return self._found[at]
+
+    def _is_older(self, key: str, reader: str) -> bool:
+        whole = key.partition(":lifts:")[0]
+        return key.startswith("source:") and whole.endswith(f":{reader}") and whole not in self._keys
+
+
+def _key_after_lifts(
+    settings: Settings,
+    parts: Sequence[Entry],
+    held: Mapping[tuple[str, str], TableVersion],
+    found: Found,
+) -> str | None:
     """A further key of a stored source, where a recall that was lifted since refused some of its rows."""
-    into = found.how.reader.writes
     lifted = [each.id for each in bans.all_recalls(settings) if each.lifts or each.lift]
-    batch = tables.batch_with(settings, found.key, into=into) if lifted else None
-    if batch is None:
+    batches = {held[part.table, part.key] for part in parts if (part.table, part.key) in held}
+    if not lifted or not batches:
         return None
-    where = of_any_attempt(identity_of(tables.stored_by(settings, batch)))
-    where &= pads.field("reason").isin(pa.array([f"recalled:{each}" for each in lifted], pa.string()))
-    if not tables.read(settings, REJECTED, columns=["row_no"], where=where).num_rows:
-        return None
-    return f"{found.key}:lifts:{bans.lifts(settings)}"
+    reasons = pads.field("reason").isin(pa.array([f"recalled:{each}" for each in lifted], pa.string()))
+    for batch in batches:
+        where = of_any_attempt(identity_of(tables.stored_by(settings, batch))) & reasons
+        if tables.read(settings, REJECTED, columns=["row_no"], where=where).num_rows:
+            return f"{found.key}:lifts:{bans.lifts(settings)}"
+    return None
 
 
 # ---------------------------------------------------------------- what is said of it
 
 
-def _counted_before(settings: Settings, versions: Iterable[TableVersion], run: Run) -> Mapping[str, int]:
-    """The counts of the batch that an earlier, killed go of the same run committed; none where none did."""
-    for version in versions:
-        if identity_of(tables.stored_by(settings, version)) == run.identity:
-            return tables.facts(settings, version)["counts"]
-    return {}
+def _summed(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: sum(part.get(name, 0) for part in parts) for name in names}
 
 
 def _why_nothing(settings: Settings, run: Run, sources: int, counts: Mapping[str, int]) -> str:

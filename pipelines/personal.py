@@ -17,7 +17,8 @@ from pipelines import pii
 How = Literal["off", "flag", "redact"]
 
 _TEXTS = ("response", "response_tool_calls", "correction", "extra", "text", "title", "section", "metadata")
-_OF_MESSAGE = ("content", "tool_calls", "extra")
+_TEXTS += ("trace_key", "reviewer")  # not models, prompts and scorers: name@version looks like an address
+_OF_MESSAGE = ("content", "tool_calls", "extra", "name")
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ class ReadingProgress:
             self._told_at = now
             share = told.read_bytes / max(told.all_bytes, 1)
             speed = told.read_bytes / took / 1e6
-            log.info("%.0f %% of %.1f GB, %.0f MB/s", 100 * share, told.all_bytes / 1e9, speed)
+            line = "%.0f %% of %.1f GB, %.0f MB/s, %s rows/s"
+            log.info(line, 100 * share, told.all_bytes / 1e9, speed, f"{told.rows / took:,.0f}")
 
     def stop(self) -> None:
         """Take the bar away."""

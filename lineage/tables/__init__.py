@@ -15,7 +15,16 @@
 One error family: TableError; AlreadyStored, Damaged and UnknownTable are its members.
 """
 
-from lineage.tables.commit import AlreadyStored, commit, is_stored, record, replace, take_out, withdraw
+from lineage.tables.commit import (
+    AlreadyStored,
+    commit,
+    counts,
+    is_stored,
+    record,
+    replace,
+    take_out,
+    withdraw,
+)
 from lineage.tables.damage import Damaged, damage
 from lineage.tables.files import FileWriter, WrittenFile, read_file, write_file
 from lineage.tables.layout import COLUMNS, TableVersion, UnknownTable, current, resolve
@@ -29,11 +38,13 @@ from lineage.tables.reads import (
     before_recalls,
     commits,
     facts,
+    holders,
     read,
     read_batch,
     read_ever,
     rewrites,
     stored_by,
+    stored_keys,
     withdrawn,
 )
 from lineage.tables.snapshots import Snapshot, forget, snapshot
@@ -60,10 +71,12 @@ __all__ = [
     "commit",
     "commits",
     "could_stand",
+    "counts",
     "current",
     "damage",
     "facts",
     "forget",
+    "holders",
     "is_stored",
     "lost",
     "open_filesystem",
@@ -85,6 +98,7 @@ __all__ = [
     "spare",
     "sql",
     "stored_by",
+    "stored_keys",
     "take_out",
     "vacuum",
     "withdraw",

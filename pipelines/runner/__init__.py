@@ -11,7 +11,7 @@ rejected) are committed, and one commit makes the rows visible.
 
 from pipelines.runner.losses import RunnerError, check_balance
 from pipelines.runner.reading import Keeping, Work
-from pipelines.runner.sources import Told, TooManyQuarantined, read_sources
+from pipelines.runner.sources import Told, TooManyQuarantined, beginning, read_sources, stored_earlier
 from pipelines.runner.steps import apply, derive
 
 __all__ = [
@@ -21,7 +21,9 @@ __all__ = [
     "TooManyQuarantined",
     "Work",
     "apply",
+    "beginning",
     "check_balance",
     "derive",
     "read_sources",
+    "stored_earlier",
 ]

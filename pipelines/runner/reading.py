@@ -20,7 +20,8 @@ from infra.settings import Settings
 from infra.storage import Block, SourceFile, open_source, stream_blocks, stream_sources
 from lineage import tables
 from lineage.bans import Bans
-from lineage.schemas import QUARANTINE, REJECTED, TableSpec
+from lineage.rows import Fingerprint
+from lineage.schemas import PII, QUARANTINE, REJECTED, TableSpec
 from lineage.stamp import Places, Source, Stamp, stamp_source
 from lineage.tables import WrittenFile
 from pipelines import framing
@@ -31,7 +32,11 @@ from pipelines.readers import DocumentReader, Part, Reader, RecordReader, Unread
 from pipelines.readers.json_lines import decode_json_object
 from pipelines.runner.losses import RunnerError, recalled, without_banned
 
-COUNTED = ("in", "created", "out", "merged", "rejected", "quarantined", "known", "empty")
+COUNTED = (
+    *("in", "created", "out", "merged", "rejected", "quarantined", "known", "empty"),
+    *("records_stored", "records_known", "records_recalled"),  # what became of those that have rows
+    "personal",  # rows stored that hold, or held, personal data or secrets
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,10 @@ class Work:
 
     known: frozenset[bytes] = frozenset()
     """Ids that may come again: those of stored rows of sources that begin alike."""
+
+    beginning: tuple[str, int] | None = None
+    """What all sources that begin alike are counted under, and how many commits held one when `known` was
+    looked up: a commit that finds another number may store what just came."""
 
     @property
     def blocks(self) -> list[Block]:
@@ -131,7 +140,7 @@ def carry_out(
     ids: set[bytes] = set()
     with tables.FileWriter(settings, task.into, task.name) as file:
         for stretch, read in _each(task, keeping):
-            work = stretch.work
+            work, reader = stretch.work, keeping.personal.of(stretch.work.reader.fingerprint)
             if read.rows.num_rows > stretch.most_rows:
                 raise RunnerError(
                     f"{read.rows.num_rows} rows in {stretch.block}, expected at most {stretch.most_rows}"
@@ -141,7 +150,7 @@ def carry_out(
                 read.places,
                 into=task.into,
                 source=work.source,
-                reader=keeping.personal.of(work.reader.fingerprint),
+                reader=reader,
                 stamp=stamp,
                 first_row_no=stretch.first_row_no,
             )
@@ -154,8 +163,8 @@ def carry_out(
                 file.write(fresh)
             if ids_wanted:
                 ids.update(fresh["row_id"].to_pylist())
-            quarantine.append(_quarantined(read, work, stamp))
-            rejected.append(recalled(refused, work.reader.fingerprint, stamp.run_id))
+            quarantine.append(_quarantined(read, work, reader, stamp))
+            rejected.append(recalled(refused, reader, stamp.run_id))
             with_rows = read.records - len(read.lost) - read.empty
             counts["in"] += read.records
             counts["created"] += stamped.num_rows - with_rows
@@ -164,6 +173,9 @@ def carry_out(
             counts["quarantined"] += len(read.lost)
             counts["known"] += kept.num_rows - fresh.num_rows
             counts["empty"] += read.empty
+            counts["personal"] += fresh.num_rows - fresh[PII.name].null_count
+            for name, number in _records(stamped, read.places.positions, kept, fresh).items():
+                counts[name] += number
     return Done(
         file.written() if file.rows else None,
         counts,
@@ -171,6 +183,18 @@ def carry_out(
         pa.concat_tables(rejected),
         frozenset(ids),
     )
+
+
+def _records(stamped: pa.Table, positions: Sequence[int], kept: pa.Table, fresh: pa.Table) -> dict[str, int]:
+    """How many records gave a row that is stored now; of the others, how many one that was stored before."""
+    if fresh.num_rows == stamped.num_rows:
+        return {"records_stored": len(set(positions))}
+    of = dict(zip(stamped["row_id"].to_pylist(), positions, strict=True))
+    stored = {of[row_id] for row_id in fresh["row_id"].to_pylist()}
+    known = {of[row_id] for row_id in kept["row_id"].to_pylist()} - stored
+    recalled = set(positions) - stored - known
+    counts = (len(stored), len(known), len(recalled))
+    return dict(zip(("records_stored", "records_known", "records_recalled"), counts, strict=True))
 
 
 def _each(task: Task, keeping: Keeping) -> Iterator[tuple[Stretch, Read]]:
@@ -181,11 +205,9 @@ def _each(task: Task, keeping: Keeping) -> Iterator[tuple[Stretch, Read]]:
     together: list[Stretch] = []
     for mine in of_work.values():
         work = mine[0].work
-        if (
-            "!/" in work.file.uri
-            and [each.block for each in mine] == work.blocks
-            and work.framing != "parquet"
-        ):
+        blocks = [each.block for each in mine]
+        is_whole = blocks == work.blocks and (blocks[0].first, blocks[-1].end) == (0, work.file.size)
+        if "!/" in work.file.uri and is_whole and work.framing != "parquet":
             together += mine
         elif work.framing == "parquet":
             with open_source(work.file.uri) as source:
@@ -238,29 +260,46 @@ def read_block(content: bytes, first: int, work: Work, into: TableSpec, keeping:
 def read_again(
     lost: Sequence[Mapping[str, Any]], source: Source, reader: Reader, keeping: Keeping, stamp: Stamp
 ) -> tuple[pa.Table, int]:
-    """Rows of records that lie in quarantine, not numbered yet, and how many of these can be read now."""
-    into, items = reader.writes, []
-    for each in lost:
-        record, span = each["record"], each["source_span"]
-        position = int(span.partition(":")[2].partition("-")[0])
-        if hasattr(reader, "read_document"):
-            whole = _of_document(name_of(source.uri), record, reader, into, keeping)  # type: ignore[arg-type]
-            rows = Unreadable("unreadable", "still") if whole.lost else whole.rows.to_pylist()
-        else:
-            rows = _guarded(lambda record=record: reader.read(decode_json_object(record)))  # type: ignore[union-attr]
-        if not isinstance(rows, Unreadable):
-            items.append(_Item(position, span, record, rows))
-    rows, places, still, _ = _rows_of(items, into, keeping)
-    stamped = stamp_source(
-        treated(rows, into, keeping.personal),
-        places,
-        into=into,
-        source=source,
-        reader=keeping.personal.of(reader.fingerprint),
-        stamp=stamp,
-        first_row_no=0,
-    )
-    return stamped, len(items) - len(still)
+    """Rows of records that lie in quarantine, not numbered yet, and how many of these can be read now.
+
+    A record that means nothing without what stands around it stays where it is: a line of CSV lacks its
+    header, a line of a session its session.
+    """
+    into, found = reader.writes, []
+    if hasattr(reader, "read_document"):
+        whole = [each["record"] for each in lost if each["source_span"] == f"bytes:0-{len(each['record'])}"]
+        name = name_of(source.uri)
+        found = [_of_document(name, content, reader, into, keeping) for content in whole]  # type: ignore[arg-type]
+        found = [each for each in found if not each.lost]
+    else:
+        items = [
+            _read_record(_position(each["source_span"]), each["source_span"], each["record"], reader)  # type: ignore[arg-type]
+            for each in lost
+        ]
+        rows, places, still, empty = _rows_of(items, into, keeping)
+        read = Read(treated(rows, into, keeping.personal), places, still, len(items), empty)
+        found = [read] if len(still) < len(items) else []
+    stamped = [
+        stamp_source(
+            each.rows,
+            each.places,
+            into=into,
+            source=source,
+            reader=keeping.personal.of(reader.fingerprint),
+            stamp=stamp,
+            first_row_no=0,
+        )
+        for each in found
+    ]
+    return _all(into, stamped), sum(each.records - len(each.lost) for each in found)
+
+
+def _position(span: str) -> int:
+    return int(span.partition(":")[2].partition("-")[0])
+
+
+def _all(spec: TableSpec, parts: Iterable[pa.Table]) -> pa.Table:
+    return pa.concat_tables([spec.schema.empty_table(), *parts])
 
 
 # ---------------------------------------------------------------- each framing
@@ -432,13 +471,13 @@ def _in_order(
     return pa.concat_tables([rows, others]).take(pa.array(order)), together
 
 
-def _quarantined(read: Read, work: Work, stamp: Stamp) -> pa.Table:
+def _quarantined(read: Read, work: Work, reader: Fingerprint, stamp: Stamp) -> pa.Table:
     rows = [
         {
             "source_uri": work.source.uri,
             "source_revision": work.source.revision,
             "source_span": span,
-            "reader": work.reader.fingerprint.name,
+            "reader": reader.name,
             "reason": why.reason,
             "detail": why.detail[:500],
             "record": record,

@@ -17,20 +17,22 @@ import pyarrow as pa
 
 from infra import storage
 from infra.runtime import Runtime
+from infra.settings import Settings
 from infra.storage import StorageError
 from lineage import bans, sources, tables
-from lineage.runs import Run, code_revision
-from lineage.schemas import QUARANTINE, REJECTED, TableSpec
+from lineage.runs import Run, code_revision, identity_of, of_any_attempt
+from lineage.schemas import QUARANTINE, REJECTED, ROW_TABLES, TableSpec
 from lineage.sources import Entry
 from lineage.stamp import Stamp
 from lineage.tables import TableVersion, WrittenFile
 from pipelines.runner.losses import RunnerError, check_balance, counted, require_same_bans
-from pipelines.runner.reading import Done, Keeping, Stretch, Task, Work, carry_out
+from pipelines.runner.reading import COUNTED, Done, Keeping, Stretch, Task, Work, carry_out
 
 log = logging.getLogger("stemma.runner")
 
 LEAST, MOST = 32 * 1024 * 1024, 256 * 1024 * 1024  # bytes of input behind one file
 _TASKS_PER_CPU = 3  # so that the last one does not keep the others waiting for long
+_RETRIES = 2  # of a part whose worker died
 _BYTES_PER_ROW = 16  # no format says a row in less, where a reader makes several of a record
 
 
@@ -88,11 +90,15 @@ def read_sources(
             size = sum(each.block.end - each.block.first for each in task.stretches)
             told = Told(told.read_bytes + size, told.all_bytes, told.rows + result.counts["out"])
             show(told)
-    counts = {name: sum(each.counts[name] for _, each in done) for name in done[0][1].counts}
+    counts = _summed(each for _, each in done)
     check_balance(counts)
     _require_unchanged(works)
+    earlier = _Earlier.of(settings, run)
     tables.replace(
-        settings, _all(QUARANTINE, (each.quarantine for _, each in done)), into=QUARANTINE, run_id=run.id
+        settings,
+        _all(QUARANTINE, (*earlier.quarantined(settings, run), *(each.quarantine for _, each in done))),
+        into=QUARANTINE,
+        run_id=run.id,
     )
     if counts["quarantined"] > most_quarantined * counts["in"]:
         raise TooManyQuarantined(
@@ -102,20 +108,85 @@ def read_sources(
             "allow more with --max-quarantined"
         )
     tables.replace(
-        settings, _all(REJECTED, (each.rejected for _, each in done)), into=REJECTED, run_id=run.id
+        settings,
+        earlier.rejected(settings, run, _all(REJECTED, (each.rejected for _, each in done))),
+        into=REJECTED,
+        run_id=run.id,
     )
-    if entries:
-        sources.record(settings, entries, run_id=run.id)
+    sources.record(settings, entries, run_id=run.id, at=runtime.now())
     require_same_bans(settings, banned)
     versions = []
     for spec in {task.into.name: task.into for task, _ in done}.values():
         files: list[WrittenFile] = [each.file for task, each in done if task.into is spec and each.file]
-        keys = [work.key for work in works if work.reader.writes is spec]
+        mine = [work for work in works if work.reader.writes is spec]
         if files:
-            facts = {"counts": counts}
-            versions.append(tables.commit(settings, files, into=spec, run_id=run.id, keys=keys, facts=facts))
+            versions.append(
+                tables.commit(
+                    settings,
+                    files,
+                    into=spec,
+                    run_id=run.id,
+                    keys=[work.key for work in mine],
+                    facts={"counts": _summed(each for task, each in done if task.into is spec)},
+                    counted=dict(work.beginning for work in mine if work.beginning is not None),
+                )
+            )
     log.info("ingest %s: %s", run.id, counted(counts))
     return versions, counts
+
+
+def _summed(done: Iterable[Done]) -> dict[str, int]:
+    together = list(done)
+    return {name: sum(each.counts[name] for each in together) for name in COUNTED}
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """What an earlier go at the same work committed before it died: what that lost stays on record."""
+
+    keys: frozenset[str]
+
+    @classmethod
+    def of(cls, settings: Settings, run: Run) -> _Earlier:
+        keys: set[str] = set()
+        for version in stored_earlier(settings, run):
+            keys.update(tables.facts(settings, version)["keys"])
+        return cls(frozenset(keys))
+
+    def quarantined(self, settings: Settings, run: Run) -> list[pa.Table]:
+        if not self.keys:
+            return []
+        left = tables.read(settings, QUARANTINE, where=of_any_attempt(run.identity))
+        named = zip(left["source_revision"].to_pylist(), left["reader"].to_pylist(), strict=True)
+        mine = [self._holds(f"source:{revision}:{reader}") for revision, reader in named]
+        return [left.filter(pa.array(mine, pa.bool_()))]
+
+    def rejected(self, settings: Settings, run: Run, new: pa.Table) -> pa.Table:
+        if not self.keys:
+            return new
+        left = tables.read(settings, REJECTED, where=of_any_attempt(run.identity))
+        again = set(new["row_id"].to_pylist())
+        named = zip(left["row_id"].to_pylist(), left["step"].to_pylist(), strict=True)
+        mine = [row_id not in again and self._holds(step) for row_id, step in named]
+        return pa.concat_tables([new, left.filter(pa.array(mine, pa.bool_()))])
+
+    def _holds(self, reader: str) -> bool:
+        return any(f"{reader}@" in key for key in self.keys)
+
+
+def beginning(origin: bytes, reader: str) -> str:
+    """What the commits that hold a source, or one that begins alike, are counted under."""
+    return f"beginning:{origin.hex()}:{reader}"
+
+
+def stored_earlier(settings: Settings, run: Run) -> list[TableVersion]:
+    """The batches that earlier goes at the same work committed, and that were not withdrawn."""
+    found: list[TableVersion] = []
+    for spec in ROW_TABLES:
+        mine = [v for by, v in tables.batches(settings, spec).items() if identity_of(by) == run.identity]
+        gone = tables.withdrawn(settings, spec) if mine else {}
+        found += [version for version in mine if str(version) not in gone]
+    return found
 
 
 def _all(spec: TableSpec, parts: Iterable[pa.Table]) -> pa.Table:
@@ -188,9 +259,17 @@ def _carried_out(runtime: Runtime, tasks: Sequence[Task], **how: Any) -> Iterabl
         [{"id": number} for number in range(len(tasks))], override_num_blocks=len(tasks)
     )
     found: dict[int, Done] = {}
-    for row in numbers.map(on_worker).iter_rows():
-        found[row["number"]] = pickle.loads(row["done"])
-        yield tasks[row["number"]], found[row["number"]]
+    try:
+        # Left alone, Ray Data tries for ever: a record that kills its worker would hold the job up for good.
+        read = numbers.map(on_worker, ray_remote_args_fn=lambda: {"max_retries": _RETRIES})
+        for row in read.iter_rows():
+            found[row["number"]] = pickle.loads(row["done"])
+            yield tasks[row["number"]], found[row["number"]]
+    except ray.exceptions.WorkerCrashedError as error:
+        raise RunnerError(
+            f"a worker died {_RETRIES + 1} times while it read the same part, so nothing was stored; it may "
+            "have run out of memory"
+        ) from error
     if len(found) != len(tasks):
         raise RunnerError(
             f"{len(tasks) - len(found)} of {len(tasks)} tasks came to no end; nothing was stored"
@@ -199,7 +278,20 @@ def _carried_out(runtime: Runtime, tasks: Sequence[Task], **how: Any) -> Iterabl
 
 def _require_unchanged(works: Sequence[Work]) -> None:
     for work in works:
-        if not storage.unchanged(work.file):
+        if not storage.unchanged(work.file) and not _merely_grew(work):
             raise StorageError(
                 f"source '{work.file.uri}' changed while it was read, so nothing was stored; run it again"
             )
+
+
+def _merely_grew(work: Work) -> bool:
+    """Does it still begin with what was read? A log that is written to must not have to stand still."""
+    if work.framing == "parquet":
+        return False
+    size = work.file.size
+    try:
+        return (
+            storage.survey(work.file.uri, prefixes=(size,)).prefix_revisions.get(size) == work.file.revision
+        )
+    except StorageError:
+        return False

@@ -248,8 +248,8 @@ def test_a_worker_that_outlives_its_driver_for_a_moment_is_waited_for(runtime: R
 
 def test_an_unknown_prefix_is_named(runtime: Runtime):
     carry_out(runtime, "curate", config={}, inputs=[], work=lambda run: Outcome())
-    with pytest.raises(RunError, match="no run starts with 'zz'"):
-        find(runtime.settings, "zz")
+    with pytest.raises(RunError, match="no run starts with 'zzzz'"):
+        find(runtime.settings, "zzzz")
 
 
 WORKS_A_WHILE = """

@@ -155,7 +155,7 @@ class ReaderConformance:
         done = carried_out(settings, works, name="copies")
         assert done.file is not None
         into = golden.reader.writes
-        sources.record(settings, [_entry(work) for work in works], run_id=STAMP.run_id)
+        sources.record(settings, [_entry(work) for work in works], run_id=STAMP.run_id, at=STAMP.at)
         tables.commit(settings, [done.file], into=into, run_id=STAMP.run_id, keys=["copies"])
         ids: dict[str, list[bytes]] = {}
         for row in tables.read(settings, into).sort_by("row_no").to_pylist():

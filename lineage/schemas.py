@@ -137,7 +137,7 @@ SOURCE = TableSpec(
 
 QUARANTINE = TableSpec(
     "quarantine",
-    "Input that no reader could read: kept byte for byte, with the reason.",
+    "Input that no reader could read: kept byte for byte, redaction or not, with the reason.",
     writer="pipelines.runner",
     keys=("source_revision", "source_span"),
     own=(

@@ -64,7 +64,10 @@ class IngestConfig(BaseModel):
     """Keep the fields that have no column, in `extra`."""
 
     pii: Literal["off", "flag", "redact"] = "flag"
-    """Personal data and secrets: count them in `pii`, and replace them by pseudonyms, or neither."""
+    """Personal data and secrets: count them in `pii`, and replace them by pseudonyms, or neither.
+
+    What cannot be read lies in quarantine as it is, whatever is said here: else it could not be read again.
+    """
 
     max_quarantined: float = Field(default=0.05, ge=0, le=1)
     """Share of the records that may be unreadable; above it nothing is stored."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -259,9 +260,11 @@ def _carried_out(runtime: Runtime, tasks: Sequence[Task], **how: Any) -> Iterabl
         [{"id": number} for number in range(len(tasks))], override_num_blocks=len(tasks)
     )
     found: dict[int, Done] = {}
-    try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of these arguments none other sets max_retries
         # Left alone, Ray Data tries for ever: a record that kills its worker would hold the job up for good.
         read = numbers.map(on_worker, ray_remote_args_fn=lambda: {"max_retries": _RETRIES})
+    try:
         for row in read.iter_rows():
             found[row["number"]] = pickle.loads(row["done"])
             yield tasks[row["number"]], found[row["number"]]

@@ -12,7 +12,7 @@ import pytest
 
 from infra.runtime import Runtime
 from infra.settings import Settings
-from lineage import tables
+from lineage import sources, tables
 from lineage.ancestry import source_bytes
 from lineage.registry import RegistryError, exported_traces
 from lineage.schemas import TRACE
@@ -122,7 +122,7 @@ def test_an_experiment_is_a_source_like_any_other(store, ray_session):
     assert ingest(runtime, IngestConfig(sources=("mlflow:rooms",))).again
     (row,) = tables.read(store, TRACE).to_pylist()
     assert (
-        json.loads(source_bytes(row, settings=store))["info"]["trace_id"]
+        json.loads(source_bytes(row, origins=sources.origins(store)))["info"]["trace_id"]
         == row["trace_key"].partition("/")[0]
     )
     with pytest.raises(RegistryError, match="experiment 'none' is not there"):

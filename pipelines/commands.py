@@ -35,7 +35,10 @@ def ingest(
     format: Annotated[str, typer.Option(help="A format's name, or auto: seen from the content.")] = "auto",
     field_map: Annotated[str | None, typer.Option(help="TOML map from fields to columns.")] = None,
     extra: Annotated[bool, typer.Option(help="Keep the fields that have no column.")] = True,
-    pii: Annotated[str, typer.Option(help="Personal data and secrets: flag, redact or off.")] = "flag",
+    pii: Annotated[bool, typer.Option(help="Look for personal data and secrets, and count them.")] = True,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Replace personal data and secrets by pseudonyms.")
+    ] = False,
     max_quarantined: Annotated[
         float, typer.Option(help="Share of records that may be unreadable; above it nothing is stored.")
     ] = 0.05,
@@ -54,6 +57,8 @@ def ingest(
     """
     if retry_quarantine == bool(sources):
         raise ingestion.IngestError("give sources, or --retry-quarantine alone")
+    if redact and not pii:
+        raise ingestion.IngestError("--redact replaces what is found; give it without --no-pii")
     with open_runtime(lake) as runtime, ReadingProgress() as progress:
         if retry_quarantine:
             outcome = retry(runtime)
@@ -64,7 +69,7 @@ def ingest(
                     "format": format,
                     "field_map": field_map,
                     "extra": extra,
-                    "pii": pii,
+                    "pii": "redact" if redact else "flag" if pii else "off",
                     "max_quarantined": max_quarantined,
                 }
             )

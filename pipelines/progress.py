@@ -61,7 +61,8 @@ class ReadingProgress:
 
     def stop(self) -> None:
         """Take the bar away."""
-        self._bar.stop()
+        if self._bar.live.is_started:  # rich ends what was never begun with an empty line
+            self._bar.stop()
 
     def __enter__(self) -> ReadingProgress:
         """Begin."""

@@ -59,33 +59,36 @@ def ingest(
         raise ingestion.IngestError("give sources, or --retry-quarantine alone")
     if redact and not pii:
         raise ingestion.IngestError("--redact replaces what is found; give it without --no-pii")
+    if not 0 <= max_quarantined <= 1:
+        raise ingestion.IngestError(f"--max-quarantined is a share from 0 to 1, not {max_quarantined}")
+    config = ingestion.IngestConfig(
+        sources=tuple(sources or ()),
+        format=format,
+        field_map=field_map,
+        extra=extra,
+        pii="redact" if redact else "flag" if pii else "off",
+        max_quarantined=max_quarantined,
+    )
     with open_runtime(lake) as runtime, ReadingProgress() as progress:
         if retry_quarantine:
             outcome = retry(runtime)
         else:
-            config = ingestion.IngestConfig.model_validate(
-                {
-                    "sources": sources,
-                    "format": format,
-                    "field_map": field_map,
-                    "extra": extra,
-                    "pii": "redact" if redact else "flag" if pii else "off",
-                    "max_quarantined": max_quarantined,
-                }
-            )
             outcome = ingestion.ingest(runtime, config, show=progress.show)
         progress.stop()
         for how in sorted(set(outcome.facets.get("formats", {}).values())):
             print(f"read as {how}")
-        print(_retried(outcome.counts) if retry_quarantine else _balance(outcome.counts))
+        print(_retried(outcome.counts) if retry_quarantine else _balance(outcome))
         for problem in outcome.facets.get("problems", {}).values():
             print(f"NOT READ  {problem}", file=sys.stderr)
         code = _told(runtime, "ingest", outcome, gate=gate)
         return max(code, 1) if outcome.facets.get("problems") else code
 
 
-def _balance(counts: Mapping[str, int]) -> str:
+def _balance(outcome: Outcome) -> str:
     """read = stored + quarantined + duplicates, in records, and what else they can become."""
+    counts = outcome.counts
+    if outcome.again:
+        return "nothing new: this was ingested before, and nothing of it changed"
     if "in" not in counts:
         return f"nothing new: all {counts['sources_stored_before']} sources were stored before"
     parts = {

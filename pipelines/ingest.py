@@ -300,7 +300,8 @@ def _plan(settings: Settings, found: Sequence[Found]) -> _Plan:
             entries.append(replace(entry, source_uri=each.file.uri, supersedes=there.source_revision))
         others = [other for other in kin if other not in parts]
         holding += [(part.table, part.key) for part in parts]
-        alike += [(other.table, other.key) for other in others]
+        cousins = _cousins(families, each)
+        alike += [(other.table, other.key) for other in (*others, *cousins)]
         missing = [
             number for number, part in enumerate(parts) if (part.table, part.key) not in held.keys() | planned
         ]
@@ -310,7 +311,7 @@ def _plan(settings: Settings, found: Sequence[Found]) -> _Plan:
             if not mine and parts[number] is entry:  # what it grew by is new, but for a last line without end
                 is_cut = before is not None and before.whole < before.size
                 may_come = [*others, before] if is_cut else others
-            ids = _ids(settings, into, may_come) | unbooked.ids(into, each.reader)
+            ids = _ids(settings, into, [*may_come, *cousins]) | unbooked.ids(into, each.reader)
             work = _part(each, parts[number], before)
             works.append(replace(work, known=ids, beginning=beginnings[each.key]))
         if (key := _key_after_lifts(settings, parts, held, each)) is not None:
@@ -320,6 +321,17 @@ def _plan(settings: Settings, found: Sequence[Found]) -> _Plan:
                 again = _part(each, replace(entry, key=key), None)
                 works.append(replace(again, known=ids, beginning=beginnings[each.key]))
     return _Plan(works, entries, holding, alike)
+
+
+def _cousins(families: Mapping[tuple[bytes, str], Sequence[Entry]], found: Found) -> list[Entry]:
+    """What the same reader read under other parameters, as another field map: with the same ids."""
+    name = found.reader.partition(":")[0]
+    return [
+        entry
+        for (origin, reader), entries in families.items()
+        if origin == found.origin and reader != found.reader and reader.partition(":")[0] == name
+        for entry in entries
+    ]
 
 
 def _beginnings(settings: Settings, found: Sequence[Found]) -> dict[str, tuple[str, int]]:

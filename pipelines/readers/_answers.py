@@ -70,16 +70,23 @@ def chat(body: _Body) -> Answer:
         raise Unreadable("no_choice", "the response has no 'choices', expected at least one")
     choice = choices[0]
     message, usage = values.object_in(choice, "message"), values.object_in(body, "usage")
+    at = values.moment(body.get("created"))
+    asked, told = (values.count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
     return Answer(
         key=values.text(body.get("id")),
         model=values.text(body.get("model")),
-        at=values.moment(body.get("created")),
+        at=at,
         text=values.content(message.get("content")),
         tool_calls=values.json_text(message.get("tool_calls")),
         finish_reason=values.text(choice.get("finish_reason")),
-        input_tokens=values.count(usage.get("prompt_tokens")),
-        output_tokens=values.count(usage.get("completion_tokens")),
+        input_tokens=asked,
+        output_tokens=told,
         rest={
+            "unread": values.unread(
+                created=(body.get("created"), at),
+                prompt_tokens=(usage.get("prompt_tokens"), asked),
+                completion_tokens=(usage.get("completion_tokens"), told),
+            ),
             "response": values.without(body, KNOWN["response"]),
             "choice": values.without(choice, KNOWN["choice"]),
             "message": values.without(message, KNOWN["message"]),

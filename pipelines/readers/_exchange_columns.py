@@ -80,9 +80,9 @@ def _columns(records: pa.StructArray, verdict: Callable[[Any], str]) -> tuple[pa
     only(is_one)
     review, judged = objects(records, "review"), objects(records, "verdict")
     correction, reviewer = text(column(review, "correction")), text(column(review, "reviewer"))
-    only(
-        pc.or_kleene(pc.is_null(review), pc.not_equal(reviewer, ""))
-    )  # an empty review is none; who can tell?
+    # An empty review is none, and one that only names nobody is one: a column cannot tell them apart.
+    only(pc.or_kleene(pc.is_null(review), pc.not_equal(reviewer, "")))
+    only(pc.is_null(column(review, "verdict")))
     is_corrected = pc.is_valid(correction)
 
     def known(value: Any) -> str | None:
@@ -185,10 +185,9 @@ def _moment(value: Any) -> dt.datetime | None:
 
 def _is_moment(value: Any) -> bool:
     try:
-        values.moment(value)
+        return value is None or values.moment(value) is not None
     except Unreadable:
         return False
-    return True
 
 
 def _places_with_more(found: pa.DataType) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from infra.redaction import without_secrets
+
 PLACES: Mapping[str, tuple[tuple[str | int, ...], frozenset[str]]] = {
-    "record": ((), frozenset({"id", "request", "response", "verdict", "review", "messages", "metadata"})),
+    "record": ((), frozenset({"id", "request", "response", "verdict", "review"})),
     "request": (("request",), frozenset({"model", "messages", "metadata"})),
     "metadata": (("request", "metadata"), frozenset({"prompt_name", "prompt_version"})),
     "response": (("response",), frozenset({"id", "model", "choices", "created", "usage"})),
@@ -14,7 +16,7 @@ PLACES: Mapping[str, tuple[tuple[str | int, ...], frozenset[str]]] = {
     "message": (("response", "choices", 0, "message"), frozenset({"role", "content", "tool_calls"})),
     "usage": (("response", "usage"), frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})),
     "verdict": (("verdict",), frozenset({"value", "judge", "judge_version", "score", "threshold"})),
-    "review": (("review",), frozenset({"reviewer", "correction"})),
+    "review": (("review",), frozenset({"reviewer", "correction", "verdict"})),
 }
 """Part of `extra` -> path in the record, and the fields there that have columns."""
 
@@ -32,4 +34,4 @@ def rest_in(record: Mapping[str, Any], parts: Mapping[str, Any] = PLACES) -> dic
                 break
         if here and (left := {key: item for key, item in here.items() if key not in known}):
             found[part] = left
-    return found
+    return without_secrets(found)

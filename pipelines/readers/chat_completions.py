@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from infra.redaction import without_secrets
 from lineage.rows import Fingerprint
 from lineage.schemas import NOT_APPLICABLE, TRACE, UNSTATED, TableSpec
 from pipelines.readers import Unreadable, values
@@ -98,7 +99,9 @@ def _exchange(record: Mapping[str, Any]) -> dict[str, Any]:
     verdict, review = values.object_in(record, "verdict"), values.object_in(record, "review")
     answer = chat(response)
     metadata = values.object_in(request, "metadata")
-    value = _verdict(verdict.get("value"), corrected=review.get("correction") is not None)
+    value, reviewed = _judged(verdict, review)
+    score, threshold = (values.number_in(verdict.get(name)) for name in ("score", "threshold"))
+    unread = _unread(verdict, score, threshold)
     name, _, version = (answer.model or UNSTATED).partition("@")
     return {
         **answer.columns(),
@@ -107,16 +110,16 @@ def _exchange(record: Mapping[str, Any]) -> dict[str, Any]:
         "messages": values.messages(request.get("messages")) if "request" in record else [],
         "verdict": value,
         "correction": values.text(review.get("correction")),
-        "extra": _rest(record, request, answer, metadata, verdict, review),
+        "extra": _rest(record, request, answer, metadata, verdict, review, unread),
         "prompt_name": values.text(metadata.get("prompt_name")),
         "prompt_version": values.text(metadata.get("prompt_version")),
         "generator": name,
         "generator_revision": version or UNSTATED,
         "scorer": values.text(verdict.get("judge")),
         "scorer_revision": values.text(verdict.get("judge_version")),
-        "score": values.number(verdict.get("score")),
-        "threshold": values.number(verdict.get("threshold")),
-        "review": "overridden" if review.get("correction") is not None else "none",
+        "score": score,
+        "threshold": threshold,
+        "review": reviewed,
         "reviewer": values.text(review.get("reviewer")) or (UNSTATED if review else NOT_APPLICABLE),
     }
 
@@ -126,9 +129,12 @@ def _supervised(record: Mapping[str, Any]) -> dict[str, Any]:
     if not messages or messages[-1]["role"] != "assistant":
         raise Unreadable("no_answer", "the last message is not the assistant's, expected an answer to learn")
     metadata = values.object_in(record, "metadata")
-    rest = {key: value for key, value in record.items() if key not in KNOWN["record"]}
+    rest = values.without(record, {"id", "messages", "metadata"})
     if unread := {key: value for key, value in metadata.items() if key not in _METADATA}:
         rest["metadata"] = unread
+    score, threshold = (values.number_in(metadata.get(name)) for name in ("score", "threshold"))
+    if odd := _unread(metadata, score, threshold):
+        rest["unread"] = odd
     if messages[-1]["extra"]:  # a weight, a refusal, a function call of the older kind
         rest["message"] = json.loads(messages[-1]["extra"])
     return {
@@ -139,10 +145,10 @@ def _supervised(record: Mapping[str, Any]) -> dict[str, Any]:
         "response": messages[-1]["content"],
         "response_tool_calls": messages[-1]["tool_calls"],
         "verdict": UNSTATED,
-        "extra": values.json_text(rest or None),
+        "extra": values.json_text(without_secrets(rest) or None),
         **{name: values.text(metadata.get(name)) for name in _METADATA - {"score", "threshold"}},
-        "score": values.number(metadata.get("score")),
-        "threshold": values.number(metadata.get("threshold")),
+        "score": score,
+        "threshold": threshold,
     }
 
 
@@ -153,6 +159,7 @@ def _rest(
     metadata: Mapping[str, Any],
     verdict: Mapping[str, Any],
     review: Mapping[str, Any],
+    unread: Mapping[str, Any],
 ) -> str | None:
     """What has no column: kept, so that nothing of the source is lost."""
     parts = {
@@ -162,8 +169,25 @@ def _rest(
         "metadata": values.without(metadata, KNOWN["metadata"]),
         "verdict": values.without(verdict, KNOWN["verdict"]),
         "review": values.without(review, KNOWN["review"]),
+        "unread": {**answer.rest.get("unread", {}), **unread},
     }
-    return values.json_text({name: value for name, value in parts.items() if value} or None)
+    return values.json_text(without_secrets({name: part for name, part in parts.items() if part}) or None)
+
+
+def _unread(said: Mapping[str, Any], score: float | None, threshold: float | None) -> dict[str, Any]:
+    return values.unread(score=(said.get("score"), score), threshold=(said.get("threshold"), threshold))
+
+
+def _judged(verdict: Mapping[str, Any], review: Mapping[str, Any]) -> tuple[str, str]:
+    """The verdict, and what a person made of it: who corrects or judges otherwise beats the machine."""
+    corrected = review.get("correction") is not None
+    said = _verdict(verdict.get("value"), corrected=corrected)
+    word = _verdict(review.get("verdict"), corrected=False)
+    if corrected or word == UNSTATED:
+        return said, "overridden" if corrected else "none"
+    if said not in (word, UNSTATED):
+        return word, "overridden"
+    return word, "approved" if word == "pass" else "rejected"
 
 
 def _verdict(value: Any, *, corrected: bool) -> str:

@@ -22,13 +22,13 @@ language = "en"
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from infra.redaction import without_secrets
 from lineage.rows import Fingerprint
 from lineage.schemas import DOCUMENT, NOT_APPLICABLE, STATED, TRACE, UNSTATED, TableSpec
 from pipelines.readers import Unreadable, values
@@ -117,9 +117,8 @@ class FieldMap:
         messages = [{"role": "user", "content": values.text(found.pop("input"))}]
         if system := found.pop("system", None):
             messages.insert(0, {"role": "system", "content": values.text(system)})
-        rest = {
-            name: value for name, value in _rest(record, self.fields, key).items() if name not in self.keys
-        }
+        rest = _rest(record, self.fields, key)
+        rest = {name: value for name, value in rest.items() if name not in self.keys or name == key}
         if unread:
             rest["unread"] = unread
         row: dict[str, Any] = {name: _column(name, value) for name, value in found.items()}
@@ -135,7 +134,7 @@ class FieldMap:
         return row | {
             "messages": messages,
             "verdict": verdict,
-            "extra": json.dumps(rest, sort_keys=True) if rest else None,
+            "extra": values.json_text(without_secrets(rest) or None),
         }
 
 
@@ -186,7 +185,7 @@ class DocumentMap:
             raise Unreadable(
                 "unknown_kind", f"kind {row['kind'][:40]!r}, expected one of {', '.join(_KINDS)}"
             )
-        return [row | {"metadata": values.json_text(rest or None)}]
+        return [row | {"metadata": values.json_text(without_secrets(rest) or None)}]
 
 
 def _toml(path: str | Path) -> dict[str, Any]:
@@ -223,9 +222,20 @@ def _found(
 
 
 def _rest(record: Mapping[str, Any], fields: tuple[tuple[str, str], ...], key: str) -> dict[str, Any]:
-    """The fields at the record's top that no path of the map goes through."""
-    mapped = {path.replace("{key}", key).partition(".")[0] for _, path in fields}
-    return {name: value for name, value in record.items() if name not in mapped}
+    """What of the record no path of the map leads to, at any depth."""
+    rest: dict[str, Any] = dict(record)
+    for _, path in fields:
+        *above, last = path.replace("{key}", key).split(".")
+        at: Any = rest
+        for part in above:
+            if not isinstance(at.get(part), Mapping):
+                break
+            at[part] = dict(at[part])
+            at = at[part]
+        else:
+            at.pop(last, None)
+    emptied = {path.replace("{key}", key).partition(".")[0] for _, path in fields}
+    return {name: value for name, value in rest.items() if value != {} or name not in emptied}
 
 
 def _column(name: str, value: Any) -> str | float | None:

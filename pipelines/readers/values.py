@@ -146,8 +146,13 @@ def text(value: Any) -> str | None:
 
 
 def json_text(value: Any) -> str | None:
-    """JSON text with sorted keys; null stays null."""
-    return None if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    """JSON text with sorted keys; null stays null. What JSON has no number for is a text: "NaN"."""
+    if value is None:
+        return None
+    try:
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
+    except ValueError:
+        return json.dumps(_with_numbers_of_json(value), ensure_ascii=False, sort_keys=True)
 
 
 def number(value: Any) -> float | None:
@@ -229,6 +234,19 @@ def moment(value: Any) -> dt.datetime | None:
         return dt.datetime.fromtimestamp(seconds / scale, dt.UTC)
     except (ValueError, OverflowError, OSError) as error:
         raise Unreadable("no_time", f"{value!r}, expected a time between the years 1 and 9999") from error
+
+
+def unread(**said: tuple[Any, Any]) -> dict[str, Any]:
+    """Of fields (as said, as read) those that say something, but nothing that could be read: as said."""
+    return {name: raw for name, (raw, read) in said.items() if read is None and raw not in (None, "")}
+
+
+def _with_numbers_of_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_numbers_of_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_numbers_of_json(item) for item in value]
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
 
 
 def _text_of(part: Any) -> str | None:

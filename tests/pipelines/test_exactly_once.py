@@ -365,3 +365,14 @@ def between(monkeypatch: pytest.MonkeyPatch, other: Callable[[], object]) -> Non
         return commit(*args, **kwargs)
 
     monkeypatch.setattr(tables, "commit", late)
+
+
+def test_another_field_map_over_the_same_file_stores_no_row_twice(lake: Lake):
+    log = lake.write("pairs.jsonl", {"q": "a", "out": "b"}, {"q": "c", "out": "d"})
+    maps = {name: lake.folder / f"{name}.toml" for name in ("one", "two")}
+    for name, path in maps.items():
+        path.write_text(f'[map]\ninput = "q"\nresponse = "out"\n[constant]\nscorer = "{name}"\n')
+    lake.ingest(log, field_map=str(maps["one"]))
+    again = lake.ingest(log, field_map=str(maps["two"]))
+    assert (again.counts["in"], again.counts["known"]) == (2, 2)
+    lake.require_sound()

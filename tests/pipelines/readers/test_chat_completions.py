@@ -70,3 +70,54 @@ def test_chunks_beside_a_response_are_not_the_answer(toys: SimpleNamespace):
     (row,) = READER.read(record)
     assert row["response"] == "b"
     assert json.loads(row["extra"])["record"] == {"chunks": ["retrieved, not streamed"]}
+
+
+def extra_in(record: dict[str, Any]) -> dict[str, Any]:
+    (row,) = ChatCompletions().read(record)
+    return json.loads(row["extra"] or "{}")
+
+
+def test_what_of_a_line_cannot_be_read_or_has_no_column_is_kept(toys: SimpleNamespace):
+    record = toys.exchange("q", "a") | {"metadata": {"tenant": "acme"}, "rate": float("nan")}
+    record["verdict"] |= {"score": "high", "threshold": "0.5"}
+    record["response"] |= {"created": "yesterday", "usage": {"prompt_tokens": "12"}}
+    assert extra_in(record) == {
+        "record": {"metadata": {"tenant": "acme"}, "rate": "nan"},
+        "unread": {"score": "high", "created": "yesterday", "prompt_tokens": "12"},
+    }
+    lesson = toys.lesson("q", "a") | {"verdict": {"value": "fail"}, "review": {"correction": "right"}}
+    assert extra_in(lesson) == {"verdict": {"value": "fail"}, "review": {"correction": "right"}}
+
+
+def test_a_score_that_is_written_as_text_is_read(toys: SimpleNamespace):
+    record = toys.exchange("q", "a")
+    record["verdict"]["score"] = "0.25"
+    assert ChatCompletions().read(record)[0]["score"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("machine", "person", "stands"),
+    [
+        ("pass", "fail", ("fail", "overridden")),
+        ("pass", "pass", ("pass", "approved")),
+        (None, "fail", ("fail", "rejected")),
+    ],
+)
+def test_a_persons_verdict_beats_the_machines(
+    toys: SimpleNamespace, machine: str | None, person: str, stands: tuple[str, str]
+):
+    record = toys.exchange("q", "a") | {"review": {"reviewer": "bob", "verdict": person}}
+    record["verdict"]["value"] = machine
+    (row,) = ChatCompletions().read(record)
+    assert (row["verdict"], row["review"], row["reviewer"]) == (*stands, "bob")
+
+
+def test_what_stands_under_the_name_of_a_secret_is_hidden(toys: SimpleNamespace):
+    record = toys.exchange("q", "a") | {"headers": {"Authorization": "Bearer abc", "host": "x"}}
+    record["request"]["api_key"] = "sk-123"
+    assert extra_in(record) == {
+        "record": {"headers": {"Authorization": "(redacted)", "host": "x"}},
+        "request": {"api_key": "(redacted)"},
+    }
+    rows, _ = ChatCompletions().read_columns([json.dumps(record).encode()], keep_extra=True)
+    assert json.loads(rows["extra"][0].as_py()) == extra_in(record)

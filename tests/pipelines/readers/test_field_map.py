@@ -157,3 +157,16 @@ def test_any_record_gives_rows_or_is_unreadable(record: dict):
             continue
         spec = TRACE if isinstance(reader, FieldMap) else DOCUMENT
         assert all(row.keys() <= set(spec.derivable.names) for row in rows)
+
+
+def test_what_stands_beside_a_mapped_field_is_kept_at_any_depth():
+    reader = FieldMap(fields=(("input", "req.q"), ("response", "{key}.out.a")), keys=("m1", "m2"))
+    record = {
+        "req": {"q": "?", "user": "u"},
+        "m1": {"out": {"a": "1", "ms": 3}},
+        "m2": {"out": {"a": "2"}},
+        "top": 1,
+    }
+    first, second = (json.loads(row["extra"]) for row in reader.read(record))
+    assert first == {"req": {"user": "u"}, "m1": {"out": {"ms": 3}}, "top": 1}
+    assert second == {"req": {"user": "u"}, "m2": {"out": {}}, "top": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -167,4 +168,5 @@ def _framed(uri: str, head: bytes, cut: Framing) -> Iterator[framing.Framed]:
     if len(head) == HEAD:
         with open_source(uri) as source, told(uri, "cannot be read to its end"):
             content = source.read(_ENOUGH)
-    yield from framing.frame_csv(content) if cut == "csv" else framing.frame_values(content)
+    frame = framing.frame_csv if cut == "csv" else framing.frame_values
+    yield from frame(io.BytesIO(content))

@@ -99,7 +99,8 @@ class Golden:
     def read(self, content: bytes | None = None) -> Read:
         """What the golden input, or another in its place, gives."""
         content = self.content if content is None else content
-        return read_block(content, 0, self.work, self.reader.writes, Keeping())
+        (read,) = read_block(content, 0, self.work, self.reader.writes, Keeping())
+        return read
 
 
 def every_golden() -> list[Golden]:
@@ -251,8 +252,10 @@ def _assert_document_is_covered(golden: Golden, content: bytes, read: Read) -> N
 def frames(content: bytes, cut: str) -> list[framing.Framed]:
     """The records of a source that is not cut by rows."""
     if cut == "csv":
-        return list(framing.frame_csv(content))
-    return list(framing.frame_values(content) if cut == "values" else framing.frame_lines(content))
+        return list(framing.frame_csv(io.BytesIO(content)))
+    return list(
+        framing.frame_values(io.BytesIO(content)) if cut == "values" else framing.frame_lines(content)
+    )
 
 
 def bytes_of(span: str) -> tuple[int, int]:

@@ -21,7 +21,15 @@ from infra.storage.decompression import LIMITS, Limits
 from infra.storage.expansion import Expanded, expand
 from infra.storage.places import State
 from infra.storage.problems import Problem, StorageError
-from infra.storage.reading import first_record, heads, read_span, records, stream_blocks, stream_sources
+from infra.storage.reading import (
+    first_record,
+    heads,
+    open_surveyed,
+    read_span,
+    records,
+    stream_blocks,
+    stream_sources,
+)
 from infra.storage.streams import open_source
 from infra.storage.surveying import BLOCK_BYTES, Block, SourceFile, survey, survey_all, unchanged
 
@@ -39,6 +47,7 @@ __all__ = [
     "first_record",
     "heads",
     "open_source",
+    "open_surveyed",
     "read_span",
     "records",
     "stream_blocks",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import groupby
 from typing import BinaryIO
 
@@ -35,6 +36,34 @@ def read_span(uri: str, first: int, end: int) -> bytes:
     with open_source(uri) as content, told(uri, f"cannot be read to byte {end}"):
         skip(content, first, position=0)
         return content.read(end - first)
+
+
+@contextmanager
+def open_surveyed(source: SourceFile) -> Iterator[BinaryIO]:
+    """A source's content as far as it was surveyed, to be read forward.
+
+    Reading raises StorageError where the source ends before that, or cannot be read.
+    """
+    with open_source(source.uri) as content:
+        yield io.BufferedReader(_Surveyed(content, source))
+
+
+class _Surveyed(io.RawIOBase):
+    def __init__(self, content: BinaryIO, source: SourceFile) -> None:
+        self._content, self._source, self._position = content, source, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        left = self._source.size - self._position
+        with told(self._source.uri, f"cannot be read to byte {self._source.size}"):
+            piece = self._content.read(min(len(buffer), left))
+        buffer[: len(piece)] = piece
+        self._position += len(piece)
+        if left and not piece and len(buffer):
+            raise StorageError(_ended(self._source.uri, self._source.size, self._position))
+        return len(piece)
 
 
 def stream_blocks(
@@ -132,9 +161,13 @@ def _blocks_in(content: BinaryIO, uri: str, blocks: Sequence[Block]) -> Iterator
             skip(content, block.first - position, position=position)
             found = content.read(block.end - block.first)
         if len(found) < block.end - block.first:
-            raise StorageError(
-                f"source '{uri}' cannot be read to byte {block.end}: it ends at {block.first + len(found)}; "
-                "it was changed since it was surveyed, ingest it again"
-            )
+            raise StorageError(_ended(uri, block.end, block.first + len(found)))
         position = block.end
         yield block, found
+
+
+def _ended(uri: str, expected: int, end: int) -> str:
+    return (
+        f"source '{uri}' cannot be read to byte {expected}: it ends at {end}; it was changed since it was "
+        "surveyed, ingest it again"
+    )

@@ -8,8 +8,10 @@ stored goes to quarantine and costs itself alone. Ordinary functions: they run o
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -17,7 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.settings import Settings
-from infra.storage import Block, SourceFile, open_source, stream_blocks, stream_sources
+from infra.storage import (
+    BLOCK_BYTES,
+    Block,
+    SourceFile,
+    open_source,
+    open_surveyed,
+    stream_blocks,
+    stream_sources,
+)
 from lineage import tables
 from lineage.bans import Bans
 from lineage.rows import Fingerprint
@@ -31,6 +41,8 @@ from pipelines.personal import Treatment, treated
 from pipelines.readers import DocumentReader, Part, Reader, RecordReader, Unreadable
 from pipelines.readers.json_lines import decode_json_object
 from pipelines.runner.losses import RunnerError, recalled, without_banned
+
+PORTION_BYTES = 16 * 1024 * 1024  # of records that become rows at once
 
 COUNTED = (
     *("in", "created", "out", "merged", "rejected", "quarantined", "known", "empty"),
@@ -61,9 +73,11 @@ class Work:
     """What all sources that begin alike are counted under, and how many commits held one when `known` was
     looked up: a commit that finds another number may store what just came."""
 
-    @property
+    @cached_property
     def blocks(self) -> list[Block]:
-        """What of the file is read, in order."""
+        """What of the file is read, in order: stretches that need nothing of each other."""
+        if self.framing == "parquet":
+            return _row_groups(self.file)
         if self.framing != "lines":
             return [Block(self.file.uri, 0, self.file.size, 0, self.file.lines)]
         end = self.file.size if self.end is None else self.end
@@ -117,7 +131,7 @@ class Done:
 
 @dataclass
 class Read:
-    """What a stretch gave: rows in the order of their records, and what could not be read."""
+    """What a stretch, or a portion of one, gave: rows in their records' order, and what could not be read."""
 
     rows: pa.Table
     """Payload and stated provenance."""
@@ -139,43 +153,37 @@ def carry_out(
     quarantine, rejected = [QUARANTINE.schema.empty_table()], [REJECTED.schema.empty_table()]
     ids: set[bytes] = set()
     with tables.FileWriter(settings, task.into, task.name) as file:
-        for stretch, read in _each(task, keeping):
+        for stretch, portions in _each(task, keeping):
             work, reader = stretch.work, keeping.personal.of(stretch.work.reader.fingerprint)
-            if read.rows.num_rows > stretch.most_rows:
-                raise RunnerError(
-                    f"{read.rows.num_rows} rows in {stretch.block}, expected at most {stretch.most_rows}"
+            rows = 0
+            for read in portions:
+                stamped = stamp_source(
+                    read.rows,
+                    read.places,
+                    into=task.into,
+                    source=work.source,
+                    reader=reader,
+                    stamp=stamp,
+                    first_row_no=stretch.first_row_no + rows,
                 )
-            stamped = stamp_source(
-                read.rows,
-                read.places,
-                into=task.into,
-                source=work.source,
-                reader=reader,
-                stamp=stamp,
-                first_row_no=stretch.first_row_no,
-            )
-            kept, refused = without_banned(stamped, task.into, banned)
-            fresh = kept
-            if work.known:
-                is_known = pc.is_in(kept["row_id"], pa.array(list(work.known), pa.binary()))
-                fresh = kept.filter(pc.invert(is_known))
-            if fresh.num_rows:
-                file.write(fresh)
-            if ids_wanted:
-                ids.update(fresh["row_id"].to_pylist())
-            quarantine.append(_quarantined(read, work, reader, stamp))
-            rejected.append(recalled(refused, reader, stamp.run_id))
-            with_rows = read.records - len(read.lost) - read.empty
-            counts["in"] += read.records
-            counts["created"] += stamped.num_rows - with_rows
-            counts["out"] += kept.num_rows
-            counts["rejected"] += stamped.num_rows - kept.num_rows
-            counts["quarantined"] += len(read.lost)
-            counts["known"] += kept.num_rows - fresh.num_rows
-            counts["empty"] += read.empty
-            counts["personal"] += fresh.num_rows - fresh[PII.name].null_count
-            for name, number in _records(stamped, read.places.positions, kept, fresh).items():
-                counts[name] += number
+                rows += stamped.num_rows
+                if rows > stretch.most_rows:
+                    raise RunnerError(
+                        f"{rows} rows or more in {stretch.block}, expected at most {stretch.most_rows}"
+                    )
+                kept, refused = without_banned(stamped, task.into, banned)
+                fresh = kept
+                if work.known:
+                    is_known = pc.is_in(kept["row_id"], pa.array(list(work.known), pa.binary()))
+                    fresh = kept.filter(pc.invert(is_known))
+                if fresh.num_rows:
+                    file.write(fresh)
+                if ids_wanted:
+                    ids.update(fresh["row_id"].to_pylist())
+                quarantine.append(_quarantined(read, work, reader, stamp))
+                rejected.append(recalled(refused, reader, stamp.run_id))
+                for name, number in _counted(read, stamped, kept, fresh).items():
+                    counts[name] += number
     return Done(
         file.written() if file.rows else None,
         counts,
@@ -183,6 +191,22 @@ def carry_out(
         pa.concat_tables(rejected),
         frozenset(ids),
     )
+
+
+def _counted(read: Read, stamped: pa.Table, kept: pa.Table, fresh: pa.Table) -> dict[str, int]:
+    """What became of a portion, by COUNTED."""
+    with_rows = read.records - len(read.lost) - read.empty
+    return {
+        "in": read.records,
+        "created": stamped.num_rows - with_rows,
+        "out": kept.num_rows,
+        "rejected": stamped.num_rows - kept.num_rows,
+        "quarantined": len(read.lost),
+        "known": kept.num_rows - fresh.num_rows,
+        "empty": read.empty,
+        "personal": fresh.num_rows - fresh[PII.name].null_count,
+        **_records(stamped, read.places.positions, kept, fresh),
+    }
 
 
 def _records(stamped: pa.Table, positions: Sequence[int], kept: pa.Table, fresh: pa.Table) -> dict[str, int]:
@@ -197,21 +221,45 @@ def _records(stamped: pa.Table, positions: Sequence[int], kept: pa.Table, fresh:
     return dict(zip(("records_stored", "records_known", "records_recalled"), counts, strict=True))
 
 
-def _each(task: Task, keeping: Keeping) -> Iterator[tuple[Stretch, Read]]:
-    """Each stretch with what it gave; a source's stretches, and an archive's members, in one pass each."""
+def _row_groups(file: SourceFile) -> list[Block]:
+    """A Parquet file's row groups, some to a block; bytes are counted as they are decompressed."""
+    whole = [Block(file.uri, 0, file.size, 0, file.lines)]
+    try:
+        with open_source(file.uri) as source:
+            groups = framing.row_groups(source)
+    except Unreadable:  # whoever reads it says so
+        return whole
+    blocks: list[Block] = []
+    first = 0
+    for group in groups:
+        last = blocks[-1] if blocks else None
+        first += group.encoded_bytes
+        if last is not None and last.end - last.first < BLOCK_BYTES:
+            blocks[-1] = replace(last, end=first, lines=last.lines + group.rows)
+        else:
+            begin = first - group.encoded_bytes
+            blocks.append(Block(file.uri, begin, first, group.first_row, group.rows))
+    return blocks or whole
+
+
+# ---------------------------------------------------------------- the bytes of each stretch
+
+
+def _each(task: Task, keeping: Keeping) -> Iterator[tuple[Stretch, Iterable[Read]]]:
+    """Each stretch with what it gives; a source's stretches, and an archive's members, in one pass each."""
     of_work: dict[int, list[Stretch]] = {}
     for stretch in task.stretches:
         of_work.setdefault(id(stretch.work), []).append(stretch)
     together: list[Stretch] = []
     for mine in of_work.values():
         work = mine[0].work
-        blocks = [each.block for each in mine]
-        is_whole = blocks == work.blocks and (blocks[0].first, blocks[-1].end) == (0, work.file.size)
-        if "!/" in work.file.uri and is_whole and work.framing != "parquet":
+        if work.framing == "parquet":
+            yield from ((each, _parquet_rows(each, task.into, keeping)) for each in mine)
+        elif "!/" in work.file.uri and _is_whole(mine) and (_is_cut(work) or work.file.size <= BLOCK_BYTES):
             together += mine
-        elif work.framing == "parquet":
-            with open_source(work.file.uri) as source:
-                yield mine[0], _of_records(_parquet_rows(source), work.reader, task.into, keeping)
+        elif work.framing in ("values", "csv"):
+            with open_surveyed(work.file) as source:
+                yield mine[0], _framed(source, work, task.into, keeping)
         else:
             by_block = {stretch.block: stretch for stretch in mine}
             for block, content in stream_blocks(work.file, list(by_block)):
@@ -219,9 +267,18 @@ def _each(task: Task, keeping: Keeping) -> Iterator[tuple[Stretch, Read]]:
     yield from _members(together, task.into, keeping)
 
 
+def _is_cut(work: Work) -> bool:
+    return work.framing == "lines"
+
+
+def _is_whole(stretches: Sequence[Stretch]) -> bool:
+    work, blocks = stretches[0].work, [each.block for each in stretches]
+    return blocks == work.blocks and (blocks[0].first, blocks[-1].end) == (0, work.file.size)
+
+
 def _members(
     stretches: Sequence[Stretch], into: TableSpec, keeping: Keeping
-) -> Iterator[tuple[Stretch, Read]]:
+) -> Iterator[tuple[Stretch, Iterable[Read]]]:
     """Members of archives that are read whole."""
     if not stretches:
         return
@@ -238,23 +295,30 @@ def _members(
             content = b""
 
 
-def _parquet_rows(source: BinaryIO) -> Iterator[framing.Framed]:
-    try:
-        yield from framing.frame_parquet(source)
-    except Unreadable as error:  # as a whole
-        yield framing.Framed(0, "row:0", b"", unreadable=error)
+def _parquet_rows(stretch: Stretch, into: TableSpec, keeping: Keeping) -> Iterator[Read]:
+    work, first = stretch.work, stretch.block.lines_before
+    with open_source(work.file.uri) as source:
+        try:
+            framed = framing.frame_parquet(source, first, first + stretch.block.lines)
+            yield from _of_records(framed, work.reader, into, keeping)
+        except Unreadable as error:  # as a whole
+            nothing = framing.Framed(0, "row:0", b"", unreadable=error)
+            yield from _of_records([nothing], work.reader, into, keeping)
 
 
-def read_block(content: bytes, first: int, work: Work, into: TableSpec, keeping: Keeping) -> Read:
-    """The rows of a stretch's bytes, which begin at `first` in their source."""
+def read_block(content: bytes, first: int, work: Work, into: TableSpec, keeping: Keeping) -> Iterable[Read]:
+    """The rows of a stretch's bytes, which begin at `first` in their source; once at least."""
     reader = work.reader
     if work.framing == "document":
-        return _of_document(name_of(work.file.uri), content, reader, into, keeping)  # type: ignore[arg-type]
-    if work.framing == "values":
-        return _of_records(framing.frame_values(content), reader, into, keeping)
-    if work.framing == "csv":
-        return _of_records(framing.frame_csv(content), reader, into, keeping)
-    return _of_lines(content, first, reader, into, keeping)  # type: ignore[arg-type]
+        return [_of_document(name_of(work.file.uri), content, reader, into, keeping)]  # type: ignore[arg-type]
+    if work.framing == "lines":
+        return [_of_lines(content, first, reader, into, keeping)]  # type: ignore[arg-type]
+    return _framed(io.BytesIO(content), work, into, keeping)
+
+
+def _framed(source: BinaryIO, work: Work, into: TableSpec, keeping: Keeping) -> Iterator[Read]:
+    frame = framing.frame_csv if work.framing == "csv" else framing.frame_values
+    return _of_records(frame(source), work.reader, into, keeping)
 
 
 def read_again(
@@ -345,10 +409,27 @@ def _of_lines(content: bytes, first: int, reader: RecordReader, into: TableSpec,
     return Read(treated(rows, into, keeping.personal), places, lost, len(lines), empty)
 
 
-def _of_records(framed: Iterable[framing.Framed], reader: Reader, into: TableSpec, keeping: Keeping) -> Read:
-    items = [_read_framed(each, reader) for each in framed]  # type: ignore[arg-type]
-    rows, places, lost, empty = _rows_of(items, into, keeping)
-    return Read(treated(rows, into, keeping.personal), places, lost, len(items), empty)
+def _of_records(
+    framed: Iterable[framing.Framed], reader: Reader, into: TableSpec, keeping: Keeping
+) -> Iterator[Read]:
+    """In portions, so that a source is never in memory as a whole."""
+    for portion in _portions(framed):
+        items = [_read_framed(each, reader) for each in portion]  # type: ignore[arg-type]
+        rows, places, lost, empty = _rows_of(items, into, keeping)
+        yield Read(treated(rows, into, keeping.personal), places, lost, len(items), empty)
+
+
+def _portions(framed: Iterable[framing.Framed]) -> Iterator[list[framing.Framed]]:
+    """One at least, be it empty."""
+    portion: list[framing.Framed] = []
+    size = 0
+    for each in framed:
+        if size + len(each.record) > PORTION_BYTES and portion:
+            yield portion
+            portion, size = [], 0
+        portion.append(each)
+        size += len(each.record)
+    yield portion
 
 
 def _of_document(
@@ -393,6 +474,8 @@ def _guarded(read: Callable[[], Any]) -> Any:
         return read()
     except Unreadable as error:
         return error
+    except RecursionError:
+        return Unreadable("too_deep", "nested too deeply")
     except Exception as error:
         return Unreadable("reader_failed", repr(error))
 

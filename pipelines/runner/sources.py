@@ -34,6 +34,7 @@ log = logging.getLogger("stemma.runner")
 LEAST, MOST = 32 * 1024 * 1024, 256 * 1024 * 1024  # bytes of input behind one file
 _TASKS_PER_CPU = 3  # so that the last one does not keep the others waiting for long
 _RETRIES = 2  # of a part whose worker died
+_ROWS_PER_RECORD = 16  # of Parquet
 _BYTES_PER_ROW = 16  # no format says a row in less, where a reader makes several of a record
 
 
@@ -245,6 +246,8 @@ def _tasks(runtime: Runtime, works: Sequence[Work], run: Run, number: int) -> li
 def _most_rows(work: Work, lines: int, size: int) -> int:
     if work.framing == "lines" and (most := getattr(work.reader, "rows_per_record", None)) is not None:
         return lines * most
+    if work.framing == "parquet":  # what is said again and again takes no room in it
+        lines *= _ROWS_PER_RECORD
     return size // _BYTES_PER_ROW + lines + 1
 
 

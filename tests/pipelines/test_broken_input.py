@@ -113,7 +113,7 @@ def test_garbage_in_any_framing_is_counted_by_every_reader(cut: framing.Framing,
     golden = GOLDEN[number]
     if hasattr(golden.reader, "read"):
         work = replace(golden.work, framing=cut)
-        read = read_block(content, 0, work, golden.reader.writes, Keeping())
+        (read,) = read_block(content, 0, work, golden.reader.writes, Keeping())
         assert_nothing_is_lost(golden, content, read, cut)
 
 

@@ -4,7 +4,7 @@ import datetime as dt
 import gzip
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines import framing
 from pipelines.framing import (
     Framed,
     frame_csv,
@@ -30,6 +31,14 @@ JSON = st.recursive(
 )
 OBJECTS = st.lists(st.dictionaries(st.text(max_size=4), JSON, max_size=3), max_size=5)
 CELLS = st.text(alphabet='ab"\n\r,;\t é', max_size=6)
+
+
+def values_of(content: bytes) -> Iterator[Framed]:
+    return frame_values(io.BytesIO(content))
+
+
+def csv_of(content: bytes, **how: str) -> Iterator[Framed]:
+    return frame_csv(io.BytesIO(content), **how)
 
 
 def bytes_of(framed: Framed) -> tuple[int, int]:
@@ -91,7 +100,7 @@ def test_how_a_source_is_cut_is_seen_from_its_head(name: str, head: bytes, frami
 @given(values=OBJECTS)
 def test_values_come_out_as_they_were_written_and_lead_back(writing: str, values: list[dict]):
     content = WRITINGS[writing](values).encode()
-    framed = list(frame_values(content))
+    framed = list(values_of(content))
     assert_leads_back(content, framed, b" \n,[]\xef\xbb\xbf")
     assert [json.loads(each.record) for each in framed] == [each.value for each in framed]
     if writing != "unicode array":  # there lone surrogates were replaced
@@ -100,9 +109,9 @@ def test_values_come_out_as_they_were_written_and_lead_back(writing: str, values
 
 @given(content=st.binary(max_size=60) | st.text(alphabet='[]{}",:1a \n\x00é', max_size=60).map(str.encode))
 def test_of_any_bytes_nothing_is_lost(content: bytes):
-    assert_leads_back(content, list(frame_values(content)), b" \t\n\r,[]\xef\xbb\xbf")
+    assert_leads_back(content, list(values_of(content)), b" \t\n\r,[]\xef\xbb\xbf")
     assert_leads_back(content, list(frame_lines(content)), b" \t\n\r\x0b\x0c")
-    records = list(frame_csv(content))
+    records = list(csv_of(content))
     for each in records:
         first, end = bytes_of(each)
         assert content[first:end] == each.record
@@ -113,18 +122,71 @@ def test_a_broken_element_on_a_line_of_its_own_spoils_no_other(values: list[dict
     lines = [" " * indent + json.dumps(value) for value in values]
     lines.insert(min(broken, len(lines)), " " * indent + '{"a": tru}')
     content = ("[\n" + ",\n".join(lines) + "\n]").encode()
-    framed = list(frame_values(content))
+    framed = list(values_of(content))
     assert [each.value for each in framed if each.unreadable is None] == values
     assert reasons(framed).count("not_json") == 1
 
 
 def test_nothing_inside_a_broken_element_is_taken_for_an_element():
     broken = json.dumps([{"a": [{"b": 1}, {"b": 2}]}, {"c": 3}], indent=2).replace('"b": 1', '"b": x')
-    framed = list(frame_values(broken.encode()))
+    framed = list(values_of(broken.encode()))
     assert reasons(framed) == ["not_json", None]
     assert framed[1].value == {"c": 3}
     one_line = b'[{"a": [{"b": x}, {"b": 2}]}, {"c": 3}]'
-    assert reasons(list(frame_values(one_line))) == ["not_json"]  # it cannot be told where the next begins
+    framed = list(values_of(one_line))
+    assert reasons(framed) == ["not_json", None]
+    assert framed[1].value == {"c": 3}
+
+
+@pytest.mark.parametrize(
+    "broken", ['{"a": tru}', "tru", "}", '{"a": {"b": [}}', '{"a": "]" x}', '{"a": [1, {"b": "{"}], c}']
+)
+@pytest.mark.parametrize("between", [", ", ",", "\n, ", " "])
+def test_a_broken_element_between_others_on_a_line_costs_itself_alone(broken: str, between: str):
+    content = between.join(['{"n": 1}', broken, '{"n": 2}'])
+    framed = list(values_of((f"[{content}]" if "," in between else content).encode()))
+    assert [each.value for each in framed] == [{"n": 1}, None, {"n": 2}]
+    assert framed[1].record.decode() == broken
+
+
+def test_where_a_broken_element_ends_cannot_always_be_told():
+    framed = list(values_of(b'[{"n": 1}, {"a": {"b": x, {"n": 2}]'))
+    assert reasons(framed) == [None, "not_json"]
+    assert framed[1].record == b'{"a": {"b": x, {"n": 2}]'
+
+
+@pytest.mark.parametrize("window", [1, 3, 17])
+@given(
+    values=OBJECTS,
+    writing=st.sampled_from(sorted(WRITINGS)),
+    garbage=st.text('[]{}",:1a \n\x00é', max_size=9),
+)
+def test_what_comes_out_does_not_hang_on_how_much_is_looked_at(
+    window: int, values: list[dict], writing: str, garbage: str
+):
+    content = (WRITINGS[writing](values) + garbage).encode()
+    table = written_csv([["a", "b"], *([key, garbage] for value in values for key in value)], ",", "\r\n")
+    with pytest.MonkeyPatch.context() as patched:
+        whole = [
+            list(values_of(content)),
+            list(csv_of(table, delimiter=",")),
+            list(csv_of(content, delimiter=",")),
+        ]
+        patched.setattr(framing.values, "_WINDOW", window)
+        patched.setattr(framing.delimited, "_WINDOW", window)
+        patched.setattr(framing.delimited, "_SNIFFED_BYTES", 64)
+        assert as_text(
+            [
+                list(values_of(content)),
+                list(csv_of(table, delimiter=",")),
+                list(csv_of(content, delimiter=",")),
+            ]
+        ) == as_text(whole)
+
+
+def as_text(framed: list[list[Framed]]) -> str:
+    """To be compared, NaN with itself."""
+    return repr([[(each, str(each.unreadable)) for each in some] for some in framed])
 
 
 def test_a_log_cut_off_in_its_first_line_keeps_its_others():
@@ -137,7 +199,7 @@ def test_a_log_cut_off_in_its_first_line_keeps_its_others():
 def test_what_is_no_object_too_deep_or_no_utf8_is_unreadable_alone():
     deep = b'{"a":' * 100_000
     content = b'[\n{"a": 1},\n7, "\xc3\xa9",\n{"b": "\xff"},\n' + deep + b',\n{"c": NaN, "c": Infinity}\n]'
-    framed = list(frame_values(content))
+    framed = list(values_of(content))
     assert reasons(framed) == [None, "not_an_object", "not_an_object", "not_utf8", "too_deep", None]
     assert framed[-1].value == {"c": float("inf")}
     assert_leads_back(content, framed, b" \n,[]")
@@ -169,7 +231,7 @@ def test_csv_records_come_out_as_they_were_written_and_lead_back(
 ):
     header = [f"h{index}" for index in range(len(rows[0]))]
     content = written_csv([header, *rows], delimiter, newline)
-    framed = list(frame_csv(content, delimiter=delimiter))
+    framed = list(csv_of(content, delimiter=delimiter))
     assert [list((each.value or {}).values()) for each in framed] == rows
     ends = [bytes_of(each) for each in framed]
     assert all(content[first:end] == each.record for (first, end), each in zip(ends, framed, strict=True))
@@ -179,7 +241,7 @@ def test_csv_records_come_out_as_they_were_written_and_lead_back(
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_a_delimiter_is_the_one_that_cuts_most_evenly(delimiter: str):
     content = f"id{delimiter}text\n1{delimiter}a: b\n\n2{delimiter}d\n".encode()
-    assert [each.value for each in frame_csv(content)] == [
+    assert [each.value for each in csv_of(content)] == [
         {"id": "1", "text": "a: b"},
         {"id": "2", "text": "d"},
     ]
@@ -187,7 +249,7 @@ def test_a_delimiter_is_the_one_that_cuts_most_evenly(delimiter: str):
 
 def test_csv_records_that_do_not_fit_are_unreadable_alone():
     content = b'\xef\xbb\xbfa,a,b\r\n1,"x\r\ny",3\r\n1,2\r\n\xe9,2,3\r\n4,5,"6"'
-    framed = list(frame_csv(content))
+    framed = list(csv_of(content))
     assert [each.value for each in framed] == [
         {"a": "1", "a_2": "x\r\ny", "b": "3"},
         None,
@@ -200,17 +262,24 @@ def test_csv_records_that_do_not_fit_are_unreadable_alone():
 
 
 def test_a_quote_that_is_never_closed_spoils_its_line_alone():
-    framed = list(frame_csv(b'a,b\n1,"two\n3,four\n5,six\n'))
+    framed = list(csv_of(b'a,b\n1,"two\n3,four\n5,six\n'))
     assert reasons(framed) == ["unpaired_quote", None, None]
     assert framed[2].value == {"a": "5", "b": "six"}
 
 
-def test_a_csv_without_a_readable_header_is_one_unreadable_record():
-    content = b"\xe9,b\n1,2\n"
-    (framed,) = frame_csv(content)
-    assert framed.record == content
-    assert framed.unreadable is not None
-    assert framed.unreadable.reason == "not_utf8"
+def test_of_a_csv_without_a_readable_header_no_record_can_be_read():
+    framed = list(csv_of(b"\xe9,b\n1,2\n3,4\n"))
+    assert [each.record for each in framed] == [b"\xe9,b", b"1,2", b"3,4"]
+    assert reasons(framed) == ["not_utf8"] * 3
+
+
+def test_a_quote_is_not_followed_through_the_whole_of_a_large_file(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(framing.delimited, "_LONGEST_FIELD", 100_000)
+    content = b'a,b\n1,"two\n' + b"3,four\n" * 20_000 + b'5,"si\nx"\n'
+    framed = list(csv_of(content))
+    assert reasons(framed) == ["unpaired_quote", *[None] * 20_001]
+    assert framed[-1].value == {"a": "5", "b": "si\nx"}
+    assert b"\n".join(each.record for each in framed) == content[4:-1]
 
 
 def parquet(table: pa.Table, **options: int) -> io.BytesIO:
@@ -272,7 +341,7 @@ def test_real_csv_files_are_cut_whole(data: Path):
     for path in sorted([*data.glob("hwu64_fold1/*.csv.gz"), *data.glob("mts_dialog/*.csv.gz")]):
         content = gzip.decompress(path.read_bytes())
         assert framing_of(path.name, content[:65536]) == "csv"
-        framed = list(frame_csv(content))
+        framed = list(csv_of(content))
         assert reasons(framed) == [None] * len(framed)
         for each in framed:
             first, end = bytes_of(each)
@@ -295,7 +364,7 @@ def test_real_json_files_are_cut_whole(data: Path):
     for path in sorted(data.rglob("*.json.gz")):
         content = gzip.decompress(path.read_bytes())
         framing = framing_of(path.name, content[:65536])
-        framed = list(frame_values(content) if framing == "values" else frame_lines(content))
+        framed = list(values_of(content) if framing == "values" else frame_lines(content))
         assert_leads_back(content, framed, b" \t\n\r,[]\xef\xbb\xbf")
         assert reasons(framed) == [None] * len(framed)
         found[path.name] = (framing, len(framed))

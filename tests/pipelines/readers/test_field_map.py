@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def load(folder: Path, text: str) -> FieldMap | DocumentMap:
 
 
 def test_a_table_of_texts_gives_numbers_verdicts_and_what_is_absent(judged: FieldMap):
-    first, second, third = (judged.read(framed.value)[0] for framed in frame_csv(TABLE))
+    first, second, third = (judged.read(framed.value)[0] for framed in frame_csv(io.BytesIO(TABLE)))
     assert (first["verdict"], first["score"], first["threshold"], first["correction"]) == (
         "pass",
         0.9,

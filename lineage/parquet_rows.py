@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,11 +13,21 @@ from infra.storage import StorageError, open_source
 from lineage.rows import canonical_json
 
 
+_BUFFER_BYTES = 1024 * 1024  # without it a row group's columns are read whole
+
+
+def opened(source: BinaryIO) -> pq.ParquetFile:
+    """The file behind a stream; one that cannot be sought, such as a compressed member, is read whole."""
+    return pq.ParquetFile(
+        source if source.seekable() else pa.BufferReader(source.read()), buffer_size=_BUFFER_BYTES
+    )
+
+
 def read_row(uri: str, number: int) -> bytes:
     """The canonical JSON of a file's row, counted from 0. Raises StorageError where it cannot be had."""
     with open_source(uri) as source:
         try:
-            file = pq.ParquetFile(source)
+            file = opened(source)
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
                 if number < rows:

@@ -9,14 +9,13 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lineage.parquet_rows import plain
+from lineage.parquet_rows import opened, plain
 from lineage.rows import canonical_json
 from pipelines.framing._framed import Framed
 from pipelines.readers import Unreadable
 
 _MOST_ROWS = 1024  # decoded at once
 _BATCH_BYTES = 8 * 1024 * 1024  # encoded; what is decoded at once is about this, or one row
-_BUFFER_BYTES = 1024 * 1024  # without it a row group's columns are read whole
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def frame_parquet(source: BinaryIO, first: int = 0, end: int | None = None) -> I
 
 def _opened(source: BinaryIO) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(source, buffer_size=_BUFFER_BYTES)
+        return opened(source)
     except (pa.ArrowException, OSError) as error:
         raise Unreadable("not_parquet", str(error)) from error
 

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 from infra.storage import StorageError, open_source
 from lineage.rows import canonical_json
 
-
 _BUFFER_BYTES = 1024 * 1024  # without it a row group's columns are read whole
 
 

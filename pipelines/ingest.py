@@ -185,7 +185,14 @@ def _look(settings: Settings, config: IngestConfig, personal: Treatment) -> tupl
         for uri, reader in readers.items()
     }
     files, unread = storage.survey_all(how, prefixes=sizes)
-    found = [Found(file, how[file.uri], readers[file.uri]) for file in files]
+    found = []
+    for file in files:
+        try:
+            if how[file.uri].framing == "lines":
+                storage.require_lines(file)
+            found.append(Found(file, how[file.uri], readers[file.uri]))
+        except StorageError as error:
+            problems.append(Problem(file.uri, str(error)))
     found = _with_each_other(found)
     problems += unread
     for each in found:

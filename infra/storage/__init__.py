@@ -31,7 +31,15 @@ from infra.storage.reading import (
     stream_sources,
 )
 from infra.storage.streams import open_source
-from infra.storage.surveying import BLOCK_BYTES, Block, SourceFile, survey, survey_all, unchanged
+from infra.storage.surveying import (
+    BLOCK_BYTES,
+    Block,
+    SourceFile,
+    require_lines,
+    survey,
+    survey_all,
+    unchanged,
+)
 
 __all__ = [
     "BLOCK_BYTES",
@@ -50,6 +58,7 @@ __all__ = [
     "open_surveyed",
     "read_span",
     "records",
+    "require_lines",
     "stream_blocks",
     "stream_sources",
     "survey",

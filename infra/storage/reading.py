@@ -13,7 +13,7 @@ from infra.storage.decompression import LIMITS, Limits
 from infra.storage.places import join, split
 from infra.storage.problems import Problem, StorageError, told
 from infra.storage.streams import open_source, skip
-from infra.storage.surveying import Block, SourceFile
+from infra.storage.surveying import Block, SourceFile, too_long
 
 
 def records(block: Block, content: bytes | None = None) -> Iterator[tuple[int, int, bytes]]:
@@ -96,10 +96,18 @@ def stream_sources(
             yield from _members_of(container, members, limits)
 
 
-def first_record(uri: str) -> bytes:
-    """The first line of a source that is not blank, as `survey` finds it; nothing where there is none."""
-    with open_source(uri) as content, told(uri):
-        return next((line.strip() for line in content if line.strip()), b"")
+def first_record(uri: str, *, limits: Limits = LIMITS) -> bytes:
+    """The first line of a source that is not blank, without what is blank around it; nothing where none is.
+
+    Raises StorageError where it is longer than `limits` allow.
+    """
+    with open_source(uri, limits=limits) as content, told(uri):
+        while line := content.readline(limits.max_line_bytes + 1):
+            if len(line) > limits.max_line_bytes:
+                raise StorageError(f"source '{uri}' {too_long(len(line), limits)}")
+            if record := line.strip():
+                return record
+    return b""
 
 
 def heads(

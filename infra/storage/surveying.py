@@ -1,6 +1,6 @@
 """One pass over a source: its content's digest, its size, and where its lines may be cut.
 
-At most a buffer and the first record are in memory, however long the source is.
+At most a buffer is in memory, however long the source is.
 """
 
 from __future__ import annotations
@@ -37,17 +37,19 @@ class Block:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One source as it is now: its content's digest, its first record, and its stretches of lines."""
+    """One source as it is now: its content's digest, and its stretches of lines."""
 
     uri: str
     revision: str
-    first_record: bytes
     blocks: tuple[Block, ...]
     whole: int = 0
     """Bytes up to the last end of a line; less than `size` where the last line has none."""
 
     prefix_revisions: Mapping[int, str] = field(default_factory=dict, hash=False)
     """The revision that the first n bytes alone would have, for each n that was asked for and is there."""
+
+    longest_line: int = 0
+    """Bytes; of lines shorter than what is read at once only the first of each reading counts."""
 
     state: State | None = field(default=None, compare=False)
     """What `unchanged` compares. No identity holds it: a copy has another."""
@@ -69,7 +71,7 @@ def survey(
     """Read a source once: its digest, and where its lines may be cut.
 
     `prefixes`: lengths in bytes of which the digest is wanted too, to recognise a source that grew.
-    Raises StorageError for a source that is empty, cannot be read to its end, or is more than `limits` allow.
+    Raises StorageError for a source that is blank, cannot be read to its end, or is more than `limits` allow.
     """
     state = state_of(uri)  # before the content: what changes meanwhile is then seen by `unchanged`
     with open_source(uri, limits=limits) as content:
@@ -105,6 +107,20 @@ def survey_all(
     return (
         [result for result in results if isinstance(result, SourceFile)],
         [result for result in results if isinstance(result, Problem)],
+    )
+
+
+def require_lines(source: SourceFile, *, limits: Limits = LIMITS) -> None:
+    """Raise StorageError where a line is longer than a worker should hold."""
+    if source.longest_line > limits.max_line_bytes:
+        raise StorageError(f"source '{source.uri}' {too_long(source.longest_line, limits)}")
+
+
+def too_long(line: int, limits: Limits) -> str:
+    """What is said of a source with a line of so many bytes."""
+    return (
+        f"has a line of {line} bytes or more, allowed are {limits.max_line_bytes}; is it text with one record "
+        "to a line?"
     )
 
 
@@ -175,8 +191,8 @@ def _survey(
     lengths = sorted(set(prefixes), reverse=True)
     prefix_revisions: dict[int, str] = {}
     blocks: list[Block] = []
-    first_record = _FirstRecord()
-    position = line_start = lines = 0
+    position = line_start = lines = longest = 0
+    is_blank = True
     buffer = bytearray(READ_BYTES)
     with told(uri, "cannot be read to its end"), memoryview(buffer) as view:
         while True:
@@ -188,16 +204,10 @@ def _survey(
             if not count:
                 break
             digest.update(view[:count])
-            if not first_record.is_whole:
-                first_record.add(bytes(view[:count]))
+            is_blank = is_blank and not bytes(view[:count]).strip()
             last = buffer.rfind(b"\n", 0, count)
             first = buffer.find(b"\n", 0, count)
-            longest = position + (count if first < 0 else first) - line_start
-            if longest > limits.max_line_bytes:
-                raise StorageError(
-                    f"source '{uri}' has a line of {longest} bytes or more at byte {line_start}, allowed are "
-                    f"{limits.max_line_bytes}; is it text with one record to a line?"
-                )
+            longest = max(longest, position + (count if first < 0 else first) - line_start)
             if last >= 0:
                 # numpy counts at 12 GB/s, bytes.count at 2.5.
                 lines += int(np.count_nonzero(np.frombuffer(view[:count], np.uint8) == 10))
@@ -208,14 +218,14 @@ def _survey(
             if position % block_bytes == 0 and lines:
                 blocks.append(_next_block(uri, blocks, line_start, lines))
                 lines = 0
-    if not first_record.found():
+    if is_blank:
         raise StorageError(f"source '{uri}' is empty; expected at least one record")
     if lines:
         blocks.append(_next_block(uri, blocks, line_start, lines))
     if position > line_start:  # the last line has no end
         blocks.append(_next_block(uri, blocks, position, 1))
     revision = f"sha256:{digest.hexdigest()}"
-    return SourceFile(uri, revision, first_record.found(), tuple(blocks), line_start, prefix_revisions, state)
+    return SourceFile(uri, revision, tuple(blocks), line_start, prefix_revisions, longest, state)
 
 
 def _next_block(uri: str, blocks: Sequence[Block], end: int, lines: int) -> Block:
@@ -223,27 +233,3 @@ def _next_block(uri: str, blocks: Sequence[Block], end: int, lines: int) -> Bloc
         return Block(uri, 0, end, 0, lines)
     before = blocks[-1]
     return Block(uri, before.end, end, before.lines_before + before.lines, lines)
-
-
-class _FirstRecord:
-    """The first line that is not blank, from content that comes in pieces."""
-
-    def __init__(self) -> None:
-        self.is_whole = False
-        self._pieces: list[bytes] = []
-
-    def add(self, piece: bytes) -> None:
-        """What comes next."""
-        start = 0
-        while (end := piece.find(b"\n", start)) >= 0:
-            self._pieces.append(piece[start:end])
-            if any(part.strip() for part in self._pieces):
-                self.is_whole = True
-                return
-            self._pieces = []
-            start = end + 1
-        self._pieces.append(piece[start:])
-
-    def found(self) -> bytes:
-        """The line as far as it came, without the blanks around it."""
-        return b"".join(self._pieces).strip()

@@ -25,6 +25,7 @@ from infra.storage import (
     open_source,
     read_span,
     records,
+    require_lines,
     stream_blocks,
     stream_sources,
     survey,
@@ -109,7 +110,12 @@ def test_every_container_gives_the_same_content_and_revision_as_the_plain_file(
         assert content.read() == CONTENT
     plain, found = survey(as_plain(tmp_path), block_bytes=1000), survey(contained, block_bytes=1000)
     assert (found.revision, found.size, found.lines) == (plain.revision, len(CONTENT), 403)
-    assert found.first_record == plain.first_record == first_record(contained) == b'{"n": 0, "text": ""}'
+    assert (
+        first_record(found.uri)
+        == first_record(plain.uri)
+        == first_record(contained)
+        == b'{"n": 0, "text": ""}'
+    )
     assert [replace(block, uri=plain.uri) for block in found.blocks] == list(plain.blocks)
     assert len(plain.blocks) > 10
 
@@ -180,7 +186,7 @@ def test_however_blocks_are_cut_they_are_whole_lines_and_cover_the_source(
     assert all(piece.endswith(b"\n") for piece in pieces[:-1])
     assert [block.lines for block in source.blocks] == [len(piece.splitlines()) for piece in pieces]
     assert [b.lines_before for b in source.blocks] == [content[: b.first].count(b"\n") for b in source.blocks]
-    assert source.first_record == next(line.strip() for line in content.split(b"\n") if line.strip())
+    assert first_record(source.uri) == next(line.strip() for line in content.split(b"\n") if line.strip())
 
 
 def test_prefixes_have_the_revision_that_the_source_had_before_it_grew(tmp_path: Path):
@@ -204,10 +210,13 @@ def test_a_line_of_fifty_megabytes_is_one_block_and_longer_than_allowed_is_one_s
     assert (source.lines, source.size) == (3, 50_000_013)
     longest = max(source.blocks, key=lambda block: block.end - block.first)
     assert max(len(record) for _, _, record in records(longest)) == 50_000_000
-    with pytest.raises(
-        StorageError, match=r"has a line of \d+ bytes or more at byte 6, allowed are 40000000"
-    ):
-        survey(path.as_uri(), limits=Limits(max_line_bytes=40_000_000))
+    less = Limits(max_line_bytes=40_000_000)
+    with pytest.raises(StorageError, match=r"has a line of 50000000 bytes or more, allowed are 40000000"):
+        require_lines(source, limits=less)
+    assert first_record(path.as_uri(), limits=less) == b"short"
+    path.write_bytes(b"x" * 50_000_000)
+    with pytest.raises(StorageError, match=r"has a line of 40000001 bytes or more, allowed are 40000000"):
+        first_record(path.as_uri(), limits=less)
 
 
 def test_more_than_one_source_may_hold_is_refused(tmp_path: Path):

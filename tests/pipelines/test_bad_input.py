@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from infra.runtime import Runtime
-from infra.storage import StorageError, read_span, survey
+from infra.storage import StorageError, first_record, read_span, survey
 from lineage import tables
 from lineage.rows import origin_of
 from lineage.runs import Run
@@ -195,7 +195,7 @@ def test_a_worker_that_dies_again_and_again_fails_the_job_and_commits_nothing(
 ):
     log = toys.write_lines(tmp_path / "log.jsonl", [toys.exchange("a", "b"), b"{1"])
     source = survey(log.as_uri())
-    known_by = Source(log.as_uri(), source.revision, origin_of(source.first_record))
+    known_by = Source(log.as_uri(), source.revision, origin_of(first_record(source.uri)))
     work = Work(source, known_by, Deadly(), "lines", key="log")
     with pytest.raises(RunnerError, match="a worker died 3 times while it read the same part"):
         read_sources(runtime, [work], run=Run("ab", 1, "ingest"))

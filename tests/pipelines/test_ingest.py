@@ -10,7 +10,7 @@ import pytest
 
 from infra.runtime import Runtime
 from infra.settings import settings_from_environment
-from infra.storage import StorageError, read_span, records, survey
+from infra.storage import StorageError, first_record, read_span, records, survey
 from lineage import tables
 from lineage.ancestry import source_bytes
 from lineage.rows import origin_of
@@ -152,7 +152,7 @@ def test_however_many_workers_share_a_source_its_rows_have_the_same_ids(
     for size in (100, 700, 100_000):
         source = survey(uri, block_bytes=size)
         there = Runtime(settings_from_environment(str(tmp_path / str(len(source.blocks)))))
-        known_by = Source(uri, source.revision, origin_of(source.first_record))
+        known_by = Source(uri, source.revision, origin_of(first_record(source.uri)))
         work = Work(source, known_by, reader, "lines", key="log")
         read_sources(there, [work], run=Run("ab", 1, "ingest"))
         found[len(source.blocks)] = ids(there)

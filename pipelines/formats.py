@@ -29,6 +29,7 @@ from pipelines.readers.otlp import Otlp
 from pipelines.readers.pi_session import PiSession
 from pipelines.readers.swe_agent import SweAgent
 from pipelines.readers.tau_bench import TauBench
+from pipelines.readers.trl import Trl
 
 HEAD = 64 * 1024  # bytes that show what a source is
 _FEW = 20  # records that are looked at
@@ -52,6 +53,7 @@ READERS: tuple[Reader, ...] = (
     OpenAIBatches(),
     OpenAIPreferences(),
     ShareGPT(),
+    Trl(),
     ChatCompletions(),
     Alpaca(),
 )

@@ -30,6 +30,7 @@ from pipelines.readers.otlp import Otlp
 from pipelines.readers.pi_session import PiSession
 from pipelines.readers.swe_agent import SweAgent
 from pipelines.readers.tau_bench import TauBench
+from pipelines.readers.trl import Trl
 
 HEAD = 64 * 1024  # bytes that show what a source is
 _FEW = 20  # records that are looked at
@@ -53,6 +54,7 @@ READERS: tuple[Reader, ...] = (
     OpenAIBatches(),
     OpenAIPreferences(),
     ShareGPT(),
+    Trl(),
     ChatCompletions(),
     Alpaca(),
 )
@@ -108,16 +110,26 @@ def recognised(uri: str, head: bytes) -> Recognised:
                 return Recognised(reader, cut, why, _first(uri, head, cut))
     if not head.strip():
         raise UnknownFormat(f"source '{uri}' is empty; expected at least one record")
-    seen = f"its first record has {sorted(records[0])[:8]}" if records else "it holds no JSON object"
-    raise UnknownFormat(
-        f"source '{uri}' has no known format in its first records ({seen}); "
-        "name one with --format or give --field-map"
-    )
+    seen, advice = _seen(name, head, records)
+    raise UnknownFormat(f"source '{uri}' has no known format in its first records ({seen}); {advice}")
 
 
 def name_of(uri: str) -> str:
     """A source's file name, without the suffix of its compression."""
     return framing.without_compression(unquote(uri.rpartition("/")[2]))
+
+
+def _seen(name: str, head: bytes, records: list[Mapping[str, Any]]) -> tuple[str, str]:
+    """What a source in no known format holds, and how it could be read nevertheless."""
+    if records:
+        seen = f"its first record has {sorted(records[0])[:8]}"
+        return seen, "name one with --format or give --field-map"
+    if PlainText().recognises_document(f"{name}.txt", head):  # all that it lacks is the ending
+        advice = (
+            "text is read from files that end in .md, in .txt or as source code does, or with --format text"
+        )
+        return "it is text that holds no JSON object", advice
+    return "it holds no JSON object", "expected JSON, CSV, Parquet, or text that is none of JSON"
 
 
 def _is_of_documents(reader: Any) -> bool:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from lineage.columns import MESSAGE, TIMESTAMP
 from lineage.schemas import NOT_APPLICABLE, TRACE, UNSTATED
 from pipelines.readers import Unreadable, values
-from pipelines.readers._exchange_fields import PLACES, rest_in
+from pipelines.readers._exchange_fields import PLACES, kept, rest_in
 from pipelines.readers._json_columns import (
     Odd,
     Texts,
@@ -45,7 +45,7 @@ def exchanges(
     `verdict` reads a verdict's value, or raises Unreadable; `keep_rest`: what has no column goes to `extra`.
     """
     tables, numbers = [TRACE.derivable.empty_table()], [np.array([], np.int64)]
-    texts = Texts()
+    texts = Texts(kept)
     for first, records in parsed(lines):
         try:
             rows, is_plain = _columns(records, verdict)
@@ -57,7 +57,10 @@ def exchanges(
         if places:
             rest = partial(rest_in, parts=places)
             mine = (lines[first + position] for position in at.tolist())
-            extra = [texts.of(rest(decoded(line)), line, rest) for line in mine]
+            try:
+                extra = [texts.of(rest(decoded(line)), line, rest) for line in mine]
+            except RecursionError:  # a line nested too deeply: `read` says which
+                continue
             rows = rows.set_column(rows.column_names.index("extra"), "extra", pa.array(extra, pa.string()))
         tables.append(rows)
         numbers.append(at + first)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from infra.redaction import without_secrets
+from pipelines.readers import values
 
 PLACES: Mapping[str, tuple[tuple[str | int, ...], frozenset[str]]] = {
     "record": ((), frozenset({"id", "request", "response", "verdict", "review"})),
@@ -23,6 +24,11 @@ PLACES: Mapping[str, tuple[tuple[str | int, ...], frozenset[str]]] = {
 KNOWN: Mapping[str, frozenset[str]] = {part: known for part, (_, known) in PLACES.items()}
 
 
+def kept(rest: Mapping[str, Any]) -> dict[str, Any]:
+    """What has no column as `extra` holds it: without secrets, long base64 by reference."""
+    return without_secrets(values.by_reference(rest))
+
+
 def rest_in(record: Mapping[str, Any], parts: Mapping[str, Any] = PLACES) -> dict[str, Any]:
     """What of an exchange with one choice has no column, at these places; parts without any are left out."""
     found = {}
@@ -34,4 +40,4 @@ def rest_in(record: Mapping[str, Any], parts: Mapping[str, Any] = PLACES) -> dic
                 break
         if here and (left := {key: item for key, item in here.items() if key not in known}):
             found[part] = left
-    return without_secrets(found)
+    return found

@@ -21,7 +21,7 @@ import pyarrow.json as pj
 from pipelines.readers import values
 
 _FEW = 128  # lines that are not worth halving any further: they are read one by one
-_REMEMBERED = 4_096  # different rests of records whose text is kept
+_REMEMBERED = 4_096  # different rests of records whose text is remembered, of at most so many bytes each
 
 
 class Odd(Exception):
@@ -37,7 +37,7 @@ def parsed(lines: Sequence[bytes], first: int = 0) -> Iterator[tuple[int, pa.Str
         return
     try:
         yield first, _parsed(lines)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError):
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError, RecursionError):
         if len(lines) > _FEW:
             half = len(lines) // 2
             yield from parsed(lines[:half], first)
@@ -165,21 +165,26 @@ def decoded(line: bytes) -> Any:
 class Texts:
     """The JSON text of what is left of records; the same rest comes again and again, and is written once."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """`kept`: what of a rest is written."""
+        self._kept = kept
         self._known: dict[bytes, str] = {}
 
     def of(self, rest: dict[str, Any], line: bytes, rest_of: Callable[[Any], dict[str, Any]]) -> str | None:
-        """As values.json_text(rest or None). `rest_of` makes the rest anew where it must be exact."""
+        """As values.json_text(kept(rest) or None). `rest_of` makes the rest anew where it must be exact."""
         if not rest:
             return None
         if b"NaN" in line or b"Infinity" in line:  # orjson would take them for null
-            return values.json_text(rest_of(json.loads(line)))
-        key = orjson.dumps(rest, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+            return values.json_text(self._kept(rest_of(json.loads(line))))
+        try:
+            key = orjson.dumps(rest, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+        except orjson.JSONEncodeError:  # nested deeper than orjson goes
+            return values.json_text(self._kept(rest_of(json.loads(line))))
         found = self._known.get(key)
         if found is None:
-            found = json.dumps(rest, ensure_ascii=False, sort_keys=True)
+            found = json.dumps(self._kept(rest), ensure_ascii=False, sort_keys=True)
             if "e+" in found:  # a whole number of more than 64 bits was read as a float
-                return json.dumps(rest_of(json.loads(line)), ensure_ascii=False, sort_keys=True)
-            if len(self._known) < _REMEMBERED:
+                return values.json_text(self._kept(rest_of(json.loads(line))))
+            if len(self._known) < _REMEMBERED and len(key) <= _REMEMBERED:
                 self._known[key] = found
         return found

@@ -3,31 +3,33 @@
 {"id", "request": {"model", "messages", "metadata"}, "response": {"model", "choices", "usage", "created"},
  "verdict": {"value", "judge", "judge_version", "score", "threshold"}, "review": {"reviewer", "correction"}}
     "response" may be a list of chat.completion.chunk, as streamed; so may "chunks" in its place
+    "response" may be another provider's (_answers.py), and the request with it
+    "response": null | {"error": ...}, or "error" beside it: a row without an answer
 {"object": "chat.completion", "model", "choices", ...}     a response alone: nobody logged the request
 {"messages": [..., {"role": "assistant", "content": ..., "weight"}], "tools", "functions", "metadata": {...}}
+    the last answer is the one to learn; what follows it answers nothing and goes to extra
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from infra.redaction import without_secrets
 from lineage.rows import Fingerprint
 from lineage.schemas import NOT_APPLICABLE, TRACE, UNSTATED, TableSpec
 from pipelines.readers import Unreadable, values
 from pipelines.readers import _exchange_columns as by_columns
-from pipelines.readers._answers import Answer, chat
-from pipelines.readers._exchange_fields import KNOWN
-from pipelines.readers._streams import completion
+from pipelines.readers._answers import Answer, answer, chat
+from pipelines.readers._exchange_fields import KNOWN, kept
+from pipelines.readers._last_answer import beside, split_at_last_answer
+from pipelines.readers._requests import Asked, asked
+from pipelines.readers._streams import body_of
 
-_PASS = {"pass", "passed", "correct", "right", "true", "yes", "1", "1.0"}
-_FAIL = {"fail", "failed", "incorrect", "wrong", "false", "no", "0", "0.0"}
 _METADATA = {"prompt_name", "prompt_version"} | {"generator", "generator_revision"}
 _METADATA |= {"scorer", "scorer_revision", "score", "threshold"}
 
@@ -71,13 +73,13 @@ def _said_verdict(value: Any) -> str:
 
 
 def _logged(record: Mapping[str, Any]) -> dict[str, Any]:
-    streamed, kept = record.get("response"), record
+    streamed, around = record.get("response"), record
     if streamed is None and isinstance(record.get("chunks"), list):
-        streamed, kept = record["chunks"], values.without(record, {"chunks"})
+        streamed, around = record["chunks"], values.without(record, {"chunks"})
     if isinstance(streamed, list):
         if not all(isinstance(chunk, Mapping) for chunk in streamed):
             raise Unreadable("bad_stream", "a chunk is no object, expected chat.completion.chunk")
-        row = _exchange({**kept, "response": completion(streamed)})
+        row = _exchange({**around, "response": body_of(streamed)})
         extra = json.loads(row["extra"] or "{}")
         return row | {"extra": values.extra_of(**extra, shortened=[f"chunks: {len(streamed)} put together"])}
     if isinstance(record.get("request"), Mapping):
@@ -97,20 +99,21 @@ def _is_stream(value: Any) -> bool:
 def _exchange(record: Mapping[str, Any]) -> dict[str, Any]:
     request, response = values.object_in(record, "request"), values.object_in(record, "response")
     verdict, review = values.object_in(record, "verdict"), values.object_in(record, "review")
-    answer = chat(response)
+    question = _asked(request, response) if "request" in record else Asked(None, [], {}, is_input=False)
+    answered = _answered(record, response)
     metadata = values.object_in(request, "metadata")
     value, reviewed = _judged(verdict, review)
     score, threshold = (values.number_in(verdict.get(name)) for name in ("score", "threshold"))
     unread = _unread(verdict, score, threshold)
-    name, _, version = (answer.model or UNSTATED).partition("@")
+    name, _, version = (answered.model or UNSTATED).partition("@")
     return {
-        **answer.columns(),
-        "trace_key": values.text(record.get("id")) or answer.key or UNSTATED,
-        "model_requested": values.text(request.get("model")) or UNSTATED,
-        "messages": values.messages(request.get("messages")) if "request" in record else [],
+        **answered.columns(),
+        "trace_key": values.text(record.get("id")) or answered.key or UNSTATED,
+        "model_requested": question.model or UNSTATED,
+        "messages": question.messages,
         "verdict": value,
         "correction": values.text(review.get("correction")),
-        "extra": _rest(record, request, answer, metadata, verdict, review, unread),
+        "extra": _rest(record, question, answered, metadata, verdict, review, unread),
         "prompt_name": values.text(metadata.get("prompt_name")),
         "prompt_version": values.text(metadata.get("prompt_version")),
         "generator": name,
@@ -124,10 +127,32 @@ def _exchange(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _asked(request: Mapping[str, Any], response: Mapping[str, Any]) -> Asked:
+    """The question in OpenAI's shape; where another provider answered, in that one's. Raises Unreadable."""
+    is_openai = "choices" in response or not response.keys() - {"error"}
+    found = None if is_openai else asked(request, "")
+    if found is None:
+        messages, model = values.messages(request.get("messages")), values.text(request.get("model"))
+        found = Asked(model, messages, request, is_input=False)
+    return replace(found, rest=values.without(found.rest, KNOWN["request"]))
+
+
+def _answered(record: Mapping[str, Any], response: Mapping[str, Any]) -> Answer:
+    """What came back; nothing, or an error in its place, is no answer. Raises Unreadable for all else."""
+    if (found := answer(response)) is not None:
+        return found
+    if error := response.get("error") or record.get("error"):
+        rest = {"error": error, "response": values.without(response, {"error"})}
+        return Answer(finish_reason="error", rest=rest)
+    if "response" in record and record["response"] is None:
+        return Answer()
+    return chat(response)
+
+
 def _supervised(record: Mapping[str, Any]) -> dict[str, Any]:
-    messages = values.messages(record["messages"])
-    if not messages or messages[-1]["role"] != "assistant":
-        raise Unreadable("no_answer", "the last message is not the assistant's, expected an answer to learn")
+    before, said, after = split_at_last_answer(values.messages(record["messages"]))
+    if said is None:
+        raise Unreadable("no_answer", "no message is the assistant's, expected an answer to learn")
     metadata = values.object_in(record, "metadata")
     rest = values.without(record, {"id", "messages", "metadata"})
     if unread := {key: value for key, value in metadata.items() if key not in _METADATA}:
@@ -135,17 +160,19 @@ def _supervised(record: Mapping[str, Any]) -> dict[str, Any]:
     score, threshold = (values.number_in(metadata.get(name)) for name in ("score", "threshold"))
     if odd := _unread(metadata, score, threshold):
         rest["unread"] = odd
-    if messages[-1]["extra"]:  # a weight, a refusal, a function call of the older kind
-        rest["message"] = json.loads(messages[-1]["extra"])
+    if more := beside(said):  # a weight, a refusal, a function call of the older kind
+        rest["message"] = more
+    if after:
+        rest["after_the_answer"] = record["messages"][-len(after) :]
     return {
         "trace_key": values.text(record.get("id")) or UNSTATED,
         "model_requested": NOT_APPLICABLE,
         "model_answered": NOT_APPLICABLE,
-        "messages": messages[:-1],
-        "response": messages[-1]["content"],
-        "response_tool_calls": messages[-1]["tool_calls"],
+        "messages": before,
+        "response": said["content"],
+        "response_tool_calls": said["tool_calls"],
         "verdict": UNSTATED,
-        "extra": values.json_text(without_secrets(rest) or None),
+        "extra": values.json_text(kept(rest) or None),
         **{name: values.text(metadata.get(name)) for name in _METADATA - {"score", "threshold"}},
         "score": score,
         "threshold": threshold,
@@ -154,24 +181,26 @@ def _supervised(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rest(
     record: Mapping[str, Any],
-    request: Mapping[str, Any],
-    answer: Answer,
+    question: Asked,
+    answered: Answer,
     metadata: Mapping[str, Any],
     verdict: Mapping[str, Any],
     review: Mapping[str, Any],
     unread: Mapping[str, Any],
 ) -> str | None:
     """What has no column: kept, so that nothing of the source is lost."""
+    error = answered.rest.get("error")
+    is_told = error is not None and error is record.get("error")
     parts = {
-        **answer.rest,
-        "record": values.without(record, KNOWN["record"]),
-        "request": values.without(request, KNOWN["request"]),
+        **answered.rest,
+        "record": values.without(record, KNOWN["record"] | ({"error"} if is_told else set())),
+        "request": question.rest,
         "metadata": values.without(metadata, KNOWN["metadata"]),
         "verdict": values.without(verdict, KNOWN["verdict"]),
         "review": values.without(review, KNOWN["review"]),
-        "unread": {**answer.rest.get("unread", {}), **unread},
+        "unread": {**answered.rest.get("unread", {}), **unread},
     }
-    return values.json_text(without_secrets({name: part for name, part in parts.items() if part}) or None)
+    return values.json_text(kept({name: part for name, part in parts.items() if part}) or None)
 
 
 def _unread(said: Mapping[str, Any], score: float | None, threshold: float | None) -> dict[str, Any]:
@@ -192,9 +221,8 @@ def _judged(verdict: Mapping[str, Any], review: Mapping[str, Any]) -> tuple[str,
 
 def _verdict(value: Any, *, corrected: bool) -> str:
     """Pass or fail; a correction says that the answer was wrong. Raises Unreadable for any other word."""
+    said = values.verdict_in(value)
     word = "" if value is None else str(value).strip().lower()
-    if word in _PASS | _FAIL:
-        return "pass" if word in _PASS and not corrected else "fail"
-    if word not in ("", UNSTATED):
+    if said is None and word not in ("", UNSTATED):
         raise Unreadable("unknown_verdict", f"verdict {word[:40]!r}, expected pass or fail")
-    return "fail" if corrected else UNSTATED
+    return "fail" if corrected else said or UNSTATED

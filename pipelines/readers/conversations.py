@@ -1,6 +1,7 @@
 """Conversations as LLaMA-Factory and its like train on them: ShareGPT's turns, Alpaca's instructions.
 
 ShareGPT  {"conversations": [{"from": "human" | "gpt" | "function_call" | "observation" | "system", "value"}],
+           or of {"role", "content", "tool_calls"} as OpenAI has them,
            "system", "tools", "chosen": {"from", "value"}, "rejected": {...}, "kto_tag": true | false}
 Alpaca    {"instruction", "input", "output", "system", "history": [[asked, answered]],
            "chosen": "...", "rejected": "...", "kto_tag": true | false}
@@ -19,6 +20,7 @@ from typing import Any, ClassVar
 from lineage.rows import Fingerprint
 from lineage.schemas import TRACE, UNSTATED, TableSpec
 from pipelines.readers import Unreadable, values
+from pipelines.readers._last_answer import beside, split_at_last_answer
 from pipelines.readers._preferences import preferred_and_other, unjudged
 
 _ROLES = {
@@ -43,11 +45,12 @@ class ShareGPT:
         return Fingerprint("sharegpt", 1, {})
 
     def recognises(self, record: Mapping[str, Any]) -> str | None:
-        """Turns with 'from' and 'value'."""
+        """Turns with 'from' and 'value', or with 'role' and 'content'."""
         turns = record.get("conversations")
         first = turns[0] if isinstance(turns, list) and turns else None
-        is_turn = isinstance(first, Mapping) and "from" in first and "value" in first
-        return "'conversations' of 'from' and 'value'" if is_turn else None
+        who, what = _names(first)
+        is_turn = isinstance(first, Mapping) and who in first and what in first
+        return f"'conversations' of '{who}' and '{what}'" if is_turn else None
 
     def read(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One row; two where an answer was chosen over another."""
@@ -93,28 +96,38 @@ def _conversation(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     if _is_pair(record):
         answers = (_turn(record["chosen"]), _turn(record["rejected"]))
         return _pair(record, said, answers, read)
-    last = next((n for n in reversed(range(len(said))) if said[n]["role"] == "assistant"), None)
-    if last is None:
+    asked, answer, after = split_at_last_answer(said)
+    if answer is None:
         raise Unreadable("no_answer", "no turn is the model's, expected one from 'gpt'")
-    after = turns[len(turns) - (len(said) - 1 - last) :]  # asked and not answered: kept, as nothing to learn
-    return [_row(record, said[:last], said[last], read, after=after)]
+    unanswered = turns[len(turns) - len(after) :]  # kept, as nothing to learn
+    return [_row(record, asked, answer, read, after=values.by_reference(unanswered))]
 
 
 def _turn(turn: Any) -> dict[str, Any]:
     """A turn as a message; a function call's value is JSON of one call or a list of them."""
     if isinstance(turn, str):
         return values.said("assistant", turn)
-    named = turn.get("from") if isinstance(turn, Mapping) else None
+    who, what = _names(turn)
+    named = turn.get(who) if isinstance(turn, Mapping) else None
     role = _ROLES.get(named) if isinstance(named, str) else None
+    if who == "role" and role != "function_call":
+        message = values.message(turn)
+        return message | {"role": role or message["role"]}  # developer and the like are roles of a chat
     if role is None:
         raise Unreadable("unknown_role", f"a turn from {values.text(named)!r:.40}, expected human, gpt, ...")
-    rest = values.by_reference(values.without(turn, {"from", "value"}))
+    rest = values.by_reference(values.without(turn, {who, what}))
     if role != "function_call":
-        return values.said(role, values.text(turn.get("value")), extra=rest)
-    calls = _calls(turn.get("value"))
+        return values.said(role, values.text(turn.get(what)), extra=rest)
+    calls = _calls(turn.get(what))
     if calls is None:  # not in the form of calls: its words are kept as they are
-        return values.said("assistant", values.text(turn.get("value")), extra={**rest, "from": named})
+        return values.said("assistant", values.text(turn.get(what)), extra={**rest, who: named})
     return values.said("assistant", None, tool_calls=calls, extra=rest)
+
+
+def _names(turn: Any) -> tuple[str, str]:
+    """Under which names a turn says who speaks, and what."""
+    is_openai = isinstance(turn, Mapping) and "role" in turn and "from" not in turn
+    return ("role", "content") if is_openai else ("from", "value")
 
 
 def _calls(value: Any) -> list[dict[str, Any]] | None:
@@ -188,11 +201,12 @@ def _row(
     rest = values.without(record, read)
     if not isinstance(tag, bool) and tag is not None:
         rest["kto_tag"] = tag
-    kept = json.loads(answer["extra"] or "{}")
     return unjudged(
         answer,
         trace_key=values.text(record.get("id")) or UNSTATED,
         messages=asked,
         verdict=_VERDICTS[tag] if isinstance(tag, bool) else UNSTATED,
-        extra=values.extra_of(record=values.by_reference(rest), message=kept, after_the_answer=after),
+        extra=values.extra_of(
+            record=values.by_reference(rest), message=beside(answer), after_the_answer=after
+        ),
     )

@@ -37,7 +37,7 @@ _TEXT = {".txt", ".text"}
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f-\x9f]"
 )  # tab, line ends, form feed, escape are text
-_JSON = re.compile(r'\s*(?:\{\s*["}]|\[\s*[\[{"\]])')
+_JSON = re.compile(r'\s*(?:\{\s*["}]|\[[\s\[]*[{"])')  # [[a wiki's link]] and [ ] a task are none
 _BLANK_LINE = re.compile(rb"\n[ \t]*\r?\n")
 
 LANGUAGES = {

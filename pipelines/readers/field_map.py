@@ -94,9 +94,10 @@ class FieldMap:
 
     def read(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One row, or one per key of `for_each` that the record has."""
-        if not self.keys:
-            return [self._row(record, "")]
-        rows = [self._row(record, key) for key in self.keys if key in record]
+        with values.readable():
+            if not self.keys:
+                return [self._row(record, "")]
+            rows = [self._row(record, key) for key in self.keys if key in record]
         if not rows:
             raise Unreadable("no_key", f"the record has none of {list(self.keys)}")
         return rows
@@ -172,6 +173,10 @@ class DocumentMap:
 
     def read(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One row; fields without a column are kept as metadata."""
+        with values.readable():
+            return [self._row(record)]
+
+    def _row(self, record: Mapping[str, Any]) -> dict[str, Any]:
         stated = _found(record, self.fields, "", self.empty_is_absent)
         found: dict[str, Any] = {**dict(self.constants), **{k: v for k, v in stated.items() if v is not None}}
         rest = _rest(record, self.fields, "")
@@ -185,7 +190,7 @@ class DocumentMap:
             raise Unreadable(
                 "unknown_kind", f"kind {row['kind'][:40]!r}, expected one of {', '.join(_KINDS)}"
             )
-        return [row | {"metadata": values.json_text(without_secrets(rest) or None)}]
+        return row | {"metadata": values.json_text(without_secrets(rest) or None)}
 
 
 def _toml(path: str | Path) -> dict[str, Any]:

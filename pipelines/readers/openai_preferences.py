@@ -9,7 +9,6 @@ The line says neither which models answered nor who preferred.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,6 +16,7 @@ from typing import Any, ClassVar
 from lineage.rows import Fingerprint
 from lineage.schemas import TRACE, UNSTATED, TableSpec
 from pipelines.readers import Unreadable, values
+from pipelines.readers._last_answer import beside
 from pipelines.readers._preferences import preferred_and_other, unjudged
 
 _SPELLINGS = (
@@ -72,10 +72,8 @@ def _row(question: list[dict[str, Any]], output: Any, rest: Mapping[str, Any], k
     if not said or said[-1]["role"] != "assistant":
         raise Unreadable("no_answer", "the output's last message is not the assistant's, expected an answer")
     answer = said[-1]
-    kept = json.loads(answer["extra"] or "{}")
-    return unjudged(
-        answer, trace_key=key, messages=[*question, *said[:-1]], extra=values.extra_of(**rest, message=kept)
-    )
+    extra = values.extra_of(**rest, message=beside(answer))
+    return unjudged(answer, trace_key=key, messages=[*question, *said[:-1]], extra=extra)
 
 
 def _spelling(record: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -12,7 +12,7 @@ import datetime as dt
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,20 +42,20 @@ def messages(value: Any) -> list[dict[str, Any]]:
 
 
 def message(value: Any) -> dict[str, Any]:
-    """One chat message: its text joined, other parts and fields kept in `extra`. Raises Unreadable."""
+    """One chat message: its text joined, other parts and fields kept in `extra`, long base64 by reference.
+
+    Raises Unreadable.
+    """
     if not isinstance(value, Mapping) or not isinstance(value.get("role"), str):
         raise Unreadable("bad_message", "a message without a role, expected {'role', 'content'}")
-    parts = value.get("content")
     extra = {key: item for key, item in value.items() if key not in _IN_COLUMNS and item is not None}
-    if isinstance(parts, list) and any(_text_of(part) is None for part in parts):
-        extra["content"] = parts  # images and the like: kept whole beside the text
     return said(
         value["role"],
-        content(parts),
+        content(value.get("content")),
         name=text(value.get("name")),
-        tool_calls=value.get("tool_calls"),
+        tool_calls=tool_calls(value.get("tool_calls")),
         tool_call_id=text(value.get("tool_call_id")),
-        extra=extra,
+        extra=by_reference(extra | beyond_text(value.get("content"))),
     )
 
 
@@ -85,11 +85,23 @@ def tool_call(call_id: str | None, name: Any, arguments: Any) -> dict[str, Any]:
     return {"id": call_id, "type": "function", "function": function}
 
 
+def tool_calls(value: Any) -> Any:
+    """OpenAI-shaped calls, arguments as JSON text where a source has them as objects; all else as it is."""
+    return [_with_text_arguments(call) for call in value] if isinstance(value, list) else value
+
+
 def content(value: Any) -> str | None:
     """The text of a message's content: a string, or a list of parts, whose texts are joined."""
     if isinstance(value, list):
         return "".join(words for part in value if (words := _text_of(part)) is not None)
     return text(value)
+
+
+def beyond_text(value: Any) -> dict[str, list[Any]]:
+    """The parts of a content, whole, under its name; empty where its text says all."""
+    if isinstance(value, list) and any(_text_of(part) is None for part in value):
+        return {"content": value}  # images and the like: kept beside the text
+    return {}
 
 
 def object_in(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -119,23 +131,11 @@ def by_reference(value: Any) -> Any:
 
     Data URLs, and base64 fields of images, audio and files: {"sha256": ..., "bytes": n, "media_type": ...}.
     """
+    if isinstance(value, str):
+        return value if len(value) <= _INLINE else _reference(value)
     if isinstance(value, Mapping):
         return {key: by_reference(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [by_reference(item) for item in value]
-    if not isinstance(value, str) or len(value) <= _INLINE:
-        return value
-    head, comma, data = value.partition(",") if value.startswith("data:") else ("", "", value)
-    if comma and not head.endswith(";base64"):
-        return value
-    try:
-        decoded = base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
-        return value
-    found: dict[str, Any] = {"sha256": hashlib.sha256(decoded).hexdigest(), "bytes": len(decoded)}
-    if head:
-        found["media_type"] = head.removeprefix("data:").partition(";")[0]
-    return found
+    return [by_reference(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def text(value: Any) -> str | None:
@@ -241,12 +241,34 @@ def unread(**said: tuple[Any, Any]) -> dict[str, Any]:
     return {name: raw for name, (raw, read) in said.items() if read is None and raw not in (None, "")}
 
 
+def _reference(value: str) -> Any:
+    """The digest and size of a base64 text; any other text as it is."""
+    head, comma, data = value.partition(",") if value.startswith("data:") else ("", "", value)
+    if comma and not head.endswith(";base64"):
+        return value
+    try:
+        decoded = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        return value
+    found: dict[str, Any] = {"sha256": hashlib.sha256(decoded).hexdigest(), "bytes": len(decoded)}
+    if head:
+        found["media_type"] = head.removeprefix("data:").partition(";")[0]
+    return found
+
+
 def _with_numbers_of_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _with_numbers_of_json(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_with_numbers_of_json(item) for item in value]
     return value if not isinstance(value, float) or math.isfinite(value) else str(value)
+
+
+def _with_text_arguments(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), Mapping):
+        return call
+    return {**call, "function": {**function, "arguments": json_text(function["arguments"])}}
 
 
 def _text_of(part: Any) -> str | None:

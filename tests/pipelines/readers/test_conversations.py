@@ -32,6 +32,31 @@ def test_a_function_call_becomes_a_tool_call_and_one_in_no_form_stays_as_words()
     assert (row["response"], row["response_tool_calls"]) == ("f(2)", None)
 
 
+def test_turns_with_a_role_and_a_content_are_read_as_chat_messages_are():
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+    said = [
+        {"role": "developer", "content": "s"},
+        {"role": "human", "content": [{"type": "text", "text": "a"}]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "1", "tool_call_id": "c"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "thanks"},
+    ]
+    assert ShareGPT().recognises({"conversations": said}) == "'conversations' of 'role' and 'content'"
+    (row,) = ShareGPT().read({"conversations": said})
+    assert [message["role"] for message in row["messages"]] == ["developer", "user", "assistant", "tool"]
+    (called,) = json.loads(row["messages"][2]["tool_calls"])
+    assert called["function"] == {"name": "f", "arguments": '{"x": 1}'}  # text, whatever it was
+    assert (row["messages"][3]["tool_call_id"], row["response"]) == ("c", "b")
+    assert json.loads(row["extra"]) == {"after_the_answer": [said[-1]]}
+
+
+def test_a_turn_in_the_role_of_a_function_call_is_a_tool_call():
+    called = {"role": "function_call", "content": '{"name": "f", "arguments": {"x": 1}}'}
+    (row,) = ShareGPT().read({"conversations": [{"role": "user", "content": "a"}, called]})
+    assert json.loads(row["response_tool_calls"])[0]["function"]["name"] == "f"
+
+
 @pytest.mark.parametrize(
     ("said", "reason"),
     [

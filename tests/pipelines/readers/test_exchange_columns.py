@@ -153,6 +153,9 @@ KINDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "no review": lambda record: {name: value for name, value in record.items() if name != "review"},
     "no message": _with("request.messages", []),
     "large numbers": _with("client", 10**30),
+    "images in what has no column": _with("client", "iVBORw0K" * 200),
+    "speech in the answer": _with("response.choices.0.message.audio", {"data": "UklGRiQA" * 200}),
+    "an error beside the answer": _with("error", {"message": "a tool failed"}),
 }
 
 
@@ -167,6 +170,15 @@ def test_odd_lines_cost_no_other_line_its_columns(toys: SimpleNamespace):
     lines[700], lines[1500] = b'{"cut": ', b'{"id": 1, "id": 2}'
     lines[900] = json.dumps(toys.lesson("q", "a")).encode()
     assert check(lines) > 1700
+
+
+@pytest.mark.parametrize("levels", [100, 200, 400])
+def test_a_line_nested_deeply_is_as_when_it_is_read_alone(levels: int):
+    deep: Any = 1
+    for _ in range(levels):
+        deep = [{"a": deep}]
+    lines = [json.dumps(exchange(number)).encode() for number in range(3)]
+    check([*lines, json.dumps(exchange(3) | {"deep": deep}).encode()])
 
 
 @pytest.mark.parametrize(

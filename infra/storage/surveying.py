@@ -119,8 +119,8 @@ def require_lines(source: SourceFile, *, limits: Limits = LIMITS) -> None:
 def too_long(line: int, limits: Limits) -> str:
     """What is said of a source with a line of so many bytes."""
     return (
-        f"has a line of {line} bytes or more, allowed are {limits.max_line_bytes}; is it text with one record "
-        "to a line?"
+        f"has a line of {line} bytes or more, allowed are {limits.max_line_bytes}; "
+        "is it text with one record to a line?"
     )
 
 

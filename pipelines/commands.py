@@ -10,12 +10,13 @@ from typing import Annotated
 import typer
 
 from expectations.gate import admit, exit_code
-from expectations.reports import as_text
+from expectations.reports import as_text, in_brief
 from infra.cli import Json, Lake, Set, existing, open_runtime
 from infra.config import read_config
 from infra.runtime import Runtime
 from infra.screen import plain
 from infra.settings import Settings
+from lineage import verdicts
 from lineage.review import ReviewError, Word, history, standing, told
 from lineage.runs import Outcome
 from lineage.selectors import Selector, resolved
@@ -71,17 +72,33 @@ def ingest(
     )
     with open_runtime(lake) as runtime, ReadingProgress() as progress:
         if retry_quarantine:
-            outcome = retry(runtime)
+            outcome = retry(runtime, extra=extra, pii=pii)
+            told = [_retried(outcome.counts)]
         else:
             outcome = ingestion.ingest(runtime, config, show=progress.show)
+            told = _ingested(outcome)
         progress.stop()
-        for how in sorted(set(outcome.facets.get("formats", {}).values())):
-            print(f"read as {how}")
-        print(_retried(outcome.counts) if retry_quarantine else _balance(outcome))
+        print("\n".join(told))
         for problem in outcome.facets.get("problems", {}).values():
             print(f"NOT READ  {problem}", file=sys.stderr)
-        code = _told(runtime, "ingest", outcome, gate=gate)
+        code = _gated(runtime, outcome, gate=gate)
         return max(code, 1) if outcome.facets.get("problems") else code
+
+
+def _ingested(outcome: Outcome) -> list[str]:
+    """What was read as what, the balance, and what else a reader of it should know, a line each."""
+    facets = outcome.facets
+    lines = [f"read as {how}" for how in sorted(set(facets.get("formats", {}).values()))]
+    lines.append(_balance(outcome))
+    if unreadable := facets.get("unreadable"):
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(unreadable.items()))
+        where = f"select * from quarantine where run_id = '{outcome.run_id}'"
+        lines.append(f'in quarantine: {reasons}; see: stemma query "{where}"')
+    lines += [
+        f"rewritten: {uri}; the rows of what it held before stay, on record as superseded"
+        for uri in facets.get("superseded", ())
+    ]
+    return lines
 
 
 def _balance(outcome: Outcome) -> str:
@@ -109,8 +126,9 @@ def _retried(counts: Mapping[str, int]) -> str:
     more = f", {counts['recalled']:,} rows recalled" if counts["recalled"] else ""
     return (
         f"{counts['records']:,} records can be read now: {counts['rows']:,} rows stored{more}; "
-        f"{counts['still_quarantined']:,} cannot, {counts['of_unstored']:,} are of sources that are not "
-        "stored (ingest those again)"
+        f"{counts['still_quarantined']:,} cannot, {counts['not_tried']:,} were read by a map (ingest their "
+        f"sources again with a mended one), {counts['of_unstored']:,} are of sources that are not stored "
+        "(ingest those again)"
     )
 
 
@@ -126,7 +144,10 @@ def curate(
     """
     with open_runtime(lake) as runtime:
         wanted = read_config(curation.CurateConfig, config, set or ())
-        return _told(runtime, "curate", curation.curate(runtime, wanted), gate=gate)
+        outcome = curation.curate(runtime, wanted)
+        counts = ", ".join(f"{name} {number:,}" for name, number in outcome.counts.items() if number)
+        print(f"curate{' (done before)' if outcome.again else ''}: {counts}")
+        return _gated(runtime, outcome, gate=gate)
 
 
 def review(
@@ -200,15 +221,16 @@ def _list(settings: Settings, references: list[str], as_json: bool) -> None:
         print("nothing was reviewed")
 
 
-def _told(runtime: Runtime, job: str, outcome: Outcome, *, gate: bool) -> int:
-    """Print what a job did, gate its batches, and return the worst exit code."""
-    counts = ", ".join(f"{name} {number:,}" for name, number in outcome.counts.items() if number)
-    print(f"{job} {', '.join(outcome.outputs)}{' (done before)' if outcome.again else ''}: {counts}")
-    if not gate:
-        return 0
-    codes = []
+def _gated(runtime: Runtime, outcome: Outcome, *, gate: bool) -> int:
+    """Gate a job's batches and return the worst exit code. A verdict of before is told in a line."""
+    codes = [0]
     for output in outcome.outputs:
-        verdict = admit(runtime, resolve(runtime.settings, output))
-        print(as_text(verdict, runtime.settings))
+        batch = resolve(runtime.settings, output)
+        if not gate:
+            print(f"{batch}: not gated; see: stemma gate {batch}")
+            continue
+        before = verdicts.latest(runtime.settings, batch)
+        verdict = admit(runtime, batch)
+        print((in_brief if verdict == before and verdict.passed else as_text)(verdict, runtime.settings))
         codes.append(exit_code(verdict))
-    return max(codes, default=0)
+    return max(codes)

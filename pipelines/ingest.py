@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -26,7 +26,7 @@ from infra.storage import Problem, SourceFile, StorageError
 from lineage import bans, sources, tables
 from lineage.rows import canonical_json, origin_of
 from lineage.runs import Outcome, Run, carry_out, identity_of, of_any_attempt
-from lineage.schemas import NOT_APPLICABLE, REJECTED, ROW_TABLES, TableSpec
+from lineage.schemas import NOT_APPLICABLE, QUARANTINE, REJECTED, ROW_TABLES, TableSpec
 from lineage.sources import Entry
 from lineage.stamp import Source
 from lineage.tables import AlreadyStored, TableVersion
@@ -102,10 +102,11 @@ def ingest(
 ) -> Outcome:
     """Store the sources' rows, one commit per table. What is stored already, byte for byte, is passed over.
 
-    The outcome's outputs name the commits that hold the sources, whenever they were made; its facets hold
-    `formats` (source -> format and what showed it) and `problems` (sources that could not be read: the others
-    were). Raises IngestError when nothing could be read or too much of it could not, StorageError when the
-    only source cannot be.
+    The outcome's outputs name the commits that hold the sources, whenever they were made. Its facets hold
+    `formats` (source -> format and what showed it), `problems` (sources that could not be read: the others
+    were), `superseded` (sources that held something else before) and `unreadable` (reason -> records in
+    quarantine). Raises IngestError when nothing could be read or too much of it could not, StorageError when
+    the only source cannot be.
     """
     settings = runtime.settings
     keeping = Keeping(config.extra, treatment(settings, config.pii))
@@ -143,6 +144,10 @@ def ingest(
             facets = {
                 "formats": {each.file.uri: f"{each.reader}: {each.how.why}" for each in found},
                 "problems": {problem.uri: problem.message for problem in problems},
+                "unreadable": _reasons(settings, run) if read.get("quarantined") else {},
+                "superseded": [
+                    entry.source_uri for entry in plan.entries if entry.supersedes != NOT_APPLICABLE
+                ],
             }
             return Outcome(tuple(str(version) for version in versions), counts, facets)
         raise IngestError(
@@ -440,6 +445,12 @@ def _key_after_lifts(
 def _summed(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: sum(part.get(name, 0) for part in parts) for name in names}
+
+
+def _reasons(settings: Settings, run: Run) -> dict[str, int]:
+    """Why records of this run lie in quarantine, and how many."""
+    mine = pads.field("run_id") == run.id
+    return Counter(tables.read(settings, QUARANTINE, columns=["reason"], where=mine)["reason"].to_pylist())
 
 
 def _why_nothing(settings: Settings, run: Run, sources: int, counts: Mapping[str, int]) -> str:

@@ -52,7 +52,7 @@ class ReadingProgress:
             self._bar.update(
                 self._task, total=told.all_bytes, completed=told.read_bytes, rows_per_s=told.rows / took
             )
-        elif now - self._told_at > _EVERY_S:
+        elif now - self._told_at > _EVERY_S and told.read_bytes < told.all_bytes:
             self._told_at = now
             share = told.read_bytes / max(told.all_bytes, 1)
             speed = told.read_bytes / took / 1e6

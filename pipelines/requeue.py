@@ -11,7 +11,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -50,12 +50,14 @@ class _Lost:
     records: Sequence[Mapping[str, Any]]
 
 
-def retry(runtime: Runtime) -> Outcome:
+def retry(runtime: Runtime, *, extra: bool = True, pii: bool = True) -> Outcome:
     """Read what lies in quarantine again, and store what can be read now, as one commit per table.
 
+    `extra` and `pii` are as for an ingest; what was read with pseudonyms gets them again whatever is said.
     The counts hold `records`, those that can be read now; `rows`, those stored; `recalled`, rows that recalls
-    refuse; `still_quarantined`; and `of_unstored`, records of sources of which nothing is stored. Raises
-    RunError while the same work goes on elsewhere.
+    refuse; `still_quarantined`; `not_tried`, records that a map read, which is not on record; and
+    `of_unstored`, records of sources of which nothing is stored. Raises RunError while the same work goes on
+    elsewhere.
     """
     settings = runtime.settings
     waiting, _ = _waiting(settings)
@@ -71,7 +73,7 @@ def retry(runtime: Runtime) -> Outcome:
     def work(run: Run) -> Outcome:
         for _ in range(_TRIES):
             try:
-                return _retry(runtime, run)
+                return _retry(runtime, run, extra=extra, pii=pii)
             except AlreadyStored:  # some of it, by another process, just now
                 continue
         raise RetryError(f"others stored the same sources {_TRIES} times meanwhile; run it again")
@@ -79,13 +81,19 @@ def retry(runtime: Runtime) -> Outcome:
     return carry_out(
         runtime,
         "ingest",
-        config={"retry": spans.hexdigest(), "readers": readers, "lifts": bans.lifts(settings)},
+        config={
+            "retry": spans.hexdigest(),
+            "readers": readers,
+            "lifts": bans.lifts(settings),
+            "extra": extra,
+            "pii": pii,
+        },
         inputs=[],
         work=work,
     )
 
 
-def _retry(runtime: Runtime, run: Run) -> Outcome:
+def _retry(runtime: Runtime, run: Run, *, extra: bool, pii: bool) -> Outcome:
     settings, stamp = runtime.settings, Stamp(run.id, code_revision(), runtime.now())
     counted = _counted(settings)  # first: what others store after this look is then noticed
     banned = bans.standing(settings)
@@ -93,18 +101,20 @@ def _retry(runtime: Runtime, run: Run) -> Outcome:
     rows: dict[str, list[pa.Table]] = defaultdict(list)
     begin: dict[str, set[str]] = defaultdict(set)
     refused: list[pa.Table] = []
-    readable = 0
+    readable = not_tried = 0
+    otherwise: Literal["flag", "off"] = "flag" if pii else "off"
     for lost in waiting:
         reader = _reader(lost.reader)
         if reader is None:
+            not_tried += len(lost.records)
             continue
-        entry, how = lost.entry, "redact" if lost.reader.endswith(_REDACTED) else "flag"
+        entry, how = lost.entry, "redact" if lost.reader.endswith(_REDACTED) else otherwise
         first = lost.records[0]
         read, count = read_again(
             lost.records,
             Source(first["source_uri"], entry.source_revision, entry.origin),
             reader,
-            Keeping(personal=treatment(settings, how)),
+            Keeping(extra, treatment(settings, how)),
             stamp,
         )
         readable += count
@@ -128,12 +138,13 @@ def _retry(runtime: Runtime, run: Run) -> Outcome:
                 tables.commit(settings, [file], into=spec, run_id=run.id, keys=keys, counted=guards)
             )
             stored += fresh.num_rows
-    still = sum(len(lost.records) for lost in waiting) - readable
+    still = sum(len(lost.records) for lost in waiting) - readable - not_tried
     counts = {
         "records": readable,
         "rows": stored,
         "recalled": rejected.num_rows,
         "still_quarantined": still,
+        "not_tried": not_tried,
         "of_unstored": unstored,
     }
     return Outcome(tuple(map(str, versions)), counts)

@@ -31,11 +31,38 @@ def test_it_says_what_it_read_and_the_balance(
         "3 records read = 2 stored + 1 quarantined; 2 rows stored, 1 of them with personal data or secrets"
         in said
     )
-    assert "done before" in stemma(lake, capsys, *words)[1]
+    assert "in quarantine: 1 not_json; see: stemma query" in said
+    assert "nothing new: this was ingested before" in stemma(lake, capsys, *words)[1]
     words[-1] = "0.6"
     assert "nothing new: all 1 sources were stored before" in stemma(lake, capsys, *words)[1]
     lake.log("log.jsonl", "a", "X")
-    assert "2 records read = 1 stored + 1 duplicates; 1 rows stored" in stemma(lake, capsys, *words)[1]
+    said = stemma(lake, capsys, *words)[1]
+    assert "2 records read = 1 stored + 1 duplicates; 1 rows stored" in said
+    assert f"rewritten: {log.as_uri()}; the rows of what it held before stay" in said
+
+
+def test_a_verdict_of_before_is_told_in_a_line(
+    lake: Lake, ray_session: None, capsys: pytest.CaptureFixture[str]
+):
+    log = str(lake.log("log.jsonl", "a"))
+    assert "row_id_unique" in stemma(lake, capsys, "ingest", log)[1]
+    more = str(lake.log("more.jsonl", "b"))
+    said = stemma(lake, capsys, "ingest", log, more)[1]
+    assert "traces@1: ADMITTED; 1 rows, 22 of 22 rules passed" in said
+    assert said.count("row_id_unique") == 1
+
+
+def test_what_a_map_read_is_not_tried_again_without_it(
+    lake: Lake, ray_session: None, capsys: pytest.CaptureFixture[str]
+):
+    by = lake.folder.parent / "map.toml"
+    by.write_text('[map]\ninput = "q"\nresponse = "a"\n')
+    table = lake.folder / "log.csv"
+    table.write_text("q,a\nhow,so\nwhat\n")
+    words = ("--no-gate", "--field-map", str(by), "--max-quarantined", "1")
+    assert stemma(lake, capsys, "ingest", str(table), *words)[0] == 0
+    said = stemma(lake, capsys, "ingest", "--retry-quarantine", "--no-gate")[1]
+    assert "0 cannot, 1 were read by a map" in said
 
 
 def test_what_cannot_be_read_is_told_on_stderr_and_the_exit_code_is_1(

@@ -27,7 +27,7 @@ NOBODY = (UNSTATED, NOT_APPLICABLE, MIXED)  # no one in particular: as a scorer 
 # A digest with or without the name of its algorithm, a git commit, or a table version.
 REVISION = rf"^(?:{MIXED}|(?:[a-z0-9]+:)?[0-9a-f]{{16,128}}|[a-z_]+@\d+)$"
 CODE_REVISION = r"^sha256:[0-9a-f]{32,64}$"
-_SPAN = re.compile(r"bytes:(\d+)-(\d+)")
+_SPAN = re.compile(r"bytes:(\d+)-(\d+)|row:\d+")
 
 
 def frame(batch: pa.Table, admitted: Admitted, *, spec: TableSpec) -> pd.DataFrame:
@@ -142,7 +142,7 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
             column="span_is_well_formed",
             **told(
                 "source_span_well_formed",
-                f"source_span is bytes:A-B with A < B, or '{MIXED}'",
+                f"source_span is bytes:A-B with A < B, of a Parquet file row:N, or '{MIXED}'",
                 why="a span that cannot be cut out of its source shows nobody the evidence",
                 cites="C2",
             ),
@@ -255,4 +255,4 @@ def _parents_fit(derivation: str, parents: list[bytes], parent_nos: list[int]) -
 
 def _is_span(span: str) -> bool:
     match = _SPAN.fullmatch(span)
-    return span == MIXED or (match is not None and int(match[1]) < int(match[2]))
+    return span == MIXED or (match is not None and (match[1] is None or int(match[1]) < int(match[2])))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lineage import tables
@@ -161,3 +163,22 @@ def test_pseudonyms_are_the_same_in_two_ingests_and_what_is_not_redacted_is_anot
     assert lake.added(lake.folder / "1.jsonl") == 1
     assert len(set(lake.ids())) == 3
     assert tables.read(lake.settings, TRACE, columns=["pii"])["pii"].null_count == 0
+
+
+def test_rows_of_parquet_are_admitted_and_what_is_recalled_of_them_does_not_come_back(
+    lake: Lake, ray_session: None, capsys: pytest.CaptureFixture[str]
+):
+    table = lake.folder / "log.parquet"
+    pq.write_table(pa.table({"q": ["how?", "what?"], "a": ["so", "that"]}), table)
+    by = lake.folder.parent / "map.toml"
+    by.write_text('[map]\ninput = "q"\nresponse = "a"\n')
+    code, said, _ = stemma(lake, capsys, "ingest", str(table), "--field-map", str(by))
+    assert (code, "traces@1: ADMITTED" in said) == (0, True)
+    rows = tables.read(lake.settings, TRACE).sort_by("row_no")
+    assert rows["source_span"].to_pylist() == ["row:0", "row:1"]
+    first = rows["row_id"][0].as_py().hex()
+    assert stemma(lake, capsys, "recall", "--row", first, "--reason", "wrong", "--yes")[0] == 0
+    by.write_text('[map]\ninput = "q"\nresponse = "q"\n')
+    said = stemma(lake, capsys, "ingest", str(table), "--field-map", str(by), "--no-gate")[1]
+    assert "1 recalled" in said
+    assert first not in {row_id.hex() for row_id in tables.read(lake.settings, TRACE)["row_id"].to_pylist()}

@@ -21,6 +21,9 @@ PII = Column(
     "pii", pa.string(), "personal data and secrets in it: kind and how often, JSON text", nullable=True
 )
 
+REDACTED = "+redacted"
+"""Stands behind the name of a reader whose rows have pseudonyms in place of personal data."""
+
 TRACE = TableSpec(
     "traces",
     "What deployed models were asked and answered, with the verdict on it.",

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from infra.settings import Settings, pseudonym_key
 from lineage.rows import Fingerprint
-from lineage.schemas import PII, TableSpec
+from lineage.schemas import PII, REDACTED, TableSpec
 from pipelines import pii
 
 How = Literal["off", "flag", "redact"]
@@ -33,7 +33,7 @@ class Treatment:
         """A reader's identity under the treatment: what was redacted is another row."""
         if self.how != "redact":
             return reader
-        return Fingerprint(f"{reader.name}+redacted", reader.revision, reader.parameters)
+        return Fingerprint(f"{reader.name}{REDACTED}", reader.revision, reader.parameters)
 
 
 def treatment(settings: Settings, how: How) -> Treatment:

@@ -21,7 +21,7 @@ from infra.settings import Settings
 from lineage import bans, sources, tables
 from lineage.rows import Fingerprint
 from lineage.runs import Outcome, Run, carry_out, code_revision
-from lineage.schemas import QUARANTINE, REJECTED, ROW_TABLES, TableSpec
+from lineage.schemas import QUARANTINE, REDACTED, REJECTED, ROW_TABLES, TableSpec
 from lineage.sources import Entry
 from lineage.stamp import Source, Stamp
 from lineage.tables import AlreadyStored, TableVersion
@@ -33,7 +33,6 @@ from pipelines.runner.reading import Keeping, read_again
 from pipelines.runner.sources import beginning
 
 _KEPT = ("source_uri", "source_revision", "source_span", "reader", "reason", "record")
-_REDACTED = "+redacted"
 _TRIES = 5  # with others that store the same sources at the same time
 
 
@@ -108,7 +107,7 @@ def _retry(runtime: Runtime, run: Run, *, extra: bool, pii: bool) -> Outcome:
         if reader is None:
             not_tried += len(lost.records)
             continue
-        entry, how = lost.entry, "redact" if lost.reader.endswith(_REDACTED) else otherwise
+        entry, how = lost.entry, "redact" if lost.reader.endswith(REDACTED) else otherwise
         first = lost.records[0]
         read, count = read_again(
             lost.records,
@@ -214,7 +213,7 @@ def _spec(name: str) -> TableSpec:
 
 
 def _reader(name: str) -> Reader | None:
-    return FORMATS.get(name.removesuffix(_REDACTED))
+    return FORMATS.get(name.removesuffix(REDACTED))
 
 
 def _fingerprint(reader: Reader, name: str) -> Fingerprint:

@@ -52,6 +52,7 @@ def frame(batch: pa.Table, admitted: Admitted, *, spec: TableSpec) -> pd.DataFra
                 None if scorer in NOBODY else score is not None
                 for scorer, score in zip(columns["scorer"], batch["score"].to_pylist(), strict=True)
             ],
+            "measure": columns["score"].where(columns["threshold"].notna()),
         }
     )
 
@@ -186,12 +187,12 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
             ),
         ),
         gxe.ExpectColumnValuesToBeBetween(
-            column="score",
+            column="measure",
             min_value=0,
             max_value=1,
             **told(
                 "score_in_range",
-                "a score lies in [0, 1]",
+                "a score that is held against a threshold lies in [0, 1]",
                 why="scores of all scorers are compared",
                 cites="C7",
             ),
@@ -200,7 +201,7 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
             column="scorer_gave_score",
             **told(
                 "scorer_gave_score",
-                "a row that names its scorer has a score",
+                "a row that names its scorer has a score, or of a trace a verdict",
                 why="a judge without a judgement is a lost judgement",
                 cites="C2",
             ),

@@ -38,6 +38,7 @@ _COLUMNS = {"input", "system", "verdict"} | _TEXT | set(STATED)
 _OF_DOCUMENTS = {"kind", "title", "section", "text", "language"} | set(STATED)
 _KINDS = ("markdown", "text", "code")
 _NUMBERS = ("score", "threshold")
+_JUDGE = ("scorer", "scorer_revision", "threshold")
 
 
 class FieldMapError(ValueError):
@@ -107,7 +108,8 @@ class FieldMap:
             name: value.replace("{key}", key) if isinstance(value, str) else value
             for name, value in self.constants
         }
-        found.update(_found(record, self.fields, key, self.empty_is_absent))
+        stated = _found(record, self.fields, key, self.empty_is_absent)
+        found.update(stated)
         if found.get("input") is None or found.get("response") is None:
             missing = "input" if found.get("input") is None else "response"
             raise Unreadable(
@@ -129,6 +131,12 @@ class FieldMap:
             row["generator"] = row["model_answered"]
         if verdict != UNSTATED and row.get("score") is None:
             row["score"], row["threshold"] = (1.0 if verdict == "pass" else 0.0), 0.5
+        if row.get("score") is None:  # whoever judges all others did not judge this
+            row = {
+                name: value
+                for name, value in row.items()
+                if name not in _JUDGE or stated.get(name) is not None
+            }
         if row.get("correction") is not None:
             row.setdefault("review", "none")
             row.setdefault("reviewer", NOT_APPLICABLE)

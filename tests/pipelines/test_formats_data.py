@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from expectations.gate import admit, reason
 from infra.runtime import Runtime
 from lineage import sources, tables
 from lineage.ancestry import source_bytes
@@ -98,6 +99,8 @@ def test_real_files_are_read_whole_and_lead_back(real: Real, runtime: Runtime, d
     origins = sources.origins(runtime.settings)
     for row in stored[:: -(-len(stored) // SAMPLED) or 1]:
         assert source_bytes(row, origins=origins)
+    verdicts = [admit(runtime, output) for output in outcome.outputs]
+    assert [reason(verdict) for verdict in verdicts] == [""] * len(verdicts)
 
 
 def config(real: Real, data: Path, folder: Path) -> IngestConfig:

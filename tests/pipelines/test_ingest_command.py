@@ -9,11 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from expectations.gate import admit, reason
 from lineage import tables
 from lineage.schemas import QUARANTINE, TRACE
 from pipelines import progress
 from pipelines.progress import ReadingProgress
+from pipelines.readers.field_map import DocumentMap, FieldMap
 from pipelines.runner import Told
+from tests.conformance import Golden, every_golden
 from tests.pipelines.log_lake import Lake, stemma
 
 KEY = "sk-proj-4fQ8zT1mW9xR2bV7nL5cJ3kD6h"
@@ -182,3 +185,16 @@ def test_rows_of_parquet_are_admitted_and_what_is_recalled_of_them_does_not_come
     said = stemma(lake, capsys, "ingest", str(table), "--field-map", str(by), "--no-gate")[1]
     assert "1 recalled" in said
     assert first not in {row_id.hex() for row_id in tables.read(lake.settings, TRACE)["row_id"].to_pylist()}
+
+
+FEW = {"chat_completions": "responses_not_empty", "otlp": "responses_not_empty, messages_not_empty"}
+"""Of their few golden rows one each without an answer: more than the share that is allowed."""
+
+
+@pytest.mark.parametrize("golden", every_golden(), ids=lambda golden: golden.name)
+def test_a_gate_asks_no_format_for_what_it_cannot_say(golden: Golden, lake: Lake):
+    by_map = isinstance(golden.reader, FieldMap | DocumentMap)
+    how = {"field_map": str(golden.file.parent / "map.toml")} if by_map else {}
+    outcome = lake.ingest(golden.file, **how)
+    refused = [reason(admit(lake.runtime, output)) for output in outcome.outputs]
+    assert refused == [FEW.get(golden.name, "")]

@@ -2,33 +2,26 @@
 
     rules = evaluate(frame, suite)
 
-Two traps of Great Expectations are dealt with here: a crashed expectation looks like a failed one, and
-results come in another order than rules.
+A trap of Great Expectations is dealt with here: a crashed expectation looks like a failed one.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
-from expectations.gx import open_context, quiet
+from expectations.gx import quiet
+from expectations.measuring import Measured, Plan, both
 from lineage.verdicts import Rule, RuleOutcome
 
 if TYPE_CHECKING:
     import pandas as pd
     from great_expectations import ExpectationSuite
-    from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
 
 Result = dict[str, Any]
 """A validation result as Great Expectations' JSON: what Data Docs are made of."""
-
-# SUMMARY gives all counts and the first 20 failing row ids; COMPLETE would list each failing row.
-_RESULT_FORMAT = {
-    "result_format": "SUMMARY",
-    "unexpected_index_column_names": ["row_id"],
-    "return_unexpected_index_query": False,
-}
 
 
 def evaluate(frame: pd.DataFrame, suite: ExpectationSuite) -> list[Rule]:
@@ -42,22 +35,45 @@ def validate(
     frame: pd.DataFrame, suite: ExpectationSuite, *, batch: str, run: str, at: dt.datetime
 ) -> Result:
     """Great Expectations' own result on the frame; batch, run and time are what Data Docs will show."""
-    with quiet():
-        from great_expectations import ValidationDefinition
-        from great_expectations.core.run_identifier import RunIdentifier
+    plan = Plan.of(suite.expectations)
+    measured = both(plan.measure(frame), plan.measure_whole(frame))
+    return as_result(plan, measured, suite, batch=batch, run=run, at=at)
 
-        context = open_context()
-        source = context.data_sources.add_pandas("lake")
-        whole = source.add_dataframe_asset(batch).add_batch_definition_whole_dataframe("commit")
-        definition = ValidationDefinition(name=batch, data=whole, suite=context.suites.add(suite))
-        result = definition.run(
-            batch_parameters={"dataframe": frame},
-            result_format=_RESULT_FORMAT,
-            run_id=RunIdentifier(run_name=run, run_time=at),
+
+def as_result(
+    plan: Plan,
+    measured: Sequence[Measured],
+    suite: ExpectationSuite,
+    *,
+    batch: str,
+    run: str,
+    at: dt.datetime,
+) -> Result:
+    """What was measured as Great Expectations would say it of one frame with all rows."""
+    with quiet():
+        from great_expectations.core import ExpectationSuiteValidationResult, RunIdentifier
+        from great_expectations.validator.validation_statistics import calc_validation_statistics
+
+        results = plan.judge(measured)
+        statistics = calc_validation_statistics(results)
+        result = ExpectationSuiteValidationResult(
+            success=statistics.success,
+            results=results,
+            suite_name=suite.name,
+            statistics={
+                "evaluated_expectations": statistics.evaluated_expectations,
+                "successful_expectations": statistics.successful_expectations,
+                "unsuccessful_expectations": statistics.unsuccessful_expectations,
+                "success_percent": statistics.success_percent,
+            },
+            meta={
+                "great_expectations_version": version("great_expectations"),
+                "active_batch_definition": {"datasource_name": "lake", "data_asset_name": batch},
+                "run_id": RunIdentifier(run_name=run, run_time=at).to_json_dict(),
+                "validation_time": at.isoformat(),
+            },
         )
-        for kept in (suite, *suite.expectations):
-            kept.id = None  # of that context; the next one gives its own
-        return cast(Result, _in_order(result, suite).to_json_dict())
+        return cast(Result, result.to_json_dict())
 
 
 def rules_of(result: Result, suite: ExpectationSuite) -> list[Rule]:
@@ -100,18 +116,6 @@ def name_of(entry: Mapping[str, Any]) -> str:
     """The rule behind an entry of a result; a foreign suite's expectation goes by its type."""
     config = entry["expectation_config"]
     return config["meta"].get("rule") or config["type"]
-
-
-def _in_order(
-    result: ExpectationSuiteValidationResult, suite: ExpectationSuite
-) -> ExpectationSuiteValidationResult:
-    order = {name: place for place, name in enumerate(_names(suite))}
-
-    def place(entry: ExpectationValidationResult) -> int:
-        return order.get(name_of(entry.to_json_dict()), len(order))
-
-    result.results.sort(key=place)
-    return result
 
 
 def _names(suite: ExpectationSuite) -> list[str]:

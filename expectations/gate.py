@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.dataset as pads
 
-from expectations.evaluation import Result, overall, rules_of, validate
+from expectations.blocks import Batch, measured
+from expectations.evaluation import Result, as_result, overall, rules_of
 from expectations.suites import SUITES, Suite, digest
 from expectations.thresholds import DEFAULTS, Thresholds
 from infra.runtime import Runtime, log
@@ -35,7 +36,7 @@ from lineage.tables.reads import withdrawn
 from lineage.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from great_expectations import ExpectationSuite
+    pass
 
 RESULTS = ("docs", "results")  # below the lake: Great Expectations' results, one JSON file per gate run
 
@@ -66,7 +67,7 @@ def admit(
     def work(run: Run) -> Outcome:
         verdict, against = verdicts.latest(settings, batch), frozenset[str]()
         if verdict is None or (verdict.passed and verdict.suite_digest != digest(rules)):
-            verdict, against = _judge(runtime, batch, suite, rules, run)
+            verdict, against = _judge(runtime, batch, suite, thresholds, run)
         if not verdict.passed:
             tables.withdraw(settings, batch, run_id=run.id, reason=reason(verdict))
         counts = {"in": verdict.rows, "out": verdict.rows if verdict.passed else 0}
@@ -111,20 +112,21 @@ def _batch(settings: Settings, reference: str | TableVersion, suites: Mapping[st
 
 
 def _judge(
-    runtime: Runtime, batch: TableVersion, suite: Suite, rules: ExpectationSuite, run: Run
+    runtime: Runtime, batch: TableVersion, suite: Suite, thresholds: Thresholds, run: Run
 ) -> tuple[Verdict, frozenset[str]]:
     """Evaluate and record; returns the verdict, and the admitted batches that set rules looked at."""
-    settings = runtime.settings
+    settings, rules = runtime.settings, suite.build(thresholds)
     stored_by = commit_metadata(settings, batch)["stemma.run_id"]
     lake = _Lake(settings, without=stored_by, of=batch.spec)
-    rows = tables.read_batch(settings, batch)
-    result = validate(
-        suite.frame(rows, lake), rules, batch=str(batch), run=f"{batch} run {run.id}", at=runtime.now()
+    asked = Batch(settings, batch, suite, thresholds)
+    found, rows = measured(runtime, asked, lake)
+    result = as_result(
+        asked.plan(), found, rules, batch=str(batch), run=f"{batch} run {run.id}", at=runtime.now()
     )
     _keep(settings, result, f"{batch}-{run.id}")
     judged = tuple(rules_of(result, rules))
     outcome = overall(rule.outcome for rule in judged)
-    verdict = Verdict(batch, outcome, suite.name, digest(rules), rows.num_rows, judged)
+    verdict = Verdict(batch, outcome, suite.name, digest(rules), rows, judged)
     verdicts.record(runtime, verdict, batch_run=stored_by, run_id=run.id)
     return verdict, frozenset(lake.read)
 

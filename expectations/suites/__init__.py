@@ -10,10 +10,10 @@ from expectations.suites import curricula, documents, examples, traces
 from expectations.suites.suite import Admitted, Suite, as_json, digest, told
 
 SUITES = {
-    "traces": Suite("traces", traces.rules, traces.frame),
-    "documents": Suite("documents", documents.rules, documents.frame),
-    "examples": Suite("examples", examples.rules, examples.frame),
-    "curricula": Suite("curricula", curricula.rules, curricula.frame),
+    "traces": Suite("traces", traces.rules, traces.keys, traces.facts, traces.view),
+    "documents": Suite("documents", documents.rules, documents.keys, documents.facts, documents.view),
+    "examples": Suite("examples", examples.rules, examples.keys, examples.facts, examples.view),
+    "curricula": Suite("curricula", curricula.rules, curricula.keys, curricula.facts, curricula.view),
 }
 """Table name -> its suite."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.dataset as pads
 
+from expectations.suites import provenance
 from expectations.suites.suite import Admitted, told
 from lineage.inputs import INPUT_COLUMNS, inputs, normalised
 from lineage.schemas import EXAMPLE
@@ -21,37 +22,45 @@ if TYPE_CHECKING:
 SLICES = ("gold", "hard", "replay")
 
 
-def frame(batch: pa.Table, admitted: Admitted) -> pd.DataFrame:
-    """One flat row per member; what it says of itself is checked against the example it names."""
-    import pandas as pd
+def keys(batch: pa.Table) -> pa.Table:
+    """All that a member says of its example: curricula are small."""
+    return batch.select(["row_id", "text", "answer"])
 
-    ids = batch["row_id"].to_pylist()
-    stored = _examples(batch, admitted)
+
+def facts(keys: pa.Table, admitted: Admitted) -> pa.Table:
+    """What a member says of itself is checked against the example it names."""
+    stored = _examples(keys, admitted)
     rows = {row_id: index for index, row_id in enumerate(stored["row_id"].to_pylist())}
     tasks, splits, answers, texts = (stored[name].to_pylist() for name in ("task", "split", "answer", "text"))
     asked = inputs(stored)
-
-    columns: dict[str, list[object]] = {name: [] for name in ("trains", "quotes", "label", "asked")}
-    for row_id, answer, text in zip(ids, batch["answer"].to_pylist(), batch["text"].to_pylist(), strict=True):
+    found: dict[str, list[Any]] = {name: [] for name in ("trains", "quotes", "label", "asked")}
+    for row_id, text, answer in zip(*(column.to_pylist() for column in keys.columns), strict=True):
         row = rows.get(row_id)
-        columns["trains"].append(row is not None and splits[row] == "train")
-        columns["quotes"].append(None if row is None else answers[row] == answer and texts[row] == text)
-        columns["label"].append(answer if row is None or tasks[row] == "classification" else None)
-        columns["asked"].append(normalised(text) if row is None else asked[row])
-    scored = _scored_inputs({task for task in tasks} or {"classification"}, admitted)
-    often = Counter(columns["asked"])
-    flat = {
-        "row_id": [row_id.hex() for row_id in ids],
-        "is_admitted_train_row": columns["trains"],
-        "quotes_its_example": columns["quotes"],
-        "label": columns["label"],
-        "occurs_once": [often[key] == 1 for key in columns["asked"]],
-        "is_not_scored_on": [key not in scored for key in columns["asked"]],
-        "slice": batch["slice"].to_pylist(),
-    }
-    result = pd.DataFrame({name: pd.Series(values, dtype="object") for name, values in flat.items()})
-    result["weight"] = batch["weight"].to_pandas()
-    return result
+        found["trains"].append(row is not None and splits[row] == "train")
+        found["quotes"].append(None if row is None else answers[row] == answer and texts[row] == text)
+        found["label"].append(answer if row is None or tasks[row] == "classification" else None)
+        found["asked"].append(normalised(text) if row is None else asked[row])
+    scored = _scored_inputs(set(tasks) or {"classification"}, admitted)
+    often = Counter(found["asked"])
+    return pa.table(
+        {
+            "is_unique": provenance.occurs_once(keys["row_id"]),
+            "is_admitted_train_row": pa.array(found["trains"], pa.bool_()),
+            "quotes_its_example": pa.array(found["quotes"], pa.bool_()),
+            "label": pa.array(found["label"], pa.string()),
+            "occurs_once": pa.array([often[key] == 1 for key in found["asked"]], pa.bool_()),
+            "is_not_scored_on": pa.array([key not in scored for key in found["asked"]], pa.bool_()),
+        }
+    )
+
+
+def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
+    """One flat row per member."""
+    import pandas as pd
+
+    columns = {name: facts[name].to_pandas() for name in facts.column_names}
+    columns |= {name: batch[name].to_pandas() for name in ("slice", "weight")}
+    return pd.DataFrame({"row_id": provenance.hexed(batch["row_id"]), **columns})
 
 
 def rules(thresholds: Thresholds) -> list[Expectation]:
@@ -95,8 +104,8 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
                 why="the rules on balance and leakage read the quotation, training reads the example",
             ),
         ),
-        gxe.ExpectColumnValuesToBeUnique(
-            column="row_id",
+        ExpectColumnValuesToHold(
+            column="is_unique",
             **told(
                 "members_unique",
                 "no row is a member twice",

@@ -20,9 +20,17 @@ if TYPE_CHECKING:
 KINDS = ("markdown", "text", "code")
 
 
-def frame(batch: pa.Table, admitted: Admitted) -> pd.DataFrame:
+keys = provenance.keys
+
+
+def facts(keys: pa.Table, admitted: Admitted) -> pa.Table:
+    """What its provenance says of each document."""
+    return provenance.facts(keys, admitted, spec=DOCUMENT)
+
+
+def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
     """One flat row per document."""
-    flat = provenance.frame(batch, admitted, spec=DOCUMENT)
+    flat = provenance.view(batch, facts)
     flat["kind"] = batch["kind"].to_pandas()
     flat["text_characters"] = pc.utf8_length(pc.utf8_trim_whitespace(batch["text"])).to_pandas()
     return flat

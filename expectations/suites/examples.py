@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from expectations.suites import provenance
+from expectations.suites.provenance import where
 from expectations.suites.suite import Admitted, told
 from lineage.inputs import INPUT_COLUMNS, inputs
 from lineage.schemas import EXAMPLE, MIXED, NOT_APPLICABLE, UNSTATED
@@ -37,30 +38,50 @@ _WHY = {
 _FEW_WORDS = 10  # D1: a response has at least 10 tokens; below that, repetition means nothing
 
 
-def frame(batch: pa.Table, admitted: Admitted) -> pd.DataFrame:
+def keys(batch: pa.Table) -> pa.Table:
+    """Those of provenance, and of each row what it asks, what it is a copy of, its split, task and label."""
+    asked = inputs(batch)
+    said = (batch[name].to_pylist() for name in ("answer", "split", "condition"))
+    twins = ["\0".join(parts) for parts in zip(asked, *said, strict=True)]
+    is_class = pc.equal(batch["task"], "classification")
+    added = {
+        "asked": _digests(asked),
+        "twin": _digests(twins),
+        "split": batch["split"],
+        "task": batch["task"],
+        "label": pc.if_else(is_class, batch["answer"], pa.scalar(None, pa.string())),
+    }
+    return _with(provenance.keys(batch), added)
+
+
+def facts(keys: pa.Table, admitted: Admitted) -> pa.Table:
+    """Those of provenance, and how each row stands to the split of its batch and of what is admitted."""
+    added = {
+        "labels_of_split": _labels_of_split(keys, admitted),
+        "source_on_one_split": _source_on_one_split(keys, admitted),
+        "input_on_one_split": _input_on_one_split(keys, admitted),
+        "is_duplicate_free": provenance.occurs_once(keys["twin"]),
+    }
+    return _with(provenance.facts(keys, admitted, spec=EXAMPLE), added)
+
+
+def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
     """One flat row per example."""
-    flat = provenance.frame(batch, admitted, spec=EXAMPLE)
+    import pandas as pd
+
+    flat = provenance.view(batch, facts)
     for name in SETS:
         flat[name] = batch[name].to_pandas()
     for name in ("text", "answer"):
         flat[f"{name}_characters"] = pc.utf8_length(pc.utf8_trim_whitespace(batch[name])).to_pandas()
-    answers, splits, tasks = (batch[name].to_pylist() for name in ("answer", "split", "task"))
     trained = flat["split"] == "train"
     passed = flat["score"].notna() & flat["threshold"].notna() & (flat["score"] >= flat["threshold"])
-    flat["reaches_threshold"] = passed.astype(object).where(trained, None)
-    flat["labels_of_split"] = _objects(_labels_of_split(answers, splits, tasks, admitted))
-    flat["answer_repetition"] = _objects(
-        bigram_repetition(answer) if task == "generation" and split == "train" else None
-        for answer, task, split in zip(answers, tasks, splits, strict=True)
-    )
-    asked = inputs(batch)
-    flat["source_on_one_split"] = _objects(_sources_on_one_split(batch, splits, admitted))
-    flat["input_on_one_split"] = _objects(_inputs_on_one_split(asked, splits, tasks, admitted))
-    twins = Counter(zip(asked, answers, splits, batch["condition"].to_pylist(), strict=True))
-    flat["is_duplicate_free"] = _objects(
-        twins[twin] == 1 for twin in zip(asked, answers, splits, batch["condition"].to_pylist(), strict=True)
-    )
-    return flat
+    flat["reaches_threshold"] = where(passed, trained)
+    generated = trained & (flat["task"] == "generation")
+    answers = batch["answer"].filter(pa.array(generated)).to_pylist()
+    repetition = pd.Series(None, index=flat.index, dtype=object)
+    repetition[generated] = [bigram_repetition(answer) for answer in answers]
+    return flat.assign(answer_repetition=repetition)
 
 
 def rules(thresholds: Thresholds) -> list[Expectation]:
@@ -167,57 +188,71 @@ def bigram_repetition(text: str) -> float | None:
     return 1 - len(set(pairs)) / len(pairs)
 
 
-def _objects(values: Iterable[object]) -> pd.Series:
-    import pandas as pd
+def _digests(texts: Sequence[str]) -> pa.Array:
+    """16 bytes each: whether two texts are one can be seen without holding them."""
+    found = [blake2b(text.encode(), digest_size=16).digest() for text in texts]
+    return pa.array(found, pa.binary(16))
 
-    return pd.Series(list(values), dtype="object")
+
+def _with(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
+    for name, values in columns.items():
+        table = table.append_column(name, values)
+    return table
 
 
-def _labels_of_split(
-    answers: Sequence[str], splits: Sequence[str], tasks: Sequence[str], admitted: Admitted
-) -> list[int | None]:
+def _labels_of_split(keys: pa.Table, admitted: Admitted) -> pa.ChunkedArray:
     """How many labels the row's split has: a few rows more are held against what they are added to."""
-    labels: dict[str, set[str]] = defaultdict(set)
-    here = pads.field("split").isin(pa.array(sorted(set(splits)), pa.string()))
-    where = here & (pads.field("task") == "classification")
-    stored = admitted(EXAMPLE, ["split", "answer"], where)
-    for split, answer in zip(stored["split"].to_pylist(), stored["answer"].to_pylist(), strict=True):
-        labels[split].add(answer)
-    for split, answer, task in zip(splits, answers, tasks, strict=True):
-        if task == "classification":
-            labels[split].add(answer)
-    return [
-        len(labels[split]) if task == "classification" else None
-        for split, task in zip(splits, tasks, strict=True)
+    here = keys.select(["split", "label"]).filter(pc.is_valid(keys["label"]))
+    condition = pads.field("split").isin(here["split"].unique()) & (pads.field("task") == "classification")
+    stored = admitted(EXAMPLE, ["split", "answer"], condition).rename_columns(["split", "label"])
+    counts = pa.concat_tables([here, stored]).group_by("split").aggregate([("label", "count_distinct")])
+    number = dict(zip(counts["split"].to_pylist(), counts["label_count_distinct"].to_pylist(), strict=True))
+    splits = pa.array(number, pa.string())
+    found = pa.array(number.values(), pa.int64()).take(
+        pc.index_in(keys["split"], value_set=splits).combine_chunks()
+    )
+    return pa.chunked_array([pc.if_else(pc.is_valid(keys["label"]).combine_chunks(), found, None)])
+
+
+def _source_on_one_split(keys: pa.Table, admitted: Admitted) -> pa.ChunkedArray:
+    sources = keys["source_revision"].cast(pa.string())
+    condition = pads.field("source_revision").isin(sources.unique())
+    stored = admitted(EXAMPLE, ["source_revision", "split"], condition)
+    is_one = _on_one_split(sources, keys["split"], stored["source_revision"], stored["split"])
+    is_nowhere = pc.is_in(sources, value_set=pa.array([MIXED, UNSTATED, NOT_APPLICABLE]))
+    return pc.if_else(is_nowhere, pa.scalar(None, pa.bool_()), is_one)
+
+
+def _input_on_one_split(keys: pa.Table, admitted: Admitted) -> pa.ChunkedArray:
+    here = set(keys["split"].unique().to_pylist())
+    stored = [
+        admitted(EXAMPLE, [*INPUT_COLUMNS, "split"], _may_leak(task, here))
+        for task in sorted(keys["task"].unique().to_pylist())
     ]
+    asked = [_digests(inputs(each)) for each in stored]
+    splits = [chunk for each in stored for chunk in each["split"].chunks]
+    return _on_one_split(
+        keys["asked"],
+        keys["split"],
+        pa.chunked_array(asked, pa.binary(16)),
+        pa.chunked_array(splits, pa.string()),
+    )
 
 
-def _sources_on_one_split(batch: pa.Table, splits: Sequence[str], admitted: Admitted) -> list[bool | None]:
-    sources = batch["source_revision"].to_pylist()
-    stands: dict[str, set[str]] = defaultdict(set)
-    where = pads.field("source_revision").isin(batch["source_revision"].unique())
-    stored = admitted(EXAMPLE, ["source_revision", "split"], where)
-    pairs = zip(stored["source_revision"].to_pylist(), stored["split"].to_pylist(), strict=True)
-    for source, split in (*pairs, *zip(sources, splits, strict=True)):
-        stands[source].add(split)
-    nowhere = (MIXED, UNSTATED, NOT_APPLICABLE)
-    return [None if source in nowhere else len(stands[source]) == 1 for source in sources]
-
-
-def _inputs_on_one_split(
-    asked: Sequence[str], splits: Sequence[str], tasks: Sequence[str], admitted: Admitted
-) -> list[bool]:
-    stands: dict[str, set[str]] = defaultdict(set)
-    for task in sorted(set(tasks)):
-        stored = admitted(EXAMPLE, [*INPUT_COLUMNS, "split"], _may_leak(task, set(splits)))
-        for key, split in zip(inputs(stored), stored["split"].to_pylist(), strict=True):
-            stands[key].add(split)
-    for key, split in zip(asked, splits, strict=True):
-        stands[key].add(split)
-    return [len(stands[key]) == 1 for key in asked]
+def _on_one_split(
+    what: pa.ChunkedArray, split: pa.ChunkedArray, others: pa.ChunkedArray, their_split: pa.ChunkedArray
+) -> pa.ChunkedArray:
+    """Of each thing whether it and its likes stand on one split."""
+    both = {
+        "what": pa.chunked_array([*what.chunks, *others.chunks], what.type),
+        "split": pa.chunked_array([*split.chunks, *their_split.chunks], split.type),
+    }
+    counts = pa.table(both).group_by("what").aggregate([("split", "count_distinct")])
+    on_several = counts["what"].filter(pc.greater(counts["split_count_distinct"], 1))
+    return pc.invert(pc.is_in(what, value_set=on_several.combine_chunks()))
 
 
 def _may_leak(task: str, splits: set[str]) -> pads.Expression:
     """Rows of one task that stand elsewhere than all of these splits."""
-    where = pads.field("task") == task
-    return where & (pads.field("split") != next(iter(splits))) if len(splits) == 1 else where
+    condition = pads.field("task") == task
+    return condition & (pads.field("split") != next(iter(splits))) if len(splits) == 1 else condition

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from expectations.suites.suite import Admitted, told
@@ -27,34 +27,52 @@ NOBODY = (UNSTATED, NOT_APPLICABLE, MIXED)  # no one in particular: as a scorer 
 # A digest with or without the name of its algorithm, a git commit, or a table version.
 REVISION = rf"^(?:{MIXED}|(?:[a-z0-9]+:)?[0-9a-f]{{16,128}}|[a-z_]+@\d+)$"
 CODE_REVISION = r"^sha256:[0-9a-f]{32,64}$"
-_SPAN = re.compile(r"bytes:(\d+)-(\d+)|row:\d+")
+_BYTES = r"^bytes:(?P<first>\d{1,18})-(?P<end>\d{1,18})$"
+_ROW = r"^row:\d+$"
 
 
-def frame(batch: pa.Table, admitted: Admitted, *, spec: TableSpec) -> pd.DataFrame:
-    """The provenance of each row, flat, and how it stands to the batch and to what is admitted."""
+def keys(batch: pa.Table) -> pa.Table:
+    """Of each row its id, its number, its source, and its place if it was read from there."""
+    is_source = pc.equal(batch["derivation"], "source")
+    return pa.table(
+        {
+            "row_id": batch["row_id"],
+            "row_no": batch["row_no"],
+            "source_revision": pc.dictionary_encode(batch["source_revision"]),
+            "source_span": pc.if_else(is_source, batch["source_span"], pa.scalar(None, pa.string())),
+        }
+    )
+
+
+def facts(keys: pa.Table, admitted: Admitted, *, spec: TableSpec) -> pa.Table:
+    """How each row stands to the others of its batch, and to what is admitted."""
+    return pa.table(
+        {
+            "row_id_is_unique": occurs_once(keys["row_id"]),
+            "row_id_is_new": _is_new(keys, "row_id", admitted, spec),
+            "row_no_is_unique": occurs_once(keys["row_no"]),
+            "row_no_is_new": _is_new(keys, "row_no", admitted, spec),
+            "span_is_new": _span_is_new(keys, admitted, spec),
+        }
+    )
+
+
+def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
+    """The provenance of each row, flat, beside what is known of it."""
+    import pandas as pd
+
     columns: dict[str, Any] = {
         name: batch[name].to_pandas() for name in (*STRINGS, "row_no", "score", "threshold")
     }
-    ids = batch["row_id"].to_pylist()
-    parents, parent_nos = batch["parents"].to_pylist(), batch["parent_nos"].to_pylist()
-    return _frame(
-        columns
-        | {
-            "row_id": [row_id.hex() for row_id in ids],
-            "row_id_is_new": _new(batch, "row_id", admitted, spec),
-            "row_no_is_new": _new(batch, "row_no", admitted, spec),
-            "parents_fit_derivation": [
-                _parents_fit(*row) for row in zip(columns["derivation"], parents, parent_nos, strict=True)
-            ],
-            "span_is_well_formed": [_is_span(span) for span in columns["source_span"]],
-            "span_is_new": _spans_new(batch, admitted, spec),
-            "scorer_gave_score": [
-                None if scorer in NOBODY else score is not None
-                for scorer, score in zip(columns["scorer"], batch["score"].to_pylist(), strict=True)
-            ],
-            "measure": columns["score"].where(columns["threshold"].notna()),
-        }
-    )
+    columns |= {name: facts[name].to_pandas() for name in facts.column_names}
+    columns |= {
+        "row_id": hexed(batch["row_id"]),
+        "parents_fit_derivation": _parents_fit(batch),
+        "span_is_well_formed": _is_span(batch["source_span"]).to_pandas(),
+        "scorer_gave_score": where(columns["score"].notna(), ~columns["scorer"].isin(NOBODY)),
+        "measure": columns["score"].where(columns["threshold"].notna()),
+    }
+    return pd.DataFrame(columns)
 
 
 def rules(thresholds: Thresholds) -> list[Expectation]:
@@ -90,8 +108,8 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
                 why="identity has one form in all tables",
             ),
         ),
-        gxe.ExpectColumnValuesToBeUnique(
-            column="row_id",
+        ExpectColumnValuesToHold(
+            column="row_id_is_unique",
             **told(
                 "row_id_unique",
                 "no row_id occurs twice in the batch",
@@ -107,8 +125,8 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
             min_value=0,
             **told("row_no_leased", "row_no is 0 or more", why="-1 means that the number was never leased"),
         ),
-        gxe.ExpectColumnValuesToBeUnique(
-            column="row_no",
+        ExpectColumnValuesToHold(
+            column="row_no_is_unique",
             **told(
                 "row_no_unique",
                 "no row_no occurs twice in the batch",
@@ -209,51 +227,66 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
     ]
 
 
-def _frame(columns: dict[str, Any]) -> pd.DataFrame:
+def occurs_once(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Of each value whether no other equals it; null for nulls."""
+    counts = pc.value_counts(values.combine_chunks())
+    often = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    return _unless_in(values, often)
+
+
+def hexed(ids: pa.ChunkedArray) -> pd.Series:
+    """Ids as people read them."""
     import pandas as pd
 
-    return pd.DataFrame({name: pd.Series(values, dtype=_dtype(values)) for name, values in columns.items()})
+    return pd.Series([row_id.hex() for row_id in ids.to_pylist()], dtype=object)
 
 
-def _dtype(values: Any) -> Any:
-    # Lists hold True, False, None and words: as objects None stays None, and an empty list has a type.
-    return "object" if isinstance(values, list) else values.dtype
+def where(holds: Any, concerned: Any) -> pd.Series:
+    """The condition where the rule is about the row, else nothing."""
+    return holds.astype(object).where(concerned, None)
 
 
-def _new(batch: pa.Table, name: str, admitted: Admitted, spec: TableSpec) -> list[bool]:
-    values = batch[name].to_pylist()
-    if not values:
-        return []
-    where = pads.field(name).isin(batch[name].combine_chunks())
+def _unless_in(values: pa.ChunkedArray, known: pa.Array) -> pa.ChunkedArray:
+    """Whether a value is none of these; null for nulls."""
+    absent = pc.invert(pc.is_in(values, value_set=known))
+    return pc.if_else(pc.is_valid(values), absent, pa.scalar(None, pa.bool_()))
+
+
+def _is_new(keys: pa.Table, name: str, admitted: Admitted, spec: TableSpec) -> pa.ChunkedArray:
+    values = keys[name].combine_chunks()
+    if not len(values):
+        return pa.chunked_array([], pa.bool_())
+    condition = pads.field(name).isin(values)
     if name == "row_no":  # files are skipped by range, not by set
-        where = (pads.field(name) >= min(values)) & (pads.field(name) <= max(values)) & where
-    known = set(admitted(spec, [name], where)[name].to_pylist())
-    return [value not in known for value in values]
+        ends = pc.min_max(values)
+        condition = (pads.field(name) >= ends["min"]) & (pads.field(name) <= ends["max"]) & condition
+    return _unless_in(keys[name], admitted(spec, [name], condition)[name].combine_chunks())
 
 
-def _spans_new(batch: pa.Table, admitted: Admitted, spec: TableSpec) -> list[bool | None]:
-    revisions, spans = batch["source_revision"].to_pylist(), batch["source_span"].to_pylist()
-    sources = [derivation == "source" for derivation in batch["derivation"].to_pylist()]
-    named = Counter(revision for revision, source in zip(revisions, sources, strict=True) if source)
-    known: set[tuple[str, str]] = set()
-    if named:
-        where = pads.field("source_revision").isin(sorted(named)) & (pads.field("derivation") == "source")
-        stored = admitted(spec, ["source_revision", "source_span"], where)
-        known = set(
-            zip(stored["source_revision"].to_pylist(), stored["source_span"].to_pylist(), strict=True)
-        )
-    return [
-        (revision, span) not in known if source else None
-        for revision, span, source in zip(revisions, spans, sources, strict=True)
-    ]
+def _span_is_new(keys: pa.Table, admitted: Admitted, spec: TableSpec) -> pa.ChunkedArray:
+    spans, revisions = keys["source_span"], keys["source_revision"].cast(pa.string())
+    read = revisions.filter(pc.is_valid(spans)).unique()
+    condition = pads.field("source_revision").isin(read) & (pads.field("derivation") == "source")
+    stored = admitted(spec, ["source_revision", "source_span"], condition) if len(read) else None
+    if stored is None or not stored.num_rows:
+        return pc.if_else(pc.is_valid(spans), True, pa.scalar(None, pa.bool_()))
+    known = pc.binary_join_element_wise(stored["source_revision"], stored["source_span"], " ")
+    return _unless_in(pc.binary_join_element_wise(revisions, spans, " "), known.combine_chunks())
 
 
-def _parents_fit(derivation: str, parents: list[bytes], parent_nos: list[int]) -> bool:
-    if derivation == "source":
-        return not parents and not parent_nos
-    return bool(parents) and len(parents) == len(parent_nos) and len(set(parents)) == len(parents)
+def _parents_fit(batch: pa.Table) -> np.ndarray:
+    """A source row has no parents; a derived row has some, each once, with their numbers."""
+    is_source = pc.equal(batch["derivation"], "source").to_numpy()
+    parents, numbers = (pc.list_value_length(batch[name]).to_numpy() for name in ("parents", "parent_nos"))
+    fits = np.where(is_source, (parents == 0) & (numbers == 0), (parents > 0) & (parents == numbers))
+    several = np.flatnonzero(fits & (parents > 1))
+    for at, mine in zip(several, batch["parents"].take(pa.array(several)).to_pylist(), strict=True):
+        fits[at] = len(set(mine)) == len(mine)
+    return fits
 
 
-def _is_span(span: str) -> bool:
-    match = _SPAN.fullmatch(span)
-    return span == MIXED or (match is not None and (match[1] is None or int(match[1]) < int(match[2])))
+def _is_span(spans: pa.ChunkedArray) -> pa.ChunkedArray:
+    cut = pc.extract_regex(spans, _BYTES)
+    first, end = (pc.struct_field(cut, name).cast(pa.int64()) for name in ("first", "end"))
+    is_row = pc.match_substring_regex(spans, _ROW)
+    return pc.or_(pc.or_(pc.equal(spans, MIXED), is_row), pc.fill_null(pc.less(first, end), False))

@@ -1,9 +1,13 @@
-"""What a suite is: the rules of one table, and the flat view of a batch that the rules read.
+"""What a suite is: the rules of one table, and the flat view of rows that the rules read.
 
-    frame(batch, admitted)   nested rows -> one pandas row each, with a `row_id` in hex; what set rules ask of
-                             the rows already admitted is looked up here and becomes a column
-    rules(thresholds)        Great Expectations' own objects over the columns of that frame
-Thresholds reach Great Expectations as arguments of rules, so a suite's digest covers them.
+    keys(block)            of each row what can only be judged beside other rows: ids, inputs, sources
+    facts(keys, admitted)  of each row what follows from all keys of the batch, and from what is admitted
+    view(block, facts)     nested rows -> one pandas row each, with a `row_id` in hex
+    rules(thresholds)      Great Expectations' own objects over the columns of that view
+
+Keys and views are made of a block alone, so workers make them; only keys and facts, a few bytes a row, are
+ever together in one place. A null in a column means that the rule is not about this row. Thresholds reach
+Great Expectations as arguments of rules, so a suite's digest covers them.
 """
 
 from __future__ import annotations
@@ -42,7 +46,13 @@ class Suite:
 
     name: str
     rules: Callable[[Thresholds], list[Expectation]]
-    frame: Callable[[pa.Table, Admitted], pd.DataFrame]
+    keys: Callable[[pa.Table], pa.Table]
+    facts: Callable[[pa.Table, Admitted], pa.Table]
+    view: Callable[[pa.Table, pa.Table], pd.DataFrame]
+
+    def frame(self, batch: pa.Table, admitted: Admitted) -> pd.DataFrame:
+        """The view of a batch that is in memory as a whole."""
+        return self.view(batch, self.facts(self.keys(batch), admitted))
 
     def build(self, thresholds: Thresholds) -> ExpectationSuite:
         """The suite as Great Expectations knows it. The first call of a process imports it: some seconds."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from expectations.suites import provenance
+from expectations.suites.provenance import where
 from expectations.suites.suite import Admitted, told
 from lineage.schemas import NOT_APPLICABLE, REDACTED, TRACE, UNSTATED
 
@@ -23,23 +24,31 @@ VERSIONED = (CHAT_LOG, "langfuse", "mlflow")  # formats that name no prompt with
 NO_ANSWER = "error"  # as finish_reason: the call failed, and nothing was lost
 
 
-def frame(batch: pa.Table, admitted: Admitted) -> pd.DataFrame:
+keys = provenance.keys
+
+
+def facts(keys: pa.Table, admitted: Admitted) -> pa.Table:
+    """What its provenance says of each trace."""
+    return provenance.facts(keys, admitted, spec=TRACE)
+
+
+def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
     """One flat row per trace."""
-    flat = provenance.frame(batch, admitted, spec=TRACE)
+    flat = provenance.view(batch, facts)
     flat["verdict"] = batch["verdict"].to_pandas()
     judged = flat["verdict"] != UNSTATED
     reader = flat["step"].str.removesuffix(REDACTED)
     names_scorer = ~flat["scorer"].isin([UNSTATED, NOT_APPLICABLE])
-    flat["judgement_is_whole"] = _of(names_scorer & flat["score"].notna(), judged & (reader == CHAT_LOG))
-    flat["scorer_gave_score"] = _of(flat["score"].notna() | judged, names_scorer)
+    flat["judgement_is_whole"] = where(names_scorer & flat["score"].notna(), judged & (reader == CHAT_LOG))
+    flat["scorer_gave_score"] = where(flat["score"].notna() | judged, names_scorer)
     # Plain SFT lines and logs with a field map of their own have no place for a prompt's version: not asked.
     named = ~flat["prompt_name"].isin([UNSTATED, NOT_APPLICABLE])
     can_state = (named & reader.isin(VERSIONED)) | ((reader == CHAT_LOG) & judged)
-    flat["prompt_is_stated"] = _of(~flat["prompt_version"].isin([UNSTATED, NOT_APPLICABLE, ""]), can_state)
+    flat["prompt_is_stated"] = where(~flat["prompt_version"].isin([UNSTATED, NOT_APPLICABLE, ""]), can_state)
     failed = (batch["finish_reason"].to_pandas() == NO_ANSWER).astype(bool)
-    flat["is_answered"] = _of(_said(batch["response"]) | _said(batch["response_tool_calls"]), ~failed)
+    flat["is_answered"] = where(_said(batch["response"]) | _said(batch["response_tool_calls"]), ~failed)
     asked = pc.list_value_length(batch["messages"]).to_pandas() > 0
-    flat["is_asked"] = _of(asked, asked | (batch["model_requested"].to_pandas() != UNSTATED))
+    flat["is_asked"] = where(asked, asked | (batch["model_requested"].to_pandas() != UNSTATED))
     return flat
 
 
@@ -104,8 +113,3 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
 
 def _said(texts: pa.ChunkedArray) -> pd.Series:
     return pc.not_equal(pc.utf8_trim_whitespace(pc.fill_null(texts, "")), "").to_pandas()
-
-
-def _of(holds: Any, concerned: Any) -> pd.Series:
-    """The condition where the rule is about the row, else nothing."""
-    return holds.astype(object).where(concerned, None)

@@ -9,6 +9,7 @@
     vacuum    remove files that no version has to be read from any more
     snapshots what the newest version of a table holds, remembered
     reads     read a version, whole or only what was admitted
+    stretches the rows of one commit, for many workers
     lifted    put back what was taken out
     sql       read-only SQL over all tables, or a condition on one; engine: the process that answers it
 
@@ -49,6 +50,7 @@ from lineage.tables.reads import (
 )
 from lineage.tables.snapshots import Snapshot, forget, snapshot
 from lineage.tables.sql import TIMEOUT_S, Answer, StatementError, require_fits, rows_where, sql
+from lineage.tables.stretches import Stretch, read_stretch, stretches
 from lineage.tables.vacuum import lost, orphans, remove_orphans, spare, vacuum
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "FileWriter",
     "Snapshot",
     "StatementError",
+    "Stretch",
     "TableError",
     "TableVersion",
     "UnknownTable",
@@ -86,6 +89,7 @@ __all__ = [
     "read_batch",
     "read_ever",
     "read_file",
+    "read_stretch",
     "record",
     "remove_orphans",
     "replace",
@@ -99,6 +103,7 @@ __all__ = [
     "sql",
     "stored_by",
     "stored_keys",
+    "stretches",
     "take_out",
     "vacuum",
     "withdraw",

@@ -128,11 +128,15 @@ def read_file(
         wanted = pa.schema([pa.field(f.name, codes if f.type == pa.string() else f.type) for f in wanted])
     text = [field.name for field in wanted if pa.types.is_dictionary(field.type)]
     with told(settings, of), filesystem.open_input_file(f"{folder}/{path}") as source:
-        rows = pq.ParquetFile(source, read_dictionary=text).read(columns=wanted.names)
-        for field in wanted:
-            if field.name not in rows.column_names:  # a column that is younger than the file
-                rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
-        return rows.select(wanted.names).cast(wanted)
+        return conformed(pq.ParquetFile(source, read_dictionary=text).read(columns=wanted.names), wanted)
+
+
+def conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """What a file holds, in this schema: columns that are younger than the file are empty."""
+    for field in schema:
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    return rows.select(schema.names).cast(schema)
 
 
 def check(rows: pa.Table, spec: TableSpec) -> None:

@@ -1,0 +1,276 @@
+"""Great Expectations by block: what it measures of each block, merged exactly, and its own judgement of that.
+
+    plan = Plan.of(suite)
+    measured = [plan.measure(view) for view in views]      on workers
+    results = plan.judge(merged(measured), whole=...)      in one place
+
+Great Expectations validates one frame in memory and merges nothing. But it first computes metrics, then
+judges by them: counts of the blocks add up, lists of failing rows follow one another, counts of values are
+counted together. Whatever is judged by such metrics alone is measured by block. Any other rule is measured on
+its own columns of all blocks, brought together.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+from expectations.gx import quiet
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from great_expectations.core import ExpectationValidationResult
+    from great_expectations.execution_engine import PandasExecutionEngine
+    from great_expectations.expectations.expectation import Expectation
+
+SHOWN = 20  # failing rows that a result names
+RESULT_FORMAT = {
+    "result_format": "SUMMARY",  # all counts and the first failing rows; COMPLETE would list each
+    "partial_unexpected_count": SHOWN,
+    "unexpected_index_column_names": ["row_id"],
+    "return_unexpected_index_query": False,
+    "include_unexpected_rows": False,
+}
+
+ROW_WISE = frozenset(
+    {
+        *(f"column_values.{name}" for name in ("nonnull", "null", "hold", "between", "in_set", "not_in_set")),
+        *(f"column_values.{name}" for name in ("match_regex", "not_match_regex", "match_regex_list")),
+        *("column_values.value_length.equals", "column_values.value_length.between"),
+        *("column_pair_values.equal", "column_pair_values.a_greater_than_b", "column_pair_values.in_set"),
+        "multicolumn_values.stated",
+    }
+)
+"""Conditions that a row meets by itself, whatever the others are."""
+
+_SUMS = ("unexpected_count", "filtered_row_count", "row_count")
+_LISTS = ("unexpected_values", "unexpected_index_list")
+_COUNTERS = ("column.label_counts",)
+
+
+class TimedOut(BaseException):
+    """A rule took longer than it may. No Exception: Great Expectations would take it for the rule's own."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one rule asks of some rows."""
+
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """Great Expectations' metrics by name."""
+
+    crash: str = ""
+    """What it died of, in one line."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A suite's rules, and which of them can be measured by block."""
+
+    rules: Sequence[Expectation]
+    by_block: Sequence[bool]
+    seconds: float
+    """That a rule may take on one block."""
+
+    @classmethod
+    def of(cls, rules: Sequence[Expectation], *, seconds: float = 60.0) -> Plan:
+        """Looks at what each rule would measure, without any rows."""
+        with quiet():
+            engine = _engine()
+            return cls(tuple(rules), tuple(_is_by_block(rule, engine) for rule in rules), seconds)
+
+    def measure(self, view: pd.DataFrame) -> list[Measured | None]:
+        """What each rule asks of one block; None of those that ask for all blocks together."""
+        mine = [rule for rule, by_block in zip(self.rules, self.by_block, strict=True) if by_block]
+        found = iter(_measured(mine, view, self.seconds))
+        return [next(found) if by_block else None for by_block in self.by_block]
+
+    def columns_of_whole(self) -> list[str]:
+        """The columns that have to be brought together."""
+        names = [
+            _columns(rule) for rule, by_block in zip(self.rules, self.by_block, strict=True) if not by_block
+        ]
+        return list(dict.fromkeys(chain(["row_id"], *names))) if names else []
+
+    def measure_whole(self, view: pd.DataFrame) -> list[Measured | None]:
+        """What the other rules ask, of their columns of all blocks."""
+        return [
+            None if by_block else _measured([rule], view, self.seconds)[0]
+            for rule, by_block in zip(self.rules, self.by_block, strict=True)
+        ]
+
+    def judge(self, measured: Sequence[Measured]) -> list[ExpectationValidationResult]:
+        """Great Expectations' own results, in the order of the rules."""
+        with quiet():
+            engine = _engine()
+            return [_judged(rule, each, engine) for rule, each in zip(self.rules, measured, strict=True)]
+
+
+def both(by_block: Sequence[Measured | None], whole: Sequence[Measured | None]) -> list[Measured]:
+    """What was measured of each rule, either way."""
+    none = Measured(crash="it was not measured")
+    return [one or other or none for one, other in zip(by_block, whole, strict=True)]
+
+
+def merged(of_blocks: Sequence[Sequence[Measured | None]]) -> list[Measured | None]:
+    """What the rules ask of all blocks: exactly what they would ask of one frame with all their rows."""
+    return [_together(each) for each in zip(*of_blocks, strict=True)]
+
+
+def _together(parts: Sequence[Measured | None]) -> Measured | None:
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    if crash := next((part.crash for part in known if part.crash), ""):
+        return Measured(crash=crash)
+    names = known[0].metrics
+    return Measured({name: _merge(name, [part.metrics[name] for part in known]) for name in names})
+
+
+def _merge(name: str, values: Sequence[Any]) -> Any:
+    if name.endswith(_SUMS):
+        return sum(values)
+    if name.endswith(_LISTS):
+        return list(islice(chain.from_iterable(value or () for value in values), SHOWN))
+    if name in _COUNTERS:
+        return dict(sorted(sum(map(Counter, values), Counter()).items()))
+    return None  # the text of a query, which pandas has none of
+
+
+def _is_mergeable(name: str) -> bool:
+    if name in (*_COUNTERS, "table.row_count"):
+        return True
+    condition, _, what = name.rpartition(".")
+    return condition in ROW_WISE and what in (*_SUMS, *_LISTS, "unexpected_index_query")
+
+
+def _is_by_block(rule: Expectation, engine: PandasExecutionEngine) -> bool:
+    try:
+        return all(map(_is_mergeable, _asked(rule, engine)))
+    except Exception:  # it will say so where it is measured
+        return False
+
+
+def _measured(rules: Sequence[Expectation], view: pd.DataFrame, seconds: float) -> list[Measured]:
+    """All at once, which shares what they have in common; one by one where that takes too long."""
+    with quiet():
+        engine = _engine()
+        engine.load_batch_data("block", view)
+        try:
+            with _within(seconds * max(len(rules), 1)):
+                return _computed(rules, engine)
+        except TimedOut:
+            return [_alone(rule, engine, seconds) for rule in rules]
+
+
+def _alone(rule: Expectation, engine: PandasExecutionEngine, seconds: float) -> Measured:
+    try:
+        with _within(seconds):
+            return _computed([rule], engine)[0]
+    except TimedOut:
+        return Measured(crash=f"it took more than {seconds:g} s on one block")
+
+
+def _computed(rules: Sequence[Expectation], engine: PandasExecutionEngine) -> list[Measured]:
+    from great_expectations.validator.metrics_calculator import MetricsCalculator
+
+    asked: list[Mapping[str, Any] | str] = []
+    for rule in rules:
+        try:
+            asked.append(_asked(rule, engine))
+        except TimedOut:
+            raise
+        except Exception as error:
+            asked.append(_line(error))
+    wanted = [metric for each in asked if not isinstance(each, str) for metric in each.values()]
+    found, died = MetricsCalculator(engine, show_progress_bars=False).compute_metrics(
+        wanted, runtime_configuration={"catch_exceptions": True, "result_format": RESULT_FORMAT}
+    )
+    return [Measured(crash=each) if isinstance(each, str) else _of_rule(each, found, died) for each in asked]
+
+
+def _of_rule(asked: Mapping[str, Any], found: Mapping[Any, Any], died: Mapping[Any, Any]) -> Measured:
+    for metric in asked.values():
+        if metric.id not in found:
+            infos = died.get(metric.id, {}).get("exception_info") or []
+            messages = [info.exception_message for info in infos if info.exception_message]
+            return Measured(crash=_first_line(messages[0]) if messages else "no result")
+    return Measured({name: found[metric.id] for name, metric in asked.items()})
+
+
+def _asked(rule: Expectation, engine: PandasExecutionEngine) -> Mapping[str, Any]:
+    dependencies = rule.get_validation_dependencies(
+        execution_engine=engine, runtime_configuration={"result_format": dict(RESULT_FORMAT)}
+    )
+    return dependencies.metric_configurations
+
+
+def _judged(
+    rule: Expectation, measured: Measured, engine: PandasExecutionEngine
+) -> ExpectationValidationResult:
+    from great_expectations.core import ExpectationValidationResult
+
+    crash = measured.crash
+    if not crash:
+        try:
+            by_id = {metric.id: measured.metrics[name] for name, metric in _asked(rule, engine).items()}
+            return rule.metrics_validate(
+                metrics=by_id,
+                execution_engine=engine,
+                runtime_configuration={"result_format": dict(RESULT_FORMAT)},
+            )
+        except Exception as error:
+            crash = _line(error)
+    return ExpectationValidationResult(
+        success=False,
+        expectation_config=rule.configuration,
+        exception_info={"raised_exception": True, "exception_message": crash, "exception_traceback": None},
+    )
+
+
+def _columns(rule: Expectation) -> list[str]:
+    kwargs = rule.configuration.kwargs
+    named = [kwargs.get(name) for name in ("column", "column_A", "column_B")]
+    return [*(name for name in named if name), *(kwargs.get("column_list") or kwargs.get("column_set") or ())]
+
+
+def _engine() -> PandasExecutionEngine:
+    from great_expectations.execution_engine import PandasExecutionEngine
+
+    import expectations.custom  # noqa: F401  registers ours
+
+    return PandasExecutionEngine()
+
+
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Raise TimedOut in what takes longer. Only a process's main thread can be interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TimedOut
+
+    began, before = time.monotonic(), signal.signal(signal.SIGALRM, stop)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)  # somebody else's, perhaps
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, max(left - time.monotonic() + began, 1e-3) if left else 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _line(error: Exception) -> str:
+    return _first_line(str(error)) or type(error).__name__
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()), "")

@@ -193,16 +193,20 @@ def _computed(rules: Sequence[Expectation], engine: PandasExecutionEngine) -> li
     found, died = MetricsCalculator(engine, show_progress_bars=False).compute_metrics(
         wanted, runtime_configuration={"catch_exceptions": True, "result_format": RESULT_FORMAT}
     )
-    return [Measured(crash=each) if isinstance(each, str) else _of_rule(each, found, died) for each in asked]
-
-
-def _of_rule(asked: Mapping[str, Any], found: Mapping[Any, Any], died: Mapping[Any, Any]) -> Measured:
-    for metric in asked.values():
-        if metric.id not in found:
-            infos = died.get(metric.id, {}).get("exception_info") or []
-            messages = [info.exception_message for info in infos if info.exception_message]
-            return Measured(crash=_first_line(messages[0]) if messages else "no result")
-    return Measured({name: found[metric.id] for name, metric in asked.items()})
+    measured: list[Measured] = []
+    for rule, each in zip(rules, asked, strict=True):
+        if isinstance(each, str):
+            measured.append(Measured(crash=each))
+        elif all(metric.id in found for metric in each.values()):
+            measured.append(Measured({name: found[metric.id] for name, metric in each.items()}))
+        elif len(rules) > 1:  # which of all that died it needed is seen where it is alone
+            measured += _computed([rule], engine)
+        else:
+            infos = [info["exception_info"] for info in died.values()]
+            measured.append(
+                Measured(crash=_first_line(infos[0]["exception_message"]) if infos else "no result")
+            )
+    return measured
 
 
 def _asked(rule: Expectation, engine: PandasExecutionEngine) -> Mapping[str, Any]:

@@ -1,0 +1,164 @@
+"""What is measured by block and merged is what Great Expectations says of the whole frame."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from expectations.evaluation import as_result, evaluate
+from expectations.gx import open_context, quiet
+from expectations.measuring import RESULT_FORMAT, Plan, both, merged
+from expectations.suites import SUITES
+from expectations.thresholds import DEFAULTS
+
+with quiet():
+    import great_expectations.expectations as gxe
+    from great_expectations import ExpectationSuite, ValidationDefinition
+    from great_expectations.expectations.expectation import Expectation
+
+    from expectations.custom import (
+        ExpectColumnValuesToHold,
+        ExpectLabelRatioToBeAtMost,
+        ExpectProvenanceToBeComplete,
+        ExpectSliceSharesToBeWithin,
+    )
+
+AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+WORDS = st.sampled_from(["a", "bb", "ccc", "x1", "", " ", None])
+NUMBERS = st.sampled_from([-1.0, 0.0, 0.5, 1.0, 7.0, float("nan")])
+ROWS = st.lists(st.tuples(WORDS, WORDS, NUMBERS, st.sampled_from([True, False, None])), max_size=40)
+
+
+def rules() -> list[Expectation]:
+    """One of every kind that our suites use, and some that a user may."""
+    return [
+        gxe.ExpectTableRowCountToBeBetween(min_value=3),
+        ExpectProvenanceToBeComplete(column_list=["word", "other"]),
+        gxe.ExpectColumnValueLengthsToEqual(column="word", value=2, mostly=0.5),
+        gxe.ExpectColumnValuesToBeBetween(column="number", min_value=0, max_value=1, mostly=0.7),
+        gxe.ExpectColumnValuesToBeInSet(column="word", value_set=["a", "bb", "ccc"]),
+        gxe.ExpectColumnValuesToMatchRegex(column="word", regex="^[a-c]+$"),
+        ExpectColumnValuesToHold(column="holds", mostly=0.6),
+        ExpectLabelRatioToBeAtMost(column="word", max_ratio=3.0),
+        ExpectSliceSharesToBeWithin(column="word", ranges={"a": [0.1, 0.5], "bb": [0.1, 0.5]}),
+        gxe.ExpectColumnValuesToNotBeNull(column="other", mostly=0.9),
+        gxe.ExpectColumnPairValuesToBeEqual(column_A="word", column_B="other", mostly=0.5),
+        *whole(),
+    ]
+
+
+def whole() -> list[Expectation]:
+    """Of which no part says anything."""
+    return [
+        gxe.ExpectColumnValuesToBeUnique(column="word"),
+        gxe.ExpectColumnMeanToBeBetween(column="number", min_value=0, max_value=0.8),
+        gxe.ExpectColumnMedianToBeBetween(column="number", min_value=0, max_value=0.8),
+        gxe.ExpectColumnDistinctValuesToBeInSet(column="word", value_set=["a", "bb", "ccc", "x1"]),
+        gxe.ExpectCompoundColumnsToBeUnique(column_list=["word", "other"]),
+    ]
+
+
+def frame(rows: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
+    columns = list(zip(*rows, strict=True)) or [(), (), (), ()]
+    kinds = {"word": object, "other": object, "number": float, "holds": object}
+    found = {
+        name: pd.Series(list(c), dtype=kind) for (name, kind), c in zip(kinds.items(), columns, strict=True)
+    }
+    return pd.DataFrame({"row_id": [f"{number:032x}" for number in range(len(rows))], **found})
+
+
+def plain(view: pd.DataFrame, suite: ExpectationSuite) -> list[dict[str, Any]]:
+    """Great Expectations by itself."""
+    with quiet():
+        context = open_context()
+        asset = context.data_sources.add_pandas("p").add_dataframe_asset("a")
+        definition = ValidationDefinition(
+            name="v", data=asset.add_batch_definition_whole_dataframe("b"), suite=context.suites.add(suite)
+        )
+        result = definition.run(batch_parameters={"dataframe": view}, result_format=RESULT_FORMAT)
+    found = {entry["expectation_config"]["meta"]["n"]: entry for entry in result.to_json_dict()["results"]}
+    return [found[number] for number in range(len(suite.expectations))]
+
+
+def by_block(view: pd.DataFrame, suite: ExpectationSuite, cuts: Sequence[int]) -> list[dict[str, Any]]:
+    plan = Plan.of(suite.expectations)
+    ends = sorted({min(cut, len(view)) for cut in cuts} | {len(view)})
+    blocks = [view.iloc[first:end] for first, end in zip([0, *ends], ends, strict=False)]
+    parts = [plan.measure(block.reset_index(drop=True)) for block in blocks]
+    together = both(merged(parts), plan.measure_whole(view[plan.columns_of_whole()]))
+    return as_result(plan, together, suite, batch="b", run="r", at=AT)["results"]
+
+
+def suite_of(rules: Sequence[Expectation]) -> ExpectationSuite:
+    for number, rule in enumerate(rules):
+        rule.meta = {"n": number}
+    return ExpectationSuite("s", expectations=list(rules))
+
+
+def said(entries: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return [(e["expectation_config"]["type"], e["success"], e["result"]) for e in entries]
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=ROWS, cuts=st.lists(st.integers(0, 40), max_size=4))
+def test_blocks_say_what_the_whole_frame_says(rows: list[tuple[Any, ...]], cuts: list[int]):
+    view = frame(rows)
+    for one, other in zip(
+        said(by_block(view, suite_of(rules()), cuts)), said(plain(view, suite_of(rules()))), strict=True
+    ):
+        assert repr(one) == repr(other)
+
+
+def test_what_no_part_says_anything_of_is_judged_of_all_rows():
+    plan = Plan.of(rules())
+    assert plan.by_block == tuple(rule.configuration.type not in kinds(whole()) for rule in rules())
+    assert plan.columns_of_whole() == ["row_id", "word", "number", "other"]
+
+
+def kinds(some: Sequence[Expectation]) -> set[str]:
+    return {rule.configuration.type for rule in some}
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_every_rule_of_our_own_suites_is_measured_by_block(name: str):
+    plan = Plan.of(SUITES[name].build(DEFAULTS).expectations)
+    assert all(plan.by_block)
+    assert plan.columns_of_whole() == []
+    assert kinds(plan.rules) <= kinds(rules())
+
+
+def test_a_rule_of_a_column_that_is_not_there_crashes_alone():
+    asked = [gxe.ExpectColumnValuesToNotBeNull(column="gone"), gxe.ExpectColumnMeanToBeBetween(column="gone")]
+    held = ExpectColumnValuesToHold(column="holds")
+    found = evaluate(frame([("a", "a", 1.0, True)]), suite_of([*asked, held]))
+    assert [rule.outcome for rule in found] == ["error", "error", "pass"]
+    assert "gone" in found[0].sentence
+
+
+def test_a_pattern_that_never_comes_to_an_end_is_an_error_and_not_a_wait():
+    endless = gxe.ExpectColumnValuesToMatchRegex(column="word", regex=r"^(?=a)(a+)+$")
+    rows = [("a" * 60 + "!", "a", 1.0, True)]
+    view, suite = frame(rows), suite_of([endless, ExpectColumnValuesToHold(column="holds")])
+    plan = Plan.of(suite.expectations, seconds=0.5)
+    found = plan.measure(view)
+    assert [part.crash if part else None for part in found] == ["it took more than 0.5 s on one block", ""]
+    assert [
+        entry["success"] for entry in as_result(plan, found, suite, batch="b", run="r", at=AT)["results"]
+    ] == [
+        False,
+        True,
+    ]
+
+
+def test_an_expectation_that_dies_of_one_block_is_an_error_of_the_whole():
+    suite = suite_of([gxe.ExpectColumnValuesToBeBetween(column="number", min_value=0)])
+    plan = Plan.of(suite.expectations)
+    odd = frame([("a", "a", 1.0, True)]).assign(number=["a word"])
+    parts = [plan.measure(frame([("a", "a", 1.0, True)])), plan.measure(odd)]
+    assert [bool(part and part.crash) for part in merged(parts)] == [True]

@@ -1,0 +1,235 @@
+"""What gating costs: `python benchmarks/gate.py [--rows 1000000] [--large 0]`.
+
+A batch of examples, judged by the full suite: by ours, block by block on Ray; by plain Great Expectations on
+one pandas frame in a process of its own (reading and the conversion to pandas counted on both sides, the same
+rules); and, as the floor, the row rules as one DuckDB query over the same files. Then a log of as many
+exchanges is taken in and gated: what gating costs beside it.
+
+The last line is JSON: gate_s, ratio_to_plain_gx, peak_worker_mb, ingest_overhead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies one that bears a package's name
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.ingest import Peak, write_log
+from expectations.gate import admit
+from infra.runtime import Runtime
+from infra.settings import Settings, settings_from_environment
+from lineage import tables
+from lineage.schemas import EXAMPLE
+from lineage.tables import TableVersion
+from pipelines.ingest import IngestConfig, ingest
+
+PORTION = 50_000
+FIGURES: dict[str, float] = {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Seconds to gate a batch.")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--large", type=int, default=0, help="Rows of a second batch, ours alone.")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        settings = settings_from_environment(str(Path(temporary) / "lake"))
+        with Runtime(settings) as runtime:
+            runtime.ray()
+            warm = write_examples(settings, 250_000, "warm")
+            admit(runtime, warm)
+            batch = write_examples(settings, options.rows, "batch")
+            took, worker_mb = gated(runtime, batch)
+            plain_s, plain_mb = alone(plain_gx, settings, batch)
+            floor_s, _ = alone(duckdb_floor, settings, batch)
+            print(f"{f'{options.rows:,} examples, full suite':<40}{'seconds':>9}{'peak MB':>9}")
+            for name, seconds, mb in (
+                ("stemma, by block on Ray (a worker)", took, worker_mb),
+                ("Great Expectations, one pandas frame", plain_s, plain_mb),
+                ("DuckDB, the row rules as one query", floor_s, 0),
+            ):
+                print(f"{name:<40}{seconds:>9.1f}{mb:>9.0f}")
+            FIGURES.update(gate_s=round(took, 1), ratio_to_plain_gx=round(took / plain_s, 2))
+            FIGURES["peak_worker_mb"] = round(worker_mb)
+            if options.large:
+                took, worker_mb = gated(runtime, write_examples(settings, options.large, "large"))
+                print(f"{f'stemma, {options.large:,} examples':<40}{took:>9.1f}{worker_mb:>9.0f}")
+            beside_ingest(runtime, Path(temporary), options.rows)
+    print(json.dumps(FIGURES))
+
+
+def gated(runtime: Runtime, batch: TableVersion) -> tuple[float, float]:
+    """(seconds, MB of the largest worker)."""
+    with Peak() as peak:
+        started = time.monotonic()
+        verdict = admit(runtime, batch)
+        took = time.monotonic() - started
+    assert verdict.passed, [rule.sentence for rule in verdict.rules if rule.outcome != "pass"]
+    return took, peak.bytes / 1e6
+
+
+def beside_ingest(runtime: Runtime, folder: Path, rows: int) -> None:
+    """A log of as many exchanges, taken in and gated."""
+    log = write_log(folder / "log.jsonl", rows * 1_000)
+    started = time.monotonic()
+    outcome = ingest(runtime, IngestConfig(sources=(str(log),)))
+    ingest_s = time.monotonic() - started
+    gate_s, _ = gated(runtime, tables.resolve(runtime.settings, outcome.outputs[0]))
+    print(
+        f"{'a log of ' + format(outcome.counts['out'], ',') + ' exchanges':<40}{ingest_s:>9.1f}{gate_s:>9.1f} s gate"
+    )
+    FIGURES["ingest_overhead"] = round(gate_s / ingest_s, 2)
+
+
+def alone(work: Any, settings: Settings, batch: TableVersion) -> tuple[float, float]:
+    """A contender in a process of its own: (seconds of its work, MB at its peak)."""
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    process = context.Process(target=_timed, args=(answers, work, settings, batch))
+    process.start()
+    seconds, peak = answers.get()
+    process.join()
+    return seconds, peak / 1e6
+
+
+def _timed(answers: Any, work: Any, settings: Settings, batch: TableVersion) -> None:
+    import resource
+
+    seconds = work(settings, batch)
+    answers.put((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+
+
+def plain_gx(settings: Settings, batch: TableVersion) -> float:
+    """Great Expectations as its documentation has it: one frame, one validation definition."""
+    from expectations.gx import open_context, quiet
+    from expectations.measuring import RESULT_FORMAT
+    from expectations.suites import SUITES
+    from expectations.thresholds import DEFAULTS
+
+    suite = SUITES[batch.table]
+    with quiet():
+        from great_expectations import ValidationDefinition
+
+        rules = suite.build(DEFAULTS)
+        context = open_context()
+        asset = context.data_sources.add_pandas("lake").add_dataframe_asset("batch")
+        definition = ValidationDefinition(
+            name="v", data=asset.add_batch_definition_whole_dataframe("b"), suite=context.suites.add(rules)
+        )
+        started = time.monotonic()
+        rows = tables.read_batch(settings, batch)
+        frame = suite.frame(rows, lambda spec, columns, where: spec.schema.empty_table().select(columns))
+        result = definition.run(batch_parameters={"dataframe": frame}, result_format=RESULT_FORMAT)
+        assert result.success
+        return time.monotonic() - started
+
+
+def duckdb_floor(settings: Settings, batch: TableVersion) -> float:
+    """What an engine needs to look at every row once: the rules on rows as sums over conditions."""
+    import duckdb
+
+    folder = Path(settings.lake, "tables", batch.table)
+    conditions = (
+        "octet_length(row_id) = 16",
+        "row_no >= 0",
+        "derivation in ('source', 'joint', 'alternative')",
+        "len(parents) = len(parent_nos) and len(parents) = len(list_distinct(parents))",
+        "regexp_matches(source_span, '^(bytes:[0-9]+-[0-9]+|row:[0-9]+|mixed)$')",
+        "regexp_matches(source_revision, '^(mixed|([a-z0-9]+:)?[0-9a-f]{16,128}|[a-z_]+@[0-9]+)$')",
+        "regexp_matches(code_revision, '^sha256:[0-9a-f]{32,64}$')",
+        "score between 0 and 1",
+        "split in ('train', 'gate', 'report')",
+        "length(trim(answer)) > 0",
+        "length(trim(text)) between 1 and 20000",
+        "score >= threshold",
+    )
+    sums = ", ".join(f"sum(not ({each}))" for each in conditions)
+    unique = (
+        "count(distinct row_id), count(distinct row_no), count(distinct (text, answer, split, condition))"
+    )
+    started = time.monotonic()
+    with duckdb.connect(config={"threads": 2}) as engine:
+        engine.execute(
+            f"select count(*), {sums}, {unique} from read_parquet('{folder}/*.parquet')"
+        ).fetchall()
+    return time.monotonic() - started
+
+
+def write_examples(settings: Settings, rows: int, name: str) -> TableVersion:
+    """A batch of distinct examples, each derived from one trace, on split train; 40 labels."""
+    run = f"{name:0<16}-1"
+    draw, rng = random.Random(name), np.random.default_rng(len(name))
+    words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 9))) for _ in range(5_000)]
+    first = tables.reserve(settings, 2 * rows, run_id=run)
+    with tables.FileWriter(settings, EXAMPLE, run) as file:
+        for at in range(0, rows, PORTION):
+            count = min(PORTION, rows - at)
+            file.write(_examples(count, first + at, first + rows + at, run, words, draw, rng))
+    return tables.commit(settings, [file.written()], into=EXAMPLE, run_id=run, keys=[name])
+
+
+def _examples(
+    count: int, first: int, parent: int, run: str, words: list[str], draw: random.Random, rng: Any
+) -> pa.Table:
+    ids, parents = (
+        [bytes(row) for row in rng.integers(0, 256, (count, 16), dtype=np.uint8)] for _ in range(2)
+    )
+    texts = [" ".join(draw.choices(words, k=12)) for _ in range(count)]
+    numbers = range(first, first + count)
+    constant = {
+        "derivation": "joint",
+        "source_uri": "file:///logs/day.jsonl",
+        "prompt_name": "intent",
+        "source_revision": "sha256:" + "a" * 64,
+        "prompt_version": "3",
+        "generator": "bot",
+        "generator_revision": "1",
+        "scorer": "judge",
+        "scorer_revision": "2",
+        "score": 1.0,
+        "threshold": 0.5,
+        "step": "ExampleFromTrace",
+        "step_revision": "1",
+        "code_revision": "sha256:" + "b" * 64,
+        "run_id": run,
+        "review": "none",
+        "reviewer": "not_applicable",
+        "task": "classification",
+        "split": "train",
+        "kind": "passed",
+        "condition": "not_applicable",
+    }
+    columns: dict[str, Any] = {
+        "row_id": ids,
+        "row_no": numbers,
+        "parents": [[each] for each in parents],
+        "parent_nos": [[number] for number in range(parent, parent + count)],
+        "source_span": [f"bytes:{number * 100}-{number * 100 + 99}" for number in numbers],
+        "messages": [[{"role": "user", "content": text}] for text in texts],
+        "text": texts,
+        "answer": [f"label_{number % 40}" for number in numbers],
+    }
+    made = {}
+    for field in EXAMPLE.schema:
+        value = columns.get(field.name)
+        made[field.name] = (
+            pa.array(list(value), field.type)
+            if value is not None
+            else pa.repeat(pa.scalar(constant.get(field.name), field.type), count)
+        )
+    return pa.table(made, schema=EXAMPLE.schema)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,3 +1,5 @@
+"""What every framing gives: a record with its place in the source, or why it is none."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""JSON lines."""
+"""JSON lines: a record each, found from anywhere in the source."""
 
 from __future__ import annotations
 

@@ -41,6 +41,7 @@ from pipelines.personal import Treatment, treated
 from pipelines.readers import DocumentReader, Part, Reader, RecordReader, Unreadable
 from pipelines.readers.json_lines import decode_json_object
 from pipelines.runner.losses import RunnerError, recalled, without_banned
+from pipelines.runner.rows import Item, in_order, rows_of
 
 PORTION_BYTES = 16 * 1024 * 1024  # of records that become rows at once
 
@@ -340,7 +341,7 @@ def read_again(
             _read_record(_position(each["source_span"]), each["source_span"], each["record"], reader)  # type: ignore[arg-type]
             for each in lost
         ]
-        rows, places, still, empty = _rows_of(items, into, keeping)
+        rows, places, still, empty = rows_of(items, into, keep_extra=keeping.extra)
         read = Read(treated(rows, into, keeping.personal), places, still, len(items), empty)
         found = [read] if len(still) < len(items) else []
     stamped = [
@@ -369,17 +370,6 @@ def _all(spec: TableSpec, parts: Iterable[pa.Table]) -> pa.Table:
 # ---------------------------------------------------------------- each framing
 
 
-@dataclass(frozen=True)
-class _Item:
-    """A record with its rows, or why it has none."""
-
-    position: int
-    span: str
-    record: bytes
-    rows: Sequence[Mapping[str, Any]] = ()
-    unreadable: Unreadable | None = None
-
-
 def _of_lines(content: bytes, first: int, reader: RecordReader, into: TableSpec, keeping: Keeping) -> Read:
     """JSON lines: as columns what the reader can take so, the others one by one."""
     lines = content.split(b"\n")
@@ -398,14 +388,14 @@ def _of_lines(content: bytes, first: int, reader: RecordReader, into: TableSpec,
     items = [
         _read_record(int(starts[number]), spans[number], lines[number], reader) for number in left.tolist()
     ]
-    one_by_one, places, lost, empty = _rows_of(items, into, keeping)
+    one_by_one, places, lost, empty = rows_of(items, into, keep_extra=keeping.extra)
     places_taken = Places(
         starts[taken].tolist(),
         [spans[number] for number in taken.tolist()],
         [lines[number] for number in taken.tolist()],
         [0] * len(taken),
     )
-    rows, places = _in_order(rows, places_taken, one_by_one, places)
+    rows, places = in_order(rows, places_taken, one_by_one, places)
     return Read(treated(rows, into, keeping.personal), places, lost, len(lines), empty)
 
 
@@ -415,7 +405,7 @@ def _of_records(
     """In portions, so that a source is never in memory as a whole."""
     for portion in _portions(framed):
         items = [_read_framed(each, reader) for each in portion]  # type: ignore[arg-type]
-        rows, places, lost, empty = _rows_of(items, into, keeping)
+        rows, places, lost, empty = rows_of(items, into, keep_extra=keeping.extra)
         yield Read(treated(rows, into, keeping.personal), places, lost, len(items), empty)
 
 
@@ -441,7 +431,7 @@ def _of_document(
     if isinstance(parts, Unreadable):
         parts = [Part(whole.first, whole.end, unreadable=parts)]
     items = [
-        _Item(
+        Item(
             part.first,
             f"bytes:{part.first}-{part.end}",
             content[part.first : part.end],
@@ -450,22 +440,22 @@ def _of_document(
         )
         for part in parts
     ]
-    rows, places, lost, empty = _rows_of(items, into, keeping)
+    rows, places, lost, empty = rows_of(items, into, keep_extra=keeping.extra)
     return Read(treated(rows, into, keeping.personal), places, lost, len(items), empty)
 
 
-def _read_record(position: int, span: str, record: bytes, reader: RecordReader) -> _Item:
+def _read_record(position: int, span: str, record: bytes, reader: RecordReader) -> Item:
     rows = _guarded(lambda: reader.read(decode_json_object(record)))
     if isinstance(rows, Unreadable):
-        return _Item(position, span, record, unreadable=rows)
-    return _Item(position, span, record, rows)
+        return Item(position, span, record, unreadable=rows)
+    return Item(position, span, record, rows)
 
 
-def _read_framed(framed: framing.Framed, reader: RecordReader) -> _Item:
+def _read_framed(framed: framing.Framed, reader: RecordReader) -> Item:
     rows = framed.unreadable or _guarded(lambda: reader.read(framed.value))
     if isinstance(rows, Unreadable):
-        return _Item(framed.position, framed.span, framed.record, unreadable=rows)
-    return _Item(framed.position, framed.span, framed.record, rows)
+        return Item(framed.position, framed.span, framed.record, unreadable=rows)
+    return Item(framed.position, framed.span, framed.record, rows)
 
 
 def _guarded(read: Callable[[], Any]) -> Any:
@@ -478,80 +468,6 @@ def _guarded(read: Callable[[], Any]) -> Any:
         return Unreadable("too_deep", "nested too deeply")
     except Exception as error:
         return Unreadable("reader_failed", repr(error))
-
-
-# ---------------------------------------------------------------- rows as a table
-
-
-def _rows_of(
-    items: Sequence[_Item], into: TableSpec, keeping: Keeping
-) -> tuple[pa.Table, Places, list[tuple[str, bytes, Unreadable]], int]:
-    """All items' rows as one table. An item with a value that fits no column is lost, and alone."""
-    lost = [(each.span, each.record, each.unreadable) for each in items if each.unreadable is not None]
-    read = [each for each in items if each.unreadable is None]
-    filled = [each for each in read if each.rows]
-    kept: list[_Item] = []
-    parts = [into.derivable.empty_table()]
-    for some, made in _tables_of(filled, into, keeping):
-        if isinstance(made, Unreadable):
-            lost += [(each.span, each.record, made) for each in some]
-        else:
-            kept += some
-            parts.append(made)
-    places = Places(
-        [each.position for each in kept for _ in each.rows],
-        [each.span for each in kept for _ in each.rows],
-        [each.record for each in kept for _ in each.rows],
-        [ordinal for each in kept for ordinal in range(len(each.rows))],
-    )
-    return pa.concat_tables(parts), places, lost, len(read) - len(filled)
-
-
-def _tables_of(
-    items: Sequence[_Item], into: TableSpec, keeping: Keeping
-) -> Iterator[tuple[Sequence[_Item], pa.Table | Unreadable]]:
-    """The items' rows as tables; halved where some value fits no column, down to the item that holds it."""
-    if not items:
-        return
-    try:
-        yield items, _table([row for each in items for row in each.rows], into, keeping)
-    except Exception as error:  # such as half a surrogate pair, or a number of 65 bits
-        if len(items) == 1:
-            yield items, Unreadable("not_storable", repr(error))
-            return
-        half = len(items) // 2
-        yield from _tables_of(items[:half], into, keeping)
-        yield from _tables_of(items[half:], into, keeping)
-
-
-def _table(rows: Sequence[Mapping[str, Any]], into: TableSpec, keeping: Keeping) -> pa.Table:
-    schema = into.derivable
-    known = set(schema.names)
-    for row in rows:
-        if not row.keys() <= known:
-            raise RunnerError(f"columns that '{into.name}' does not have: {sorted(row.keys() - known)}")
-    columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in schema]
-    made = pa.table(columns, schema=schema)
-    for column in into.own:
-        if not column.nullable and made[column.name].null_count:
-            raise RunnerError(f"no value for '{column.name}'")
-    if not keeping.extra and "extra" in schema.names:
-        made = made.set_column(schema.get_field_index("extra"), "extra", pa.nulls(made.num_rows, pa.string()))
-    return made
-
-
-def _in_order(
-    rows: pa.Table, places: Places, others: pa.Table, their_places: Places
-) -> tuple[pa.Table, Places]:
-    """Both together, in the order of their records."""
-    if not others.num_rows:
-        return rows, places
-    positions = [*places.positions, *their_places.positions]
-    ordinals = [*places.ordinals, *their_places.ordinals]
-    order = np.lexsort((ordinals, positions))
-    spans, records = [*places.spans, *their_places.spans], [*places.records, *their_places.records]
-    together = Places(*([values[at] for at in order] for values in (positions, spans, records, ordinals)))
-    return pa.concat_tables([rows, others]).take(pa.array(order)), together
 
 
 def _quarantined(read: Read, work: Work, reader: Fingerprint, stamp: Stamp) -> pa.Table:

@@ -154,15 +154,15 @@ QUARANTINE = TableSpec(
 
 REJECTED = TableSpec(
     "rejected",
-    "Rows that a step did not let go on, with the reason.",
-    writer="pipelines.runner",
+    "Rows that a step did not let go on, or a gate took out of their batch, with the reason.",
+    writer="pipelines.runner, expectations.routing",
     keys=("run_id", "step", "row_id"),
     own=(
         Column("row_id", pa.binary(), "the row that was not let on"),
         Column("row_no", pa.int64(), "and its number; -1 where it was never stored", nullable=False),
-        Column("step", pa.string(), "the step that refused it"),
-        Column("step_revision", pa.string(), "its declared revision"),
-        Column("reason", pa.string(), "machine-readable reason"),
+        Column("step", pa.string(), "the step that refused it, or the suite of a gate"),
+        Column("step_revision", pa.string(), "its declared revision; of a suite its digest"),
+        Column("reason", pa.string(), "machine-readable reason; of a suite the first rule that it broke"),
         Column("scorer", pa.string(), "who judged, or not_applicable"),
         Column("scorer_revision", pa.string(), "and its revision"),
         Column("score", pa.float64(), "the judgement, where there was one", nullable=True),
@@ -221,6 +221,47 @@ VERDICT = TableSpec(
         Column("rules", pa.string(), "each rule: outcome, observed, threshold, failing rows; JSON"),
         Column("at", TIMESTAMP, "when"),
         Column("run_id", pa.string(), "the gate's own run"),
+        Column(
+            "thresholds",
+            pa.string(),
+            "the config in force: thresholds, and what to do with failing rows; JSON; empty in older ones",
+            nullable=True,
+        ),
+        Column(
+            "routed", pa.int64(), "rows that were moved to `rejected`; empty in older ones", nullable=True
+        ),
+    ),
+)
+
+UNEXPECTED = TableSpec(
+    "unexpected",
+    "Every row that broke a rule, whether or not its batch was refused for it; a verdict names 20 of them.",
+    writer="lineage.verdicts",
+    keys=("run_id", "rule", "row_id"),
+    own=(
+        Column("table", pa.string(), "the table that was judged"),
+        Column("version", pa.int64(), "the commit that was judged"),
+        Column("rule", pa.string(), "the rule that the row broke"),
+        Column("row_id", pa.binary(), "the row"),
+        Column("run_id", pa.string(), "the gate's run; of a verdict's own rows, any attempt at it"),
+    ),
+)
+
+WAIVER = TableSpec(
+    "waivers",
+    "Which rules a person lets batches break, why, and until when. The last row of an id counts: one that "
+    "ends when it was written revokes the waiver.",
+    writer="lineage.waivers",
+    keys=("id", "at"),
+    own=(
+        Column("id", pa.string(), "12 hex digits"),
+        Column("table", pa.string(), "batches of which table"),
+        Column("rule", pa.string(), "which rule may be broken"),
+        Column("reason", pa.string(), "why it is waived, or revoked"),
+        Column("by", pa.string(), "who says so"),
+        Column("at", TIMESTAMP, "since when"),
+        Column("until", TIMESTAMP, "the first moment at which it is in force no more"),
+        Column("run_id", pa.string(), "the run that put it on record"),
     ),
 )
 
@@ -469,6 +510,8 @@ BOOKS = (
     LEASE,
     RUN,
     VERDICT,
+    UNEXPECTED,
+    WAIVER,
     PLAN,
     CONSUMPTION,
     CHECKPOINT,

@@ -7,6 +7,7 @@ import json
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
 from expectations import routing
 from expectations.gate import admit
@@ -179,6 +180,42 @@ def test_fsck_finds_the_lake_sound_and_the_run_balances(lake, toy, change):
     assert json.loads(run["counts"]) == {"in": 6, "created": 0, "out": 4, "merged": 0, "rejected": 2}
     assert found(lake) == []
     assert {0, 1, 2} >= set(pins(lake.settings)["traces"]) >= {1, 2}, "a vacuum takes neither side"
+
+
+def put_back(lake, rows):
+    """By hand, past every job."""
+    file = tables.write_file(lake.settings, rows.slice(1, 1), into=TRACE, name="back")
+    tables.commit(lake.settings, [file], into=TRACE, run_id=rows["run_id"][0].as_py(), keys=["back"])
+
+
+def lose_a_rejected_row(lake, rows):
+    DeltaTable(lake.settings.path("tables/rejected")).delete(f"row_no = {rows['row_no'][1].as_py()}")
+
+
+def lose_an_unexpected_row(lake, rows):
+    held = tables.read(lake.settings, UNEXPECTED).slice(1)
+    write_deltalake(lake.settings.path("tables/unexpected"), held, mode="overwrite")
+
+
+@pytest.mark.parametrize(
+    ("mutate", "sentences"),
+    [
+        (put_back, {"was moved to 'rejected' by a gate, and is admitted"}),
+        (lose_a_rejected_row, {"moved 2 rows, but 'rejected' holds 1 of them", "the books hold others"}),
+        (
+            lose_an_unexpected_row,
+            {"counts 2 rows that broke 'judgement_whole', of which 'unexpected' holds 1"},
+        ),
+    ],
+)
+def test_fsck_names_what_does_not_fit_the_verdict(mutate, sentences, lake, toy, change):
+    rows = traces(toy, change)
+    admit(lake.runtime, lake.store(rows, TRACE, key="a"), on_fail="reject_rows")
+    mutate(lake, rows)
+    tables.forget()
+    said = [sentence for sentence in found(lake) if "by hand" not in sentence]
+    assert len(said) == len(sentences), said
+    assert all(any(each in sentence for sentence in said) for each in sentences), said
 
 
 def test_the_pedigree_of_a_moved_row_says_where_it_lies_and_why(lake, toy, change):

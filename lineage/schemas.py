@@ -1,4 +1,4 @@
-"""Every stored table, said once: its columns, its keys, its one writer.
+"""Every stored table, said once: its columns, its keys, its writer: one, but for `rejected`.
 
 docs/tables.md is generated from here by lineage/catalogue.py.
 
@@ -16,6 +16,9 @@ from lineage.columns import NOT_APPLICABLE as NOT_APPLICABLE
 from lineage.columns import PROVENANCE as PROVENANCE
 from lineage.columns import STATED as STATED
 from lineage.columns import UNSTATED as UNSTATED
+from lineage.judged import UNEXPECTED as UNEXPECTED
+from lineage.judged import VERDICT as VERDICT
+from lineage.judged import WAIVER as WAIVER
 
 PII = Column(
     "pii", pa.string(), "personal data and secrets in it: kind and how often, JSON text", nullable=True
@@ -202,66 +205,6 @@ RUN = TableSpec(
         Column("counts", pa.string(), "rows in, out, merged, rejected, quarantined, ..., JSON"),
         Column("facets", pa.string(), "whatever else the job measured, and what it cost; JSON"),
         Column("error", pa.string(), "one sentence, where it failed", nullable=True),
-    ),
-)
-
-VERDICT = TableSpec(
-    "verdicts",
-    "Whether a batch may be used: one verdict per gate, bound to exactly one commit.",
-    writer="lineage.verdicts",
-    keys=("table", "version", "at"),
-    own=(
-        Column("table", pa.string(), "the table that was judged"),
-        Column("version", pa.int64(), "the commit that was judged"),
-        Column("batch", pa.string(), "the run that wrote that commit"),
-        Column("outcome", pa.string(), "pass, fail, or error: a rule that crashed decides nothing"),
-        Column("suite", pa.string(), "the suite of rules"),
-        Column("suite_digest", pa.string(), "SHA-256 of the suite, thresholds included"),
-        Column("rows", pa.int64(), "rows judged"),
-        Column("rules", pa.string(), "each rule: outcome, observed, threshold, failing rows; JSON"),
-        Column("at", TIMESTAMP, "when"),
-        Column("run_id", pa.string(), "the gate's own run"),
-        Column(
-            "thresholds",
-            pa.string(),
-            "the config in force: thresholds, and what to do with failing rows; JSON; empty in older ones",
-            nullable=True,
-        ),
-        Column(
-            "routed", pa.int64(), "rows that were moved to `rejected`; empty in older ones", nullable=True
-        ),
-    ),
-)
-
-UNEXPECTED = TableSpec(
-    "unexpected",
-    "Every row that broke a rule, whether or not its batch was refused for it; a verdict names 20 of them.",
-    writer="lineage.verdicts",
-    keys=("run_id", "rule", "row_id"),
-    own=(
-        Column("table", pa.string(), "the table that was judged"),
-        Column("version", pa.int64(), "the commit that was judged"),
-        Column("rule", pa.string(), "the rule that the row broke"),
-        Column("row_id", pa.binary(), "the row"),
-        Column("run_id", pa.string(), "the gate's run; of a verdict's own rows, any attempt at it"),
-    ),
-)
-
-WAIVER = TableSpec(
-    "waivers",
-    "Which rules a person lets batches break, why, and until when. The last row of an id counts: one that "
-    "ends when it was written revokes the waiver.",
-    writer="lineage.waivers",
-    keys=("id", "at"),
-    own=(
-        Column("id", pa.string(), "12 hex digits"),
-        Column("table", pa.string(), "batches of which table"),
-        Column("rule", pa.string(), "which rule may be broken"),
-        Column("reason", pa.string(), "why it is waived, or revoked"),
-        Column("by", pa.string(), "who says so"),
-        Column("at", TIMESTAMP, "since when"),
-        Column("until", TIMESTAMP, "the first moment at which it is in force no more"),
-        Column("run_id", pa.string(), "the run that put it on record"),
     ),
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from infra.cli import Json, Lake, existing
+from infra.runtime import Runtime
 from infra.screen import print_table
 from infra.settings import Settings
 from lineage import bans, models, runs, sources, tables, verdicts, waivers
@@ -107,7 +107,7 @@ def _status(settings: Settings) -> dict[str, list[dict[str, Any]]]:
                 "until": each.until,
             }
             for each in waivers.all_waivers(settings)
-            if each.state(dt.datetime.now(dt.UTC)) == "in force"
+            if each.state(Runtime(settings).now()) == "in force"
         ],
         "runs": runs.latest(settings),
     }

@@ -212,16 +212,25 @@ def test_a_verdict_says_which_thresholds_were_in_force(lake, toy):
     assert verdicts.latest(lake.settings, version).thresholds == verdict.thresholds
 
 
-def test_a_verdict_of_before_thresholds_were_written_down_is_read_as_it_is(lake, toy):
-    version = lake.store(toy.traces(), TRACE, key="a")
-    given = admit(lake.runtime, version)
-    row = tables.read(lake.settings, VERDICT).to_pylist()[0] | {"thresholds": None, "routed": None}
+def test_a_book_of_before_thresholds_were_written_down_is_read_as_it_is(lake, twin, toy, change):
+    for place in (lake, twin):
+        version = place.store(toy.traces(), TRACE, key="a")
+    given = admit(twin.runtime, version)
+    younger = ("thresholds", "routed")
+    older = replace(VERDICT, own=tuple(each for each in VERDICT.own if each.name not in younger))
+    (row,) = tables.read(twin.settings, VERDICT, columns=older.schema.names).to_pylist()
     rules = [
         {name: rule[name] for name in rule if name not in ("severity", "waived")}
         for rule in json.loads(row["rules"])
     ]
-    tables.record(lake.settings, [row | {"rules": json.dumps(rules), "at": lake.runtime.now()}], into=VERDICT)
+    tables.record(lake.settings, [row | {"rules": json.dumps(rules)}], into=older)
     assert verdicts.latest(lake.settings, version) == replace(given, thresholds={})
+    assert admit(lake.runtime, version) == replace(given, thresholds={})
+    rows = change(toy.traces(source="log-b"), "scorer", ["unstated", *["judge"] * 5])
+    second = admit(lake.runtime, lake.store(rows, TRACE, key="b"), on_fail="reject_rows")
+    assert second.routed == 1
+    assert verdicts.read_admitted(lake.settings, TRACE).num_rows == 11
+    assert len(verdicts.all_routed(lake.settings, TRACE)) == 1
 
 
 def test_what_is_committed_while_a_batch_is_judged_changes_nothing_of_its_verdict(lake, twin, toy, change):

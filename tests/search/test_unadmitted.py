@@ -110,7 +110,7 @@ def test_no_curriculum_is_selected_and_no_model_trained_or_searched_for_from_una
         try_recipe(settings, recipe, "0123456789abcdef-1")
     config = tmp_path / "search.toml"
     config.write_text(
-        'trials = 2\n[[dimensions]]\npath = "hyperparameters.learning_rate"\nkind = "log_uniform"\n'
+        '[[dimensions]]\npath = "hyperparameters.learning_rate"\nkind = "log_uniform"\n'
         "low = 0.0001\nhigh = 0.01\n"
     )
     for words in (["finetune"], ["search", str(config)]):
@@ -168,10 +168,11 @@ def checkpoint_rows(settings: Settings) -> list[int]:
 
 def test_no_reviewer_derives_an_example_from_one_that_was_not_admitted(settings, capsys):
     rows = tables.read(settings, EXAMPLE)
-    row_id = rows["row_id"][0].as_py().hex()
+    row_id, answer = rows["row_id"][0].as_py().hex(), rows["answer"][0].as_py()
+    other = next(label for label in rows["answer"].to_pylist() if label != answer)
     refuse(settings, EXAMPLE)
     with pytest.raises(ReviewError, match=r"was not admitted.*; see: stemma status"):
-        review(Runtime(settings), [row_id], "relabelled", reason="x", reviewer="ann", label="room")
+        review(Runtime(settings), [row_id], "relabelled", reason="x", reviewer="ann", label=other)
     assert tables.read(settings, EXAMPLE).num_rows == rows.num_rows
 
 

@@ -86,9 +86,8 @@ def beside_ingest(runtime: Runtime, folder: Path, rows: int) -> None:
     outcome = ingest(runtime, IngestConfig(sources=(str(log),)))
     ingest_s = time.monotonic() - started
     gate_s, _ = gated(runtime, tables.resolve(runtime.settings, outcome.outputs[0]))
-    print(
-        f"{'a log of ' + format(outcome.counts['out'], ',') + ' exchanges':<40}{ingest_s:>9.1f}{gate_s:>9.1f} s gate"
-    )
+    name = f"a log of {outcome.counts['out']:,} exchanges"
+    print(f"{name:<40}{ingest_s:>9.1f}   and its gate {gate_s:.1f}")
     FIGURES["ingest_overhead"] = round(gate_s / ingest_s, 2)
 
 

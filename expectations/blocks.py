@@ -8,13 +8,14 @@ and the columns of rules that cannot be measured by block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from expectations.measuring import Measured, Plan, both, merged
 from expectations.suites.suite import Admitted, Suite
@@ -31,57 +32,102 @@ BLOCK_ROWS = 50_000
 FEW_ROWS = 200_000  # starting Ray takes as long as judging these here
 _RETRIES = 2  # of a block whose worker died
 
+_Each = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
+
 
 @dataclass(frozen=True)
 class Batch:
-    """What the worker needs to know of a commit that is judged."""
+    """What a worker needs to know of a commit that is judged."""
 
     settings: Settings
     version: TableVersion
     suite: Suite
     thresholds: Thresholds
+    without: frozenset[bytes] = frozenset()
+    """Ids of rows that are judged no more."""
 
-    def rows(self, stretch: Stretch) -> pa.Table:
-        """The rows of one of its stretches."""
-        return tables.read_stretch(self.settings, stretch, of=self.version.spec)
+    def rows(self, block: Stretch) -> pa.Table:
+        """The rows of one of its blocks."""
+        rows = tables.read_stretch(self.settings, block, of=self.version.spec)
+        if not self.without:
+            return rows
+        return rows.filter(pc.invert(pc.is_in(rows["row_id"], pa.array(list(self.without), pa.binary()))))
 
     def plan(self) -> Plan:
         """How its rules are measured."""
         return _plan(self.suite, self.thresholds.model_dump_json())
 
 
-def measured(runtime: Runtime, batch: Batch, admitted: Admitted) -> tuple[list[Measured], int]:
-    """What the suite's rules ask of the commit's rows, in their order; and how many rows those are."""
-    blocks = tables.stretches(batch.settings, batch.version, least_rows=BLOCK_ROWS)
-    rows = sum(block.rows for block in blocks)
-    each = _on_workers(runtime) if rows > FEW_ROWS else _here
-    schema = batch.version.spec.schema
-    keys = pa.concat_tables(
-        [batch.suite.keys(schema.empty_table()), *each(_keys, [(batch, b) for b in blocks])]
-    )
-    facts = batch.suite.facts(keys.unify_dictionaries().combine_chunks(), admitted)
-    firsts = accumulate((block.rows for block in blocks), initial=0)
-    mine = [facts.slice(first, block.rows) for first, block in zip(firsts, blocks, strict=False)]
-    tasks = [(batch, block, known) for block, known in zip(blocks, mine, strict=True)]
-    parts = list(each(_measure, tasks)) or [_measured(batch, schema.empty_table(), facts)]
-    plan = batch.plan()
-    whole = _together([columns for _, columns in parts])
-    return both(merged([found for found, _ in parts]), plan.measure_whole(whole)), rows
+class Measuring:
+    """A batch whose keys are known, to be measured, and asked for all rows that break a rule."""
+
+    def __init__(self, runtime: Runtime, batch: Batch, admitted: Admitted) -> None:
+        self.batch = batch
+        self._blocks = tables.stretches(batch.settings, batch.version, least_rows=BLOCK_ROWS)
+        many = sum(block.rows for block in self._blocks) > FEW_ROWS
+        self._each = _on_workers(runtime) if many else _here
+        parts = list(self._each(_keys, [(batch, block) for block in self._blocks]))
+        self._counts = [part.num_rows for part in parts]
+        none = batch.suite.keys(batch.version.spec.schema.empty_table())
+        self.keys = pa.concat_tables([none, *parts]).unify_dictionaries().combine_chunks()
+        """Of all rows, in order; among them `row_id`."""
+        self._facts = batch.suite.facts(self.keys, admitted)
+
+    @cached_property
+    def measured(self) -> list[Measured]:
+        """What the suite's rules ask of the rows, in their order."""
+        plan = self.batch.plan()
+        parts = list(self._each(_measured, self._tasks()))
+        return both(merged([found for found, _ in parts]), plan.measure_whole(_whole(parts)))
+
+    def failing(self, rules: Sequence[int]) -> Mapping[int, list[str]]:
+        """By the rule's place in the suite: the ids (hex) of all rows that break it."""
+        if not rules:
+            return {}
+        plan = self.batch.plan()
+        of_blocks = [place for place in rules if plan.by_block[place]]
+        of_whole = [place for place in rules if not plan.by_block[place]]
+        found: dict[int, list[str]] = {place: [] for place in of_blocks}
+        for part in self._each(_failing, [(*task, of_blocks) for task in self._tasks()]) if of_blocks else ():
+            for place, row_ids in part.items():
+                found[place] += row_ids
+        if of_whole:
+            whole = _whole(list(self._each(_measured, self._tasks())))
+            found |= plan.failing(whole, of_whole)
+        return found
+
+    def _tasks(self) -> list[tuple[Any, ...]]:
+        """Each block with its facts; one of no rows where there is none."""
+        firsts = list(accumulate(self._counts, initial=0))
+        mine = [self._facts.slice(at, count) for at, count in zip(firsts, self._counts, strict=False)]
+        tasks: list[tuple[Any, ...]] = [
+            (self.batch, block, facts) for block, facts in zip(self._blocks, mine, strict=True)
+        ]
+        return tasks or [(self.batch, None, self._facts)]
 
 
 def _keys(batch: Batch, block: Stretch) -> pa.Table:
     return batch.suite.keys(batch.rows(block))
 
 
-def _measure(batch: Batch, block: Stretch, facts: pa.Table) -> tuple[list[Measured | None], pd.DataFrame]:
-    return _measured(batch, batch.rows(block), facts)
-
-
-def _measured(batch: Batch, rows: pa.Table, facts: pa.Table) -> tuple[list[Measured | None], pd.DataFrame]:
+def _measured(
+    batch: Batch, block: Stretch | None, facts: pa.Table
+) -> tuple[list[Measured | None], pd.DataFrame]:
     """What can be measured of the block, and its part of the columns that are judged together."""
-    view, plan = batch.suite.view(rows, facts), batch.plan()
+    view, plan = _view(batch, block, facts), batch.plan()
     asked = [name for name in plan.columns_of_whole() if name in view.columns]
     return plan.measure(view), view.loc[:, asked]
+
+
+def _failing(
+    batch: Batch, block: Stretch | None, facts: pa.Table, rules: Sequence[int]
+) -> dict[int, list[str]]:
+    return batch.plan().failing(_view(batch, block, facts), rules)
+
+
+def _view(batch: Batch, block: Stretch | None, facts: pa.Table) -> pd.DataFrame:
+    rows = batch.version.spec.schema.empty_table() if block is None else batch.rows(block)
+    return batch.suite.view(rows, facts)
 
 
 @lru_cache(maxsize=8)
@@ -90,18 +136,18 @@ def _plan(suite: Suite, thresholds: str) -> Plan:
     return Plan.of(suite.build(Thresholds.model_validate_json(thresholds)).expectations)
 
 
-def _together(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def _whole(parts: Sequence[tuple[Any, pd.DataFrame]]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat([columns for _, columns in parts], ignore_index=True)
 
 
 def _here(work: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
     return (work(*task) for task in tasks)
 
 
-def _on_workers(runtime: Runtime) -> Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]:
-    """Work done on Ray, results in the order of the tasks; no more tasks at once than there are CPUs."""
+def _on_workers(runtime: Runtime) -> _Each:
+    """Work done on Ray, results in the order of the tasks; few more tasks at once than there are CPUs."""
     ray = runtime.ray()
     most = max(int(ray.cluster_resources().get("CPU", 1)), 1)
 

@@ -2,36 +2,83 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
+from expectations.config import GateConfig
 from expectations.gate import NotGated, admit, exit_code
 from expectations.reports import as_text, data_docs
-from infra.cli import Json, Lake, existing, open_runtime
+from expectations.suites import SUITES
+from expectations.thresholds import DEFAULTS
+from infra.cli import Json, Lake, Set, existing, open_runtime
+from infra.config import read_config
+from infra.screen import harmless
 from infra.settings import Settings
-from lineage import tables, verdicts
+from lineage import tables, verdicts, waivers
 from lineage.schemas import CURRICULUM, ROW_TABLES
 from lineage.tables import TableVersion
 from lineage.verdicts import Verdict
+from lineage.waivers import Waiver
 
 
 def gate(
-    batch: Annotated[str, typer.Argument(help="TABLE@VERSION: the commit to judge.")],
+    batch: Annotated[str | None, typer.Argument(help="TABLE@VERSION: the commit to judge.")] = None,
+    config: Annotated[str | None, typer.Argument(help="TOML config: thresholds, on_fail.")] = None,
+    set: Set = None,
+    waive: Annotated[
+        str | None, typer.Option(metavar="RULE", help="Let batches of --table break this rule instead.")
+    ] = None,
+    table: Annotated[str | None, typer.Option(help="With --waive: batches of which table.")] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="With --waive: the last day of it, as 2026-12-31 (UTC)."),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="With --waive and --revoke: why.")] = "",
+    by: Annotated[str, typer.Option(help="With --waive and --revoke: who says so (default you).")] = "",
+    long: Annotated[bool, typer.Option("--long", help="With --waive: for more than 90 days.")] = False,
+    revoke: Annotated[str | None, typer.Option(metavar="ID", help="End a waiver now instead.")] = None,
+    listed: Annotated[bool, typer.Option("--waivers", help="List all waivers instead.")] = False,
     lake: Lake = None,
     as_json: Json = False,
 ) -> int:
-    """Judge the rows of one commit; exit 0 admitted, 1 refused and withdrawn, 2 error.
+    """Judge the rows of one commit; exit 0 admitted, 1 refused and withdrawn, 2 error. Or waive a rule.
+
+    A waiver counts for what is judged while it is in force; a batch that was refused must be stored again.
 
     Example: stemma gate traces@1
     """
     existing(lake)
+    asked = [
+        name for name, given in (("--waive", waive), ("--revoke", revoke), ("--waivers", listed)) if given
+    ]
+    if len(asked) + (batch is not None) != 1:
+        raise NotGated("name one commit as TABLE@VERSION, or give one of --waive, --revoke and --waivers")
+    if asked and (config or set):
+        raise NotGated(f"{asked[0]} goes by no config; leave it out")
+    if not waive and (table or until or long):
+        raise NotGated("--table, --until and --long say what to waive, and need --waive RULE")
+    if (batch or listed) and (reason or by):
+        raise NotGated("--reason and --by belong to --waive or --revoke")
     with open_runtime(lake) as runtime:
-        verdict = admit(runtime, batch)
-        _tell(verdict, runtime.settings, as_json)
-    return exit_code(verdict)
+        if batch is not None:
+            wanted = read_config(GateConfig, config, set or ())
+            on_fail = wanted.on_fail_of(batch.partition("@")[0])
+            verdict = admit(runtime, batch, thresholds=wanted.thresholds, on_fail=on_fail)
+            _tell(verdict, runtime.settings, as_json)
+            return exit_code(verdict)
+        if waive:
+            given = [waivers.grant(runtime, **_waiver(waive, table, until), reason=reason, by=by, long=long)]
+        elif revoke:
+            given = [waivers.revoke(runtime, revoke, reason=reason, by=by)]
+        else:
+            given = waivers.all_waivers(runtime.settings)
+        _tell_waivers(given, runtime.now(), as_json)
+    return 0
 
 
 def reports(
@@ -69,6 +116,44 @@ def _tell(verdict: Verdict, settings: Settings, as_json: bool) -> None:
         print(json.dumps(asdict(verdict) | {"batch": str(verdict.batch)}, default=str))
     else:
         print(as_text(verdict, settings))
+
+
+def _waiver(rule: str, table: str | None, until: str | None) -> _Asked:
+    """What is to be waived, where there is such a rule. Raises WaiverError."""
+    if table is None or until is None:
+        raise waivers.WaiverError(
+            f"--waive {rule} needs --table {{{','.join(SUITES)}}}, --until DATE and --reason TEXT"
+        )
+    if table not in SUITES:
+        raise waivers.WaiverError(f"table '{table}' has no suite; gated are: {', '.join(sorted(SUITES))}")
+    rules = [each.meta["rule"] for each in SUITES[table].build(DEFAULTS).expectations if each.meta]
+    if rule not in rules:
+        raise waivers.WaiverError(f"suite '{table}' has no rule '{rule}'; it has: {', '.join(rules)}")
+    try:
+        day = dt.date.fromisoformat(until)
+    except ValueError as error:
+        raise waivers.WaiverError(f"--until '{until}' is no day; expected one as 2026-12-31") from error
+    return {"rule": rule, "table": table, "until": day}
+
+
+class _Asked(TypedDict):
+    rule: str
+    table: str
+    until: dt.date
+
+
+def _tell_waivers(given: Sequence[Waiver], now: dt.datetime, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([asdict(each) | {"state": each.state(now)} for each in given], default=str))
+        return
+    for each in given:
+        until = f"until {each.until:%Y-%m-%d %H:%M}, by {each.by}: {each.reason}"
+        print(harmless(f"{each.id}  {each.state(now):<8}  {each.table}: {each.rule}  {until}"))
+        if each.revoked:
+            told = f"{each.revoked.at:%Y-%m-%d %H:%M} by {each.revoked.by}: {each.revoked.reason}"
+            print(harmless(f"{'':<14}revoked {told}"))
+    if not given:
+        print("nothing is waived")
 
 
 def _batches(settings: Settings) -> list[TableVersion]:

@@ -106,9 +106,9 @@ def outcome_of(entry: Mapping[str, Any]) -> RuleOutcome:
     return "pass" if entry["success"] else "fail"
 
 
-def overall(outcomes: Iterable[RuleOutcome]) -> RuleOutcome:
-    """fail if any rule failed, error if none failed but one crashed, else pass."""
-    found = set(outcomes)
+def overall(rules: Iterable[Rule]) -> RuleOutcome:
+    """fail if a rule failed that is no warning and not waived, else error if one crashed, else pass."""
+    found = {rule.outcome for rule in rules if rule.refuses}
     return "fail" if "fail" in found else "error" if "error" in found else "pass"
 
 
@@ -126,21 +126,24 @@ def _rule(name: str, entry: Mapping[str, Any]) -> Rule:
     config = entry.get("expectation_config", {})
     sentence = config.get("description") or name
     outcome = outcome_of(entry)
+    severity = "fail" if config.get("severity", "critical") == "critical" else "warn"
     if outcome == "error":
-        return Rule(name, outcome, f"{sentence}; the rule crashed: {crash(entry)}")
+        return Rule(name, outcome, f"{sentence}; the rule crashed: {crash(entry)}", severity=severity)
     found = entry["result"]
     kwargs = {key: value for key, value in config["kwargs"].items() if key in _THRESHOLDS}
     if "unexpected_count" not in found:
         observed = found.get("observed_value")
         detail = f" ({_short(found['details'])})" if found.get("details") else ""
-        return Rule(name, outcome, f"{sentence}; found {_short(observed)}{detail}", observed, kwargs or None)
+        told = f"{sentence}; found {_short(observed)}{detail}"
+        return Rule(name, outcome, told, observed, kwargs or None, severity=severity)
     concerned = found["element_count"] - (found.get("missing_count") or 0)
     failing = found["unexpected_count"]
     share = round(1 - failing / concerned, 4) if concerned else None
     told = f"{failing:,} of {concerned:,} rows break it" if concerned else "it is about none of the rows"
     ids = [str(row["row_id"]) for row in found.get("partial_unexpected_index_list") or []]
     threshold = kwargs.get("mostly", 1.0)
-    return Rule(name, outcome, f"{sentence}; {told}", share, threshold, failing, tuple(ids[:20]))
+    examples = tuple(ids[:20])
+    return Rule(name, outcome, f"{sentence}; {told}", share, threshold, failing, examples, severity)
 
 
 _THRESHOLDS = ("mostly", "min_value", "max_value", "max_ratio", "ranges", "tolerance")

@@ -2,10 +2,12 @@
 
     verdict = admit(runtime, "traces@12")
 
-The order makes a kill harmless: Great Expectations' result, then the verdict, then (where it refuses) the
-withdrawal. Consumers read only what has a passing verdict, so nothing is ever readable that must not be, and
-gating again finds the verdict and withdraws. Two gates of one table that run at once do not see each other's
-batch: gate them one after the other.
+The order makes a kill harmless: Great Expectations' result, the rows that broke a rule, where rows are
+routed those into `rejected` and out of the table, then the verdict, then (where it refuses) the withdrawal.
+Consumers read only what has a passing verdict, so nothing is ever readable that must not be, and gating again
+finds what was done. Batch and lake are read at the versions of the moment it begins, whatever is committed
+meanwhile. Two gates of one table that run at once do not see each other's batch: gate them one after the
+other.
 
     UnknownTable   the reference names no table or no version
     NotGated       the version cannot be judged: no suite, or withdrawn without having been refused
@@ -15,30 +17,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as pads
 
-from expectations.blocks import Batch, measured
-from expectations.evaluation import Result, as_result, overall, rules_of
+from expectations import routing
+from expectations.blocks import Batch
+from expectations.evaluation import outcome_of
+from expectations.judge import Judge, Judgement, Moved
 from expectations.suites import SUITES, Suite, digest
 from expectations.thresholds import DEFAULTS, Thresholds
 from infra.runtime import Runtime, log
 from infra.settings import Settings
 from lineage import tables, verdicts
-from lineage.runs import Outcome, Run, carry_out
-from lineage.schemas import TableSpec
+from lineage.runs import Outcome, Run, carry_out, identity_of, of_any_attempt
+from lineage.schemas import CURRICULUM, REJECTED, ROW_TABLES, TableSpec
 from lineage.tables import TableError, TableVersion
 from lineage.tables.commit import commit_metadata
 from lineage.tables.files import open_filesystem
 from lineage.tables.reads import withdrawn
-from lineage.verdicts import Verdict
-
-if TYPE_CHECKING:
-    pass
+from lineage.verdicts import OnFail, RuleOutcome, Verdict
+from lineage.waivers import in_force
 
 RESULTS = ("docs", "results")  # below the lake: Great Expectations' results, one JSON file per gate run
+_OUTCOME = "stemma_outcome"  # in the meta of such a result
 
 
 class NotGated(TableError):
@@ -50,37 +53,47 @@ def admit(
     reference: str | TableVersion,
     *,
     thresholds: Thresholds = DEFAULTS,
+    on_fail: OnFail = "refuse",
     parent: Run | None = None,
     suites: Mapping[str, Suite] = SUITES,
 ) -> Verdict:
-    """Judge the rows that exactly this commit added; withdraw them unless all rules pass.
+    """Judge the rows that exactly this commit added; withdraw them unless all rules pass or are waived.
 
-    Row rules see those rows, set rules also what other admitted batches hold. A version with a verdict by the
-    same suite and thresholds is not judged again; one that was refused stays refused under any suite.
-    Raises UnknownTable, NotGated, and TableError where the version stored no batch.
+    With `reject_rows` those that broke a rule are moved to `rejected`, where the others pass without them.
+    Row rules see the commit's rows, set rules also what other admitted batches hold. A version with a verdict
+    by the same suite and thresholds is not judged again; one that was refused stays refused under any suite
+    and waiver, and a row that was moved stays out. Raises UnknownTable, NotGated, and TableError where the
+    version stored no batch.
     """
     settings = runtime.settings
     batch = _batch(settings, reference, suites)
     suite = suites[batch.table]
     rules = suite.build(thresholds)
+    waived = {rule: each.id for rule, each in in_force(settings, batch.table, runtime.now()).items()}
 
     def work(run: Run) -> Outcome:
         verdict, against = verdicts.latest(settings, batch), frozenset[str]()
         if verdict is None or (verdict.passed and verdict.suite_digest != digest(rules)):
-            verdict, against = _judge(runtime, batch, suite, thresholds, run)
+            lake = _Lake(settings, batch)
+            asked = Batch(settings, batch, suite, thresholds)
+            judge = Judge(
+                runtime, asked, rules, lake, waived, on_fail, f"{batch} run {run.id}", runtime.now()
+            )
+            verdict, against = _judge(judge, run), lake.read
         if not verdict.passed:
             tables.withdraw(settings, batch, run_id=run.id, reason=reason(verdict))
-        counts = {"in": verdict.rows, "out": verdict.rows if verdict.passed else 0}
         facets = {"outcome": verdict.outcome, "reason": reason(verdict), "against": sorted(against)}
-        return Outcome((), counts, facets)
+        facets |= {"waivers": used} if (used := waivers_used(verdict)) else {}
+        return Outcome((), _counts(verdict, run), facets)
 
-    config = {"suite": digest(rules), "thresholds": thresholds.model_dump(mode="json")}
+    config = {"suite": digest(rules), "thresholds": thresholds.model_dump(mode="json"), "on_fail": on_fail}
+    config |= {"waivers": sorted(waived.values())}
     carry_out(runtime, "gate", config=config, inputs=[str(batch)], work=work, parent=parent)
     verdict = verdicts.latest(settings, batch)
     assert verdict is not None  # the work was done, now or in an earlier run
-    log.info(
-        "gate %s: %s, %d rows; %s", batch, verdict.outcome, verdict.rows, reason(verdict) or "all rules hold"
-    )
+    told = reason(verdict) or "all rules hold"
+    told += f"; {verdict.routed} rows moved to 'rejected'" if verdict.routed else ""
+    log.info("gate %s: %s, %d rows; %s", batch, verdict.outcome, verdict.rows, told)
     return verdict
 
 
@@ -90,12 +103,26 @@ def exit_code(verdict: Verdict) -> int:
 
 
 def reason(verdict: Verdict) -> str:
-    """The names of the rules that did not pass, in the suite's order; empty where all did."""
+    """The names of the rules that refuse the batch, in the suite's order; empty where it passes."""
     return ", ".join(
         rule.name if rule.outcome == "fail" else f"{rule.name} (crashed)"
         for rule in verdict.rules
-        if rule.outcome != "pass"
+        if rule.refuses
     )
+
+
+def waivers_used(verdict: Verdict) -> list[str]:
+    """The waivers without which the batch would not have passed, sorted."""
+    return sorted({rule.waived for rule in verdict.rules if rule.waived})
+
+
+def outcome_in(content: Mapping[str, Any]) -> RuleOutcome:
+    """What the gate made of a kept result: of waivers and moved rows Great Expectations knows nothing."""
+    said: RuleOutcome | None = content["meta"].get(_OUTCOME)
+    if said is not None:
+        return said
+    found = {outcome_of(entry) for entry in content["results"]}
+    return "fail" if "fail" in found else "error" if "error" in found else "pass"
 
 
 def _batch(settings: Settings, reference: str | TableVersion, suites: Mapping[str, Suite]) -> TableVersion:
@@ -111,46 +138,84 @@ def _batch(settings: Settings, reference: str | TableVersion, suites: Mapping[st
     return batch
 
 
-def _judge(
-    runtime: Runtime, batch: TableVersion, suite: Suite, thresholds: Thresholds, run: Run
-) -> tuple[Verdict, frozenset[str]]:
-    """Evaluate and record; returns the verdict, and the admitted batches that set rules looked at."""
-    settings, rules = runtime.settings, suite.build(thresholds)
-    stored_by = commit_metadata(settings, batch)["stemma.run_id"]
-    lake = _Lake(settings, without=stored_by, of=batch.spec)
-    asked = Batch(settings, batch, suite, thresholds)
-    found, rows = measured(runtime, asked, lake)
-    result = as_result(
-        asked.plan(), found, rules, batch=str(batch), run=f"{batch} run {run.id}", at=runtime.now()
+def _judge(judge: Judge, run: Run) -> Verdict:
+    """Evaluate, route and record."""
+    runtime, asked = judge.runtime, judge.batch
+    settings, batch = asked.settings, asked.version
+    found = judge.judge(_moved(settings, batch, run))
+    _keep(settings, found, f"{batch}-{run.id}")
+    verdicts.record_unexpected(settings, batch, found.broken, run=run)
+    verdict = Verdict(
+        batch,
+        found.outcome,
+        asked.suite.name,
+        digest(judge.rules),
+        found.keys.num_rows,
+        found.rules,
+        thresholds=asked.thresholds.model_dump(mode="json"),
+        on_fail=judge.on_fail,
+        routed=len(found.moved),
     )
-    _keep(settings, result, f"{batch}-{run.id}")
-    judged = tuple(rules_of(result, rules))
-    outcome = overall(rule.outcome for rule in judged)
-    verdict = Verdict(batch, outcome, suite.name, digest(rules), rows, judged)
-    verdicts.record(runtime, verdict, batch_run=stored_by, run_id=run.id)
-    return verdict, frozenset(lake.read)
+    if found.moved:
+        by = {"suite": verdict.suite, "suite_digest": verdict.suite_digest}
+        routing.move(settings, found.keys, found.moved, of=batch, **by, run=run)
+    verdicts.record(runtime, verdict, batch_run=tables.stored_by(settings, batch), run_id=run.id)
+    return verdict
+
+
+def _moved(settings: Settings, batch: TableVersion, run: Run) -> Moved:
+    """What earlier gates have taken out of the batch: the rows are in `rejected` under their runs."""
+    found: dict[bool, dict[bytes, str]] = {True: {}, False: {}}
+    for entry in tables.commits(settings, batch.spec):
+        if entry.get("stemma.routed") == str(batch):
+            by = identity_of(entry["stemma.run_id"])
+            rows = tables.read(settings, REJECTED, columns=["row_id", "reason"], where=of_any_attempt(by))
+            found[by == run.identity] |= {row["row_id"]: row["reason"] for row in rows.to_pylist()}
+    return Moved(by_others=found[False], by_this=found[True])
+
+
+def _counts(verdict: Verdict, run: Run) -> dict[str, int]:
+    """Of a gate that moved rows, the whole balance; one that found another's verdict has moved none."""
+    out = verdict.rows - verdict.routed if verdict.passed else 0
+    counts = {"in": verdict.rows, "out": out}
+    if verdict.routed and identity_of(verdict.run_id or run.id) == run.identity:
+        counts |= {"created": 0, "merged": 0, "rejected": verdict.routed}
+    return counts
 
 
 class _Lake:
-    """Reads what other batches hold that were admitted, and remembers which batches those were."""
+    """Reads what other batches held that were admitted when it was made, and remembers which those were."""
 
-    def __init__(self, settings: Settings, *, without: str, of: TableSpec):
-        self._settings, self._without, self._of = settings, without, of
-        self.read: set[str] = set()
+    def __init__(self, settings: Settings, batch: TableVersion):
+        self._settings, self._of = settings, batch.spec
+        self._without = tables.stored_by(settings, batch)
+        self._pinned = {spec: self._now(spec) for spec in (*ROW_TABLES, CURRICULUM)}
+        self._read: set[str] = set()
+
+    @property
+    def read(self) -> frozenset[str]:
+        """The batches that were looked at."""
+        return frozenset(self._read)
 
     def __call__(self, spec: TableSpec, columns: Sequence[str], where: pads.Expression, /) -> pa.Table:
+        version, admitted = self._pinned[spec]
+        if version is None:
+            return pa.schema([spec.schema.field(name) for name in columns]).empty_table()
+        self._read |= {str(batch) for batch in admitted.values()}
+        only = pads.field("run_id").isin(pa.array(list(admitted), pa.string()))
+        return tables.read(self._settings, version, columns=columns, where=only & where)
+
+    def _now(self, spec: TableSpec) -> tuple[TableVersion | None, dict[str, TableVersion]]:
+        version = tables.current(self._settings, spec)  # before: what is admitted later is not in it
         admitted = verdicts.admitted(self._settings, spec)
-        self.read |= {
-            str(version) for run, version in admitted.items() if (run, spec) != (self._without, self._of)
-        }
         if spec == self._of:  # judged again, a batch is no double of itself
-            others = pads.field("run_id") != self._without
-            where = others & where
-        return verdicts.read_admitted(self._settings, spec, columns=columns, where=where)
+            admitted.pop(self._without, None)
+        return version, admitted
 
 
-def _keep(settings: Settings, result: Result, name: str) -> None:
+def _keep(settings: Settings, found: Judgement, name: str) -> None:
     filesystem, folder = open_filesystem(settings, settings.path(*RESULTS))
     filesystem.create_dir(folder, recursive=True)
+    result = found.result | {"meta": found.result["meta"] | {_OUTCOME: found.outcome}}
     with filesystem.open_output_stream(f"{folder}/{name}.json") as sink:
         sink.write(json.dumps(result).encode())

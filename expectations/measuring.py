@@ -50,6 +50,8 @@ ROW_WISE = frozenset(
 )
 """Conditions that a row meets by itself, whatever the others are."""
 
+_COMPLETE = RESULT_FORMAT | {"result_format": "COMPLETE"}
+
 _SUMS = ("unexpected_count", "filtered_row_count", "row_count")
 _LISTS = ("unexpected_values", "unexpected_index_list")
 _COUNTERS = ("column.label_counts",)
@@ -105,6 +107,13 @@ class Plan:
             None if by_block else _measured([rule], view, self.seconds)[0]
             for rule, by_block in zip(self.rules, self.by_block, strict=True)
         ]
+
+    def failing(self, view: pd.DataFrame, rules: Sequence[int]) -> dict[int, list[str]]:
+        """By the rule's place: the ids (hex) of all rows that break it, in order, where it is about rows."""
+        with quiet():
+            engine = _engine()
+            engine.load_batch_data("block", view)
+            return {place: _failing(self.rules[place], engine) for place in rules}
 
     def judge(self, measured: Sequence[Measured]) -> list[ExpectationValidationResult]:
         """Great Expectations' own results, in the order of the rules."""
@@ -209,9 +218,20 @@ def _computed(rules: Sequence[Expectation], engine: PandasExecutionEngine) -> li
     return measured
 
 
-def _asked(rule: Expectation, engine: PandasExecutionEngine) -> Mapping[str, Any]:
+def _failing(rule: Expectation, engine: PandasExecutionEngine) -> list[str]:
+    from great_expectations.validator.metrics_calculator import MetricsCalculator
+
+    asked = _asked(rule, engine, _COMPLETE)
+    wanted = [metric for name, metric in asked.items() if name.endswith("unexpected_index_list")]
+    found, _ = MetricsCalculator(engine, show_progress_bars=False).compute_metrics(wanted)
+    return [str(row["row_id"]) for metric in wanted for row in found[metric.id] or ()]
+
+
+def _asked(
+    rule: Expectation, engine: PandasExecutionEngine, result_format: Mapping[str, Any] = RESULT_FORMAT
+) -> Mapping[str, Any]:
     dependencies = rule.get_validation_dependencies(
-        execution_engine=engine, runtime_configuration={"result_format": dict(RESULT_FORMAT)}
+        execution_engine=engine, runtime_configuration={"result_format": dict(result_format)}
     )
     return dependencies.metric_configurations
 

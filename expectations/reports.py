@@ -13,17 +13,19 @@ from typing import Any, cast
 
 import pyarrow.fs
 
-from expectations.evaluation import name_of, outcome_of, overall
-from expectations.gate import RESULTS
+from expectations.evaluation import name_of, outcome_of
+from expectations.gate import RESULTS, outcome_in, waivers_used
 from expectations.gx import open_context, quiet
 from expectations.offline import GateRun, make_readable
 from expectations.suites import SUITES
 from expectations.thresholds import DEFAULTS
 from infra.runtime import Runtime, log
+from infra.screen import harmless
 from infra.settings import Settings, SettingsError
 from lineage.tables.files import open_filesystem
 from lineage.tables.reads import withdrawn
 from lineage.verdicts import Rule, RuleOutcome, Verdict
+from lineage.waivers import Waiver, all_waivers
 
 _WIDTH = 100
 _HEADINGS = {"pass": "ADMITTED", "fail": "REFUSED", "error": "ERROR"}
@@ -46,9 +48,13 @@ def as_text(verdict: Verdict, settings: Settings) -> str:
     """The verdict on 100 columns: what did not pass, on which rows, every rule, the next command to type."""
     gone = withdrawn(settings, verdict.batch.spec).get(str(verdict.batch))
     lines = [*_heading(verdict, withdrawn=gone is not None)]
+    known = {each.id: each for each in all_waivers(settings)} if waivers_used(verdict) else {}
     for rule in verdict.rules:
         if rule.outcome != "pass":
-            lines += ["", *_paragraph(rule)]
+            lines += ["", *_paragraph(rule), *_waived(known.get(rule.waived))]
+    if verdict.routed:
+        told = f"{verdict.routed:,} rows that broke a rule lie in 'rejected'; the others hold every rule."
+        lines += ["", *textwrap.wrap(told, _WIDTH)]
     lines += ["", *_table(verdict), "", *_advice(verdict, withdrawn=gone is not None)]
     return "\n".join(lines)
 
@@ -117,7 +123,7 @@ def data_docs(runtime: Runtime, *, into: Path | None = None, newest: int = 200) 
 
 def _paragraph(rule: Rule) -> list[str]:
     lines = textwrap.wrap(
-        f"{_MARKS[rule.outcome]} {rule.name}: {rule.sentence}",
+        f"{_mark(rule)} {rule.name}: {rule.sentence}",
         _WIDTH,
         initial_indent="  ",
         subsequent_indent="    ",
@@ -133,12 +139,25 @@ def _table(verdict: Verdict) -> list[str]:
     rows = [("rule", "", "observed", "threshold", "failing")]
     for rule in verdict.rules:
         failing = f"{rule.failing:,}" if rule.failing else ""
-        rows.append((rule.name, _MARKS[rule.outcome], _observed(rule), _threshold(rule), failing))
+        rows.append((rule.name, _mark(rule), _observed(rule), _threshold(rule), failing))
     widths = (30, 7, 31, 15, 7)
     return [
         "  ".join(_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def _mark(rule: Rule) -> str:
+    if rule.outcome == "fail" and not rule.refuses:
+        return "WAIVED" if rule.waived else "WARNED"
+    return _MARKS[rule.outcome]
+
+
+def _waived(waiver: Waiver | None) -> list[str]:
+    if waiver is None:
+        return []
+    told = f"waived by {waiver.by} until {waiver.until:%Y-%m-%d %H:%M} ({waiver.id}): {waiver.reason}"
+    return textwrap.wrap(harmless(told), _WIDTH, initial_indent="    ", subsequent_indent="    ")
 
 
 def _observed(rule: Rule) -> str:
@@ -171,6 +190,8 @@ def _advice(verdict: Verdict, *, withdrawn: bool) -> list[str]:
         ]
     correct = "Correct the rule" if verdict.outcome == "error" else "Correct what the rules name"
     told = f"The batch stays readable as {verdict.batch}; no job reads it. {correct}, then store it again."
+    if verdict.outcome == "fail":
+        told += " A waiver (stemma gate --waive) does not bring it back: waive first, then store it again."
     return [*textwrap.wrap(told, _WIDTH), f"next: {_NEXT_WHEN_REFUSED[table]}"]
 
 
@@ -198,7 +219,7 @@ def _gate_run(content: Mapping[str, Any]) -> GateRun:
         batch=_batch(content),
         run=run["run_name"].rpartition(" ")[2],
         at=run["run_time"],
-        outcome=overall(outcomes.values()),
+        outcome=outcome_in(content),
         rules=len(outcomes),
         broken=tuple(name for name, outcome in outcomes.items() if outcome != "pass"),
     )

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from infra.cli import Json, Lake, existing
+from infra.runtime import Runtime
 from infra.screen import print_table
 from infra.settings import Settings
-from lineage import bans, models, runs, sources, tables, verdicts
+from lineage import bans, models, runs, sources, tables, verdicts, waivers
 from lineage.schemas import BOOKS, ROW_TABLES, TABLES
 
 
@@ -45,6 +46,8 @@ def status(
     print_table("superseded sources", gone)
     print_table("models", found["models"])
     print_table("recalls", found["recalls"])
+    if found["waivers"]:
+        print_table("waivers in force", found["waivers"])
     print_table("last runs", found["runs"][-15:])
     return 0
 
@@ -95,6 +98,17 @@ def _status(settings: Settings) -> dict[str, list[dict[str, Any]]]:
         ],
         "models": registered,
         "recalls": called_back,
+        "waivers": [
+            {
+                "waiver": each.id,
+                "what": f"{each.table}: {each.rule}",
+                "reason": each.reason,
+                "by": each.by,
+                "until": each.until,
+            }
+            for each in waivers.all_waivers(settings)
+            if each.state(Runtime(settings).now()) == "in force"
+        ],
         "runs": runs.latest(settings),
     }
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -15,7 +16,18 @@ import typer
 from infra.cli import Json, Lake, existing, words
 from infra.screen import SHOWN, harmless, plain, print_table
 from infra.settings import Settings
-from lineage import ancestry, answer, bans, exchanges, models, pedigrees, queries, registry, row_pedigrees
+from lineage import (
+    ancestry,
+    answer,
+    bans,
+    exchanges,
+    models,
+    pedigrees,
+    queries,
+    registry,
+    row_pedigrees,
+    waivers,
+)
 from lineage import sources as book
 from lineage.ancestry import LineageError
 from lineage.consumption import CheckpointError, runs_starting
@@ -99,9 +111,11 @@ def lineage(
     if page is not None:
         _write(page, registry.pedigree_html(pedigrees.of_model(settings, found, version)))
     elif as_json:
-        print(json.dumps({"model": str(version) if version else None, **queries.as_json(found)}))
+        told = {"model": str(version) if version else None, **queries.as_json(found)}
+        under = [asdict(each) for each in waivers.behind(settings, checkpoint)]
+        print(json.dumps(told | {"waivers": plain(under)}))
     else:
-        _checkpoint(found, version, _columns(by))
+        _checkpoint(found, version, _columns(by), waivers.behind(settings, checkpoint))
     return 0
 
 
@@ -164,7 +178,12 @@ def _line(text: str, width: int = 110) -> str:
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
-def _checkpoint(found: queries.Lineage, version: models.ModelVersion | None, by: list[str]) -> None:
+def _checkpoint(
+    found: queries.Lineage,
+    version: models.ModelVersion | None,
+    by: list[str],
+    under: Sequence[waivers.Waiver],
+) -> None:
     checkpoint = found.checkpoint
     print(f"{version or 'not registered'}: checkpoint {checkpoint.name}")
     print(f"adapter {checkpoint.adapter_digest[:23]}, curriculum {checkpoint.curriculum[:16]}")
@@ -174,6 +193,9 @@ def _checkpoint(found: queries.Lineage, version: models.ModelVersion | None, by:
     if found.recalled:
         count = sum(found.recalled.values())
         print(f"{count} of its rows were called back by {', '.join(sorted(found.recalled))}")
+    for each in under:
+        told = f"{each.table}: {each.rule} ({each.id}, by {each.by}): {each.reason}"
+        print(harmless(f"some of it was admitted under a waiver of {told}"))
     shown = found.grouped(by).to_pylist()
     print_table("", [{name: _short(name, value) for name, value in row.items()} for row in shown[:SHOWN]])
     print(f"all columns: --json; one row down to its source: stemma lineage {found.first.hex()[:12]}")

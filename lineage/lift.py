@@ -22,7 +22,7 @@ from pyroaring import BitMap64
 
 from infra.runtime import Runtime
 from infra.settings import Settings
-from lineage import bans, mirror, models, runs, tables
+from lineage import bans, mirror, models, runs, tables, verdicts
 from lineage.bans import Recall
 from lineage.impact import fallen_now
 from lineage.recall import RecallError, end_bans
@@ -130,9 +130,13 @@ def _in_bans(settings: Settings, where: pads.Expression, spec: TableSpec) -> Bit
 
 
 def _freed(settings: Settings, recall: Recall, spec: TableSpec) -> pa.Int64Array:
-    """The rows of a table that this lifted recall had banned, or whose ban was ended, and none bans now."""
+    """The rows of a table that this lifted recall had banned, or whose ban was ended, and none bans now.
+
+    Not those that a gate has moved to `rejected`: they were never admitted.
+    """
     over = (pads.field("recall") == recall.id) | pads.field("ends").is_valid()
-    return _as_array(_in_bans(settings, over, spec) - bans.banned_numbers(settings))
+    found = _in_bans(settings, over, spec) - bans.banned_numbers(settings)
+    return _as_array(found - verdicts.all_routed(settings, spec) if found else found)
 
 
 def _counts(settings: Settings, recall: Recall, run: Run) -> dict[str, int]:

@@ -26,6 +26,7 @@ from lineage.queries import Lineage
 from lineage.registry import Pedigree
 from lineage.report import reports_of
 from lineage.schemas import EXAMPLE
+from lineage.waivers import behind
 
 FEW = 40
 """Rows that are listed one by one; of a model that ate more, only groups are."""
@@ -84,6 +85,10 @@ def of_model(settings: Settings, found: Lineage, version: ModelVersion | None) -
         "rows": _rows(settings, found) if count <= FEW else [],
         "reports": [asdict(report) for report in reports_of(settings, checkpoint.run_id)],
         "recalls": _recalls(settings, found),
+        "waivers": [
+            {name: getattr(each, name) for name in ("id", "table", "rule", "reason", "by", "at", "until")}
+            for each in behind(settings, checkpoint)
+        ],
         "previous": _relative(before[-1]) if before else None,
         "parents": _parents(found, known, version),
         "children": _children(settings, known, version),

@@ -2,7 +2,7 @@
 
     a model that serves, served or may serve again  ->  its curriculum, the batches of what it ate and was
                                                         scored on, and of everything those were derived from
-    a recall                                        ->  the versions before and after it, between which lies
+    a recall, or a gate that moved rows             ->  the versions before and after it, between which lies
                                                         what it took out: a recalled model's lineage is told
                                                         from there
 
@@ -53,12 +53,16 @@ def live(settings: Settings) -> list[ModelVersion]:
 
 
 def _recalls(settings: Settings, spec: TableSpec) -> dict[int, str]:
-    """The version before each recall, which holds what it took out, and the recall's own, which does not."""
+    """The version before each recall, which holds what it took out, and the recall's own, which does not.
+
+    And before and after each gate that moved rows to `rejected`.
+    """
     found: dict[int, str] = {}
     for entry in tables.commits(settings, spec):
-        if "stemma.recall" in entry:
-            found[entry["version"] - 1] = f"recall {entry['stemma.recall']} took rows out of it"
-            found.setdefault(entry["version"], f"recall {entry['stemma.recall']} left this")
+        for name, who in (("stemma.recall", "recall"), ("stemma.routed", "the gate of")):
+            if name in entry:
+                found[entry["version"] - 1] = f"{who} {entry[name]} took rows out of it"
+                found.setdefault(entry["version"], f"{who} {entry[name]} left this")
     return found
 
 

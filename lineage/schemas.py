@@ -1,4 +1,4 @@
-"""Every stored table, said once: its columns, its keys, its one writer.
+"""Every stored table, said once: its columns, its keys, its writer: one, but for `rejected`.
 
 docs/tables.md is generated from here by lineage/catalogue.py.
 
@@ -16,6 +16,9 @@ from lineage.columns import NOT_APPLICABLE as NOT_APPLICABLE
 from lineage.columns import PROVENANCE as PROVENANCE
 from lineage.columns import STATED as STATED
 from lineage.columns import UNSTATED as UNSTATED
+from lineage.judged import UNEXPECTED as UNEXPECTED
+from lineage.judged import VERDICT as VERDICT
+from lineage.judged import WAIVER as WAIVER
 
 PII = Column(
     "pii", pa.string(), "personal data and secrets in it: kind and how often, JSON text", nullable=True
@@ -157,15 +160,15 @@ QUARANTINE = TableSpec(
 
 REJECTED = TableSpec(
     "rejected",
-    "Rows that a step did not let go on, with the reason.",
-    writer="pipelines.runner",
+    "Rows that a step did not let go on, or a gate took out of their batch, with the reason.",
+    writer="pipelines.runner, expectations.routing",
     keys=("run_id", "step", "row_id"),
     own=(
         Column("row_id", pa.binary(), "the row that was not let on"),
         Column("row_no", pa.int64(), "and its number; -1 where it was never stored", nullable=False),
-        Column("step", pa.string(), "the step that refused it"),
-        Column("step_revision", pa.string(), "its declared revision"),
-        Column("reason", pa.string(), "machine-readable reason"),
+        Column("step", pa.string(), "the step that refused it, or the suite of a gate"),
+        Column("step_revision", pa.string(), "its declared revision; of a suite its digest"),
+        Column("reason", pa.string(), "machine-readable reason; of a suite the first rule that it broke"),
         Column("scorer", pa.string(), "who judged, or not_applicable"),
         Column("scorer_revision", pa.string(), "and its revision"),
         Column("score", pa.float64(), "the judgement, where there was one", nullable=True),
@@ -205,25 +208,6 @@ RUN = TableSpec(
         Column("counts", pa.string(), "rows in, out, merged, rejected, quarantined, ..., JSON"),
         Column("facets", pa.string(), "whatever else the job measured, and what it cost; JSON"),
         Column("error", pa.string(), "one sentence, where it failed", nullable=True),
-    ),
-)
-
-VERDICT = TableSpec(
-    "verdicts",
-    "Whether a batch may be used: one verdict per gate, bound to exactly one commit.",
-    writer="lineage.verdicts",
-    keys=("table", "version", "at"),
-    own=(
-        Column("table", pa.string(), "the table that was judged"),
-        Column("version", pa.int64(), "the commit that was judged"),
-        Column("batch", pa.string(), "the run that wrote that commit"),
-        Column("outcome", pa.string(), "pass, fail, or error: a rule that crashed decides nothing"),
-        Column("suite", pa.string(), "the suite of rules"),
-        Column("suite_digest", pa.string(), "SHA-256 of the suite, thresholds included"),
-        Column("rows", pa.int64(), "rows judged"),
-        Column("rules", pa.string(), "each rule: outcome, observed, threshold, failing rows; JSON"),
-        Column("at", TIMESTAMP, "when"),
-        Column("run_id", pa.string(), "the gate's own run"),
     ),
 )
 
@@ -472,6 +456,8 @@ BOOKS = (
     LEASE,
     RUN,
     VERDICT,
+    UNEXPECTED,
+    WAIVER,
     PLAN,
     CONSUMPTION,
     CHECKPOINT,

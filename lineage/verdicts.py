@@ -6,20 +6,24 @@ A Verdict is bound to exactly one commit; consumers read only what was admitted.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.dataset as pads
+from pyroaring import BitMap64
 
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import tables
-from lineage.schemas import VERDICT, TableSpec
+from lineage.runs import Run, identity_of, of_any_attempt
+from lineage.schemas import REJECTED, UNEXPECTED, VERDICT, TableSpec
 from lineage.tables import TableError, TableVersion
 
 RuleOutcome = Literal["pass", "fail", "error"]
+Severity = Literal["fail", "warn"]
+OnFail = Literal["refuse", "reject_rows"]
 
 
 class NotAdmitted(TableError):
@@ -41,7 +45,20 @@ class Rule:
     """How many rows broke it; 0 for rules about the whole batch."""
 
     examples: tuple[str, ...] = ()
-    """Up to 20 row ids (hex) that broke it."""
+    """Up to 20 row ids (hex) that broke it; all of them are in the book `unexpected`."""
+
+    severity: Severity = "fail"
+    """warn: where it fails it is shown, and does not refuse."""
+
+    waived: str = ""
+    """The waiver that let the batch break it, where it failed and one was in force."""
+
+    @property
+    def refuses(self) -> bool:
+        """Does the batch not pass because of this rule? A waiver does not cover a crash."""
+        return self.outcome == "error" or (
+            self.outcome == "fail" and self.severity == "fail" and not self.waived
+        )
 
 
 @dataclass(frozen=True)
@@ -50,12 +67,26 @@ class Verdict:
 
     batch: TableVersion
     outcome: RuleOutcome
-    """fail if any rule failed; error if none failed but one crashed; else pass."""
+    """fail if a rule failed that is no warning and not waived; else error if one crashed; else pass."""
 
     suite: str
     suite_digest: str
     rows: int
+    """How many were judged; of a batch that passes, all but the routed ones are admitted."""
+
     rules: tuple[Rule, ...]
+
+    thresholds: Mapping[str, Any] = field(default_factory=dict)
+    """Name -> value of every threshold in force; empty for a verdict of before they were written down."""
+
+    on_fail: OnFail = "refuse"
+    """What was to be done with rows that broke a rule."""
+
+    routed: int = 0
+    """Rows that were moved to `rejected`, so that the others pass."""
+
+    run_id: str = field(default="", compare=False)
+    """The gate's own run; empty before it is on record."""
 
     @property
     def passed(self) -> bool:
@@ -76,8 +107,56 @@ def record(runtime: Runtime, verdict: Verdict, *, batch_run: str, run_id: str) -
         "rules": json.dumps([asdict(rule) for rule in verdict.rules], default=str),
         "at": tables.after_all(runtime.settings, runtime.now(), VERDICT),
         "run_id": run_id,
+        "thresholds": json.dumps({**verdict.thresholds, "on_fail": verdict.on_fail}),
+        "routed": verdict.routed,
     }
     tables.record(runtime.settings, [row], into=VERDICT)
+
+
+def record_unexpected(
+    settings: Settings, batch: TableVersion, broken: Mapping[str, Sequence[str]], *, run: Run
+) -> None:
+    """Write down every row (hex) that broke a rule, before the verdict, in place of what a killed go left."""
+    found = [(rule, row_id) for rule, row_ids in broken.items() for row_id in row_ids]
+    if not found and run.attempt == 1:
+        return
+    columns = {
+        "table": pa.repeat(batch.table, len(found)),
+        "version": pa.repeat(pa.scalar(batch.version, pa.int64()), len(found)),
+        "rule": pa.array([rule for rule, _ in found], pa.string()),
+        "row_id": pa.array([bytes.fromhex(row_id) for _, row_id in found], pa.binary()),
+        "run_id": pa.repeat(run.id, len(found)),
+    }
+    rows = pa.table([columns[name] for name in UNEXPECTED.schema.names], schema=UNEXPECTED.schema)
+    tables.replace(settings, rows, into=UNEXPECTED, run_id=run.id)
+
+
+def unexpected(settings: Settings, verdict: Verdict, *, rule: str | None = None) -> pa.Table:
+    """The rows that broke the rules of a verdict, or one of them, as rows of `unexpected`."""
+    if not verdict.run_id:
+        return UNEXPECTED.schema.empty_table()
+    where = of_any_attempt(identity_of(verdict.run_id))
+    return tables.read(
+        settings, UNEXPECTED, where=where if rule is None else where & (pads.field("rule") == rule)
+    )
+
+
+def routed(settings: Settings, verdict: Verdict) -> pa.Table:
+    """The rows that a verdict moved out of its batch, as rows of `rejected`."""
+    if not verdict.routed:
+        return REJECTED.schema.empty_table()
+    return tables.read(settings, REJECTED, where=of_any_attempt(identity_of(verdict.run_id)))
+
+
+def all_routed(settings: Settings, spec: TableSpec) -> BitMap64:
+    """The numbers of all rows of a table that gates have moved to `rejected`."""
+    some = (pads.field("table") == spec.name) & (pads.field("routed") > 0)
+    gates = tables.read(settings, VERDICT, columns=["run_id"], where=some)["run_id"].to_pylist()
+    found = BitMap64()
+    for identity in {identity_of(run_id) for run_id in gates}:
+        moved = tables.read(settings, REJECTED, columns=["row_no"], where=of_any_attempt(identity))
+        found |= BitMap64(moved["row_no"].to_pylist())
+    return found
 
 
 def latest(settings: Settings, batch: TableVersion) -> Verdict | None:
@@ -135,5 +214,16 @@ def require(settings: Settings, batch: TableVersion) -> None:
 
 def _verdict(row: dict[str, Any]) -> Verdict:
     rules = tuple(Rule(**{**rule, "examples": tuple(rule["examples"])}) for rule in json.loads(row["rules"]))
-    batch = TableVersion(row["table"], row["version"])
-    return Verdict(batch, row["outcome"], row["suite"], row["suite_digest"], row["rows"], rules)
+    config = json.loads(row["thresholds"] or "{}")
+    return Verdict(
+        TableVersion(row["table"], row["version"]),
+        row["outcome"],
+        row["suite"],
+        row["suite_digest"],
+        row["rows"],
+        rules,
+        on_fail=config.pop("on_fail", "refuse"),
+        thresholds=config,
+        routed=row["routed"] or 0,
+        run_id=row["run_id"],
+    )

@@ -11,7 +11,9 @@ stored.py
                   member says what its example says
     exactly_once  no row id, row number or place in a source is stored twice
 trained.py
-    admitted      no curriculum or checkpoint was built from a batch without a passing verdict
+    admitted      no curriculum or checkpoint was built from a batch without a passing verdict; no verdict
+                  passes over a rule that failed and that no waiver covered then; every row that broke a rule
+                  is on record, and those that were moved to `rejected` are out (judged.py)
     ledger        what a checkpoint ate is what was planned, each slot once, and what its bitmap holds; of
                   another trainer's, which draws its own order, it is among what that was offered
     roots         every digest of a curriculum, plan, consumption and adapter recomputes: of the adapter's

@@ -43,6 +43,7 @@ from lineage.schemas import (
     ROW_TABLES,
     RUN,
     VERDICT,
+    WAIVER,
     TableSpec,
 )
 from lineage.tables import Damaged
@@ -134,6 +135,7 @@ class _Held:
             for c in tables.read(settings, CHECKPOINT, columns=["run_id", "step"]).to_pylist()
         }
         self.recalls = set(_column(settings, RECALL, "recall"))
+        self.waivers = Counter(_column(settings, WAIVER, "id"))
         self.lifts = Counter(_column(settings, LIFT, "recall"))
         began = tables.read(settings, BAN, columns=["recall"], where=pads.field("ends").is_null())
         self.banned = Counter(began["recall"].to_pylist())
@@ -231,6 +233,16 @@ def _not_left(run: dict[str, Any], held: _Held, moved: Sequence[str]) -> Iterato
             yield f"left '{alias}' of '{name}' on version {version}, of which 'events' says nothing"
 
 
+def _of_waiver(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    if not held.waivers[run["facets"]["waiver"]]:
+        yield f"gave waiver {run['facets']['waiver']}, which 'waivers' does not hold"
+
+
+def _of_revocation(run: dict[str, Any], held: _Held) -> Iterator[str]:
+    if held.waivers[run["facets"]["waiver"]] < 2:
+        yield f"revoked waiver {run['facets']['waiver']}, of which 'waivers' says nothing"
+
+
 def _of_recall(run: dict[str, Any], held: _Held) -> Iterator[str]:
     facets = run["facets"]
     if facets["recall"] not in held.recalls:
@@ -256,6 +268,8 @@ _WROTE: Mapping[str, Callable[[dict[str, Any], _Held], Iterator[str]]] = {
     "review": _of_review,
     "promote": _of_promotion,
     "rollback": _of_rollback,
+    "waive": _of_waiver,
+    "revoke": _of_revocation,
     "recall": _of_recall,
     "lift": _of_lift,
 }

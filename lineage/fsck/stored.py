@@ -24,7 +24,7 @@ Findings = tuple[int, list[str]]
 
 SAMPLED = 200  # source rows per table: more than every tenth of the demo's
 # What a commit of rows may be about.
-_OURS = ("stemma.keys", "stemma.withdrawn", "stemma.recall", "stemma.lift", "stemma.vacuumed")
+_OURS = ("keys", "withdrawn", "recall", "lift", "routed", "vacuumed")
 
 
 def files(settings: Settings) -> Findings:
@@ -55,7 +55,7 @@ def commits(settings: Settings) -> Findings:
         for entry in tables.commits(settings, spec):
             looked_at += 1
             operation = entry.get("operation", "unknown operation")
-            is_ours = "stemma.run_id" in entry and any(name in entry for name in _OURS)
+            is_ours = "stemma.run_id" in entry and any(f"stemma.{name}" in entry for name in _OURS)
             # what makes a table, or gives it a column, touches no row, and no run's work depends on it
             is_ours |= (entry["version"], operation) == (0, "CREATE TABLE")
             is_ours |= operation == "ADD COLUMN" and tables.COLUMNS in entry

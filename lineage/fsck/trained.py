@@ -22,6 +22,7 @@ from lineage.consumption import (
     plan_digest,
 )
 from lineage.curricula import curriculum_root
+from lineage.fsck.judged import wrong_verdicts
 from lineage.fsck.stored import Findings
 from lineage.schemas import CURRICULUM, EXAMPLE, PLAN, PREDICTION, REPORT
 from lineage.tables import Damaged
@@ -35,7 +36,11 @@ _ROUNDING = 1e-9  # a mean may be summed in another order
 
 
 def admitted(settings: Settings) -> Findings:
-    """Curricula hold rows of admitted batches only, and are admitted wherever a checkpoint used them."""
+    """Curricula hold rows of admitted batches only, and are admitted wherever a checkpoint used them.
+
+    And what is admitted was: no rule speaks against it but one that a person waived.
+    """
+    judged, wrong = wrong_verdicts(settings)
     examples = tables.read(settings, EXAMPLE, columns=["row_id", "run_id"])
     batch_of = dict(zip(examples["row_id"].to_pylist(), examples["run_id"].to_pylist(), strict=True))
     allowed = verdicts.admitted(settings, EXAMPLE)
@@ -52,7 +57,7 @@ def admitted(settings: Settings) -> Findings:
         for checkpoint in made
         if checkpoint.curriculum not in roots
     ]
-    return len(members) + len(made), found
+    return len(members) + len(made) + judged, found + wrong
 
 
 def ledger(settings: Settings) -> Findings:

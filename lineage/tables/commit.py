@@ -117,6 +117,27 @@ def take_out(
     Files that hold some of the rows are written anew without them. Returns the new version, or None where
     none of the rows is in the newest one, so that doing it twice changes nothing.
     """
+    return _taken_out(settings, row_nos, of=of, because=("stemma.recall", recall), run_id=run_id)
+
+
+def route_out(
+    settings: Settings, row_nos: pa.Int64Array, *, of: TableVersion, run_id: str
+) -> TableVersion | None:
+    """Take rows that a gate has moved to `rejected` out of their batch alone, as `take_out` does."""
+    stored_by = commit_metadata(settings, of)["stemma.run_id"]
+    because = ("stemma.routed", str(of))
+    return _taken_out(settings, row_nos, of=of.spec, because=because, run_id=run_id, stored_by=stored_by)
+
+
+def _taken_out(
+    settings: Settings,
+    row_nos: pa.Int64Array,
+    *,
+    of: TableSpec,
+    because: tuple[str, str],
+    run_id: str,
+    stored_by: str | None = None,
+) -> TableVersion | None:
     for attempt in range(ATTEMPTS):
         table = open_to_write(settings, of)
         if table is None:
@@ -126,16 +147,19 @@ def take_out(
         now = int(time.time() * 1000)
         for path in _files_with(_active(settings, of, table), row_nos):
             rows = read_file(settings, path, of=of)
-            left = rows.filter(pc.invert(pc.is_in(rows["row_no"], row_nos)))
+            going = pc.is_in(rows["row_no"], row_nos)
+            if stored_by is not None:
+                going = pc.and_(going, pc.equal(rows["run_id"], stored_by))
+            left = rows.filter(pc.invert(going))
             if left.num_rows == rows.num_rows:
                 continue
             removed.append(RemoveAction(path=path, data_change=True, deletion_timestamp=now))
             if left.num_rows:
-                name = name_after(path, recall, run_id)
+                name = name_after(path, because[1], run_id)
                 added.append(added_file(write_file(settings, left, into=of, name=name)))
         if not removed:
             return None
-        metadata = {"stemma.run_id": run_id, "stemma.recall": recall}
+        metadata = {"stemma.run_id": run_id, because[0]: because[1]}
         if is_written(settings, of, table, [*added, *removed], metadata):
             return written_after(settings, of, table.version(), metadata)
         time.sleep(0.01 * attempt)

@@ -22,6 +22,8 @@ from lineage.tables.layout import TableVersion, open_table
 from lineage.tables.place import TableError, location, open_filesystem
 from lineage.tables.snapshots import Snapshot, file_list, snapshot
 
+_TAKES_OUT = {"stemma.recall", "stemma.routed"}  # in the metadata of a commit that takes rows out
+
 
 def read(
     settings: Settings,
@@ -63,7 +65,7 @@ def read_ever(
     columns: Sequence[str] | None = None,
     where: pads.Expression | None = None,
 ) -> pa.Table:
-    """Rows of a row table's newest version, and after them those that recalls took out of it."""
+    """Rows of a row table's newest version, and after them those that recalls and gates took out of it."""
     wanted = pa.schema([spec.schema.field(name) for name in columns]) if columns else spec.schema
     found = [read(settings, spec, columns=wanted.names, where=where)]
     numbered = pa.schema([spec.schema.field(name) for name in dict.fromkeys([*wanted.names, "row_no"])])
@@ -85,7 +87,7 @@ def read_ever(
 
 @dataclass(frozen=True)
 class Rewrite:
-    """What a recall did to a table's files: rows of `removed` that are not in `added` were taken out.
+    """What a recall, or a gate, did to a table's files: rows of `removed` not in `added` were taken out.
 
     What stands in `back` was put back later: whatever became of it then, this recall has not taken it out.
     """
@@ -106,7 +108,7 @@ def _rewrites(newest: Snapshot) -> tuple[Rewrite, ...]:
     found: list[Rewrite] = []
     back: tuple[Mapping[str, Any], ...] = ()
     for entry in reversed(commits(newest.settings, newest.spec)):
-        if not entry.keys() & {"stemma.recall", "stemma.lift"}:
+        if not entry.keys() & {*_TAKES_OUT, "stemma.lift"}:
             continue
         removed, added = _exchanged(newest, entry["version"])
         if "stemma.lift" in entry:
@@ -128,9 +130,9 @@ def _exchanged(newest: Snapshot, version: int) -> tuple[tuple[Mapping[str, Any],
     )
 
 
-def before_recalls(settings: Settings, spec: TableSpec) -> list[int]:
-    """The versions of a row table that recalls took rows out of: the last ones to hold those rows."""
-    return [entry["version"] - 1 for entry in commits(settings, spec) if "stemma.recall" in entry]
+def before_taken_out(settings: Settings, spec: TableSpec) -> list[int]:
+    """The versions of a row table that rows were taken out of: the last ones to hold those rows."""
+    return [entry["version"] - 1 for entry in commits(settings, spec) if entry.keys() & _TAKES_OUT]
 
 
 def read_batch(

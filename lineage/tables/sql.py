@@ -26,7 +26,7 @@ from lineage.schemas import TABLES, TIMESTAMP, TableSpec
 from lineage.tables import engine
 from lineage.tables.damage import require_whole, said
 from lineage.tables.place import TableError, location
-from lineage.tables.reads import before_recalls
+from lineage.tables.reads import before_taken_out
 
 TIMEOUT_S = 60.0
 LONGEST_S = 86_400.0  # a day; a timer takes no number of any size
@@ -153,7 +153,7 @@ def _condition(settings: Settings, spec: TableSpec, condition: str) -> engine.Qu
     hidden = "stored"  # under a name that the condition does not say, no sub-select finds the table
     while hidden in condition.lower():
         hidden += "_"
-    versions = [None, *before_recalls(settings, spec)]  # what was taken out stands in the latter
+    versions = [None, *before_taken_out(settings, spec)]  # what was taken out stands in the latter
     # Planned as a condition, so that it is one, and carried out as a column: a filter is pushed down to
     # where an error in it, such as a division by zero, lets every row pass.
     parts = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
 
+from expectations.suites import Suite, told
+from expectations.thresholds import Thresholds
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import tables
@@ -199,6 +203,21 @@ def twin(tmp_path: Path) -> Iterator[Lake]:
 @pytest.fixture
 def change() -> Callable[[pa.Table, str, Any], pa.Table]:
     return with_column
+
+
+@pytest.fixture
+def crashing() -> Callable[[Suite], Suite]:
+    """A suite with one more rule, `crashes`, which reads a column that its frame does not have."""
+
+    def rules(suite: Suite, thresholds: Thresholds) -> list[Any]:
+        import great_expectations.expectations as gxe
+
+        rule = gxe.ExpectColumnValuesToNotBeNull(
+            column="no such column", **told("crashes", "it crashes", why="a test")
+        )
+        return [*suite.rules(thresholds), rule]
+
+    return lambda suite: replace(suite, rules=partial(rules, suite))
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from expectations.gate import NotGated, admit, exit_code
+from expectations.reports import as_text
 from expectations.suites import SUITES, Suite
-from expectations.suites.suite import told
 from expectations.thresholds import Thresholds
 from lineage import tables, verdicts
 from lineage.runs import Outcome, Run, carry_out
@@ -97,7 +98,7 @@ def test_other_thresholds_judge_an_admitted_batch_again_and_itself_is_no_double(
     assert not admit(lake.runtime, version).passed, "what was refused stays refused, whatever the thresholds"
 
 
-def test_a_crashed_rule_is_an_error_and_the_batch_is_withdrawn(lake, toy):
+def test_a_crashed_rule_is_an_error_and_the_batch_is_withdrawn(lake, toy, crashing):
     version = lake.store(toy.traces(), TRACE, key="a")
     verdict = admit(lake.runtime, version, suites={"traces": crashing(SUITES["traces"])})
     assert (verdict.outcome, exit_code(verdict)) == ("error", 2)
@@ -160,15 +161,96 @@ def failed(verdict) -> list[str]:
     return [rule.name for rule in verdict.rules if rule.outcome == "fail"]
 
 
-def crashing(suite: Suite) -> Suite:
-    """The suite with one more rule, which reads a column that its frame does not have."""
+def warning(suite: Suite, rule: str) -> Suite:
+    """The suite with one of its rules as a warning."""
 
     def rules(thresholds):
-        import great_expectations.expectations as gxe
-
-        rule = gxe.ExpectColumnValuesToNotBeNull(
-            column="no such column", **told("crashes", "it crashes", why="a test")
-        )
-        return [*suite.rules(thresholds), rule]
+        made = suite.rules(thresholds)
+        for each in made:
+            if each.meta["rule"] == rule:
+                each.severity = "warning"
+        return made
 
     return replace(suite, rules=rules)
+
+
+def test_a_warning_is_shown_and_does_not_refuse(lake, toy):
+    version = lake.store(toy.traces(scorer="unstated"), TRACE, key="a")
+    verdict = admit(lake.runtime, version, suites={"traces": warning(SUITES["traces"], "judgement_whole")})
+    assert (verdict.outcome, exit_code(verdict)) == ("pass", 0)
+    (rule,) = (rule for rule in verdict.rules if rule.outcome == "fail")
+    assert (rule.name, rule.severity, rule.failing) == ("judgement_whole", "warn", 6)
+    assert "WARNED judgement_whole" in as_text(verdict, lake.settings)
+    assert verdicts.read_admitted(lake.settings, TRACE).num_rows == 6
+
+
+def test_every_row_that_broke_a_rule_is_on_record_and_the_verdict_names_twenty(lake, toy):
+    rows = toy.traces(50, scorer="unstated")
+    verdict = admit(lake.runtime, lake.store(rows, TRACE, key="a"))
+    (rule,) = (rule for rule in verdict.rules if rule.outcome == "fail")
+    assert (rule.failing, len(rule.examples)) == (50, 20)
+    book = verdicts.unexpected(lake.settings, verdict, rule="judgement_whole")
+    assert sorted(book["row_id"].to_pylist()) == sorted(rows["row_id"].to_pylist())
+    assert set(book["rule"].to_pylist()) == {"judgement_whole"}
+
+
+def test_rows_that_a_rule_may_lose_are_on_record_though_it_passes(lake, toy, change):
+    rows = change(toy.traces(40), "response", [None, *["balance"] * 39])
+    verdict = admit(lake.runtime, lake.store(rows, TRACE, key="a"))
+    assert verdict.passed
+    book = verdicts.unexpected(lake.settings, verdict).to_pylist()
+    assert [(row["rule"], row["row_id"]) for row in book] == [
+        ("responses_not_empty", rows["row_id"][0].as_py())
+    ]
+
+
+def test_a_verdict_says_which_thresholds_were_in_force(lake, toy):
+    version = lake.store(toy.traces(), TRACE, key="a")
+    chosen = Thresholds(max_empty_responses=0.5, gold_share=(0.1, 0.2))
+    verdict = admit(lake.runtime, version, thresholds=chosen)
+    assert Thresholds.model_validate(verdict.thresholds) == chosen
+    assert verdicts.latest(lake.settings, version).thresholds == verdict.thresholds
+
+
+def test_a_book_of_before_thresholds_were_written_down_is_read_as_it_is(lake, twin, toy, change):
+    for place in (lake, twin):
+        version = place.store(toy.traces(), TRACE, key="a")
+    given = admit(twin.runtime, version)
+    younger = ("thresholds", "routed")
+    older = replace(VERDICT, own=tuple(each for each in VERDICT.own if each.name not in younger))
+    (row,) = tables.read(twin.settings, VERDICT, columns=older.schema.names).to_pylist()
+    rules = [
+        {name: rule[name] for name in rule if name not in ("severity", "waived")}
+        for rule in json.loads(row["rules"])
+    ]
+    tables.record(lake.settings, [row | {"rules": json.dumps(rules)}], into=older)
+    assert verdicts.latest(lake.settings, version) == replace(given, thresholds={})
+    assert admit(lake.runtime, version) == replace(given, thresholds={})
+    rows = change(toy.traces(source="log-b"), "scorer", ["unstated", *["judge"] * 5])
+    second = admit(lake.runtime, lake.store(rows, TRACE, key="b"), on_fail="reject_rows")
+    assert second.routed == 1
+    assert verdicts.read_admitted(lake.settings, TRACE).num_rows == 11
+    assert len(verdicts.all_routed(lake.settings, TRACE)) == 1
+
+
+def test_what_is_committed_while_a_batch_is_judged_changes_nothing_of_its_verdict(lake, twin, toy, change):
+    copied = change(toy.traces(), "run_id", "ingest-copy-1")
+    for each in (lake, twin):
+        assert admit(each.runtime, each.store(toy.traces(3, source="log-b"), TRACE, key="b")).passed
+        each.store(toy.traces(), TRACE, key="a")
+    expected = admit(twin.runtime, "traces@2")
+
+    def facts(keys, admitted):
+        before = SUITES["traces"].facts(keys, admitted)
+        batch = lake.store(copied, TRACE, key="copy")  # the same rows, admitted at once
+        verdicts.record(lake.runtime, replace(expected, batch=batch), batch_run="ingest-copy-1", run_id="g-1")
+        for version in (tables.resolve(lake.settings, f"traces@{n}") for n in (1, 2)):
+            tables.withdraw(lake.settings, version, run_id="g-1", reason="meanwhile")
+        again = SUITES["traces"].facts(keys, admitted)
+        assert again.equals(before)
+        return again
+
+    judged = admit(lake.runtime, "traces@2", suites={"traces": replace(SUITES["traces"], facts=facts)})
+    assert judged == expected
+    admitted_now = verdicts.admitted(lake.settings, TRACE)
+    assert "ingest-log-a-1" not in admitted_now, "a withdrawn batch stays withdrawn, whatever its verdict"

@@ -162,3 +162,48 @@ def test_an_expectation_that_dies_of_one_block_is_an_error_of_the_whole():
     odd = frame([("a", "a", 1.0, True)]).assign(number=["a word"])
     parts = [plan.measure(frame([("a", "a", 1.0, True)])), plan.measure(odd)]
     assert [bool(part and part.crash) for part in merged(parts)] == [True]
+
+
+DEFECTS = {
+    "traces": {
+        "provenance_complete": ("prompt_name", " "),
+        "row_id_has_16_bytes": ("row_id", b"short"),
+        "row_no_leased": ("row_no", -1),
+        "derivation_known": ("derivation", "guessed"),
+        "source_span_well_formed": ("source_span", "line 4"),
+        "source_revision_is_digest": ("source_revision", "today"),
+        "code_revision_is_digest": ("code_revision", "dirty"),
+        "review_known": ("review", "maybe"),
+        "score_in_range": ("score", 7.0),
+        "verdict_known": ("verdict", "perhaps"),
+        "messages_not_empty": ("messages", []),
+    },
+    "examples": {"kind_known": ("kind", "odd"), "answer_not_empty": ("answer", "")},
+}
+
+
+@pytest.mark.parametrize(("table", "rule"), [(t, r) for t, rules in DEFECTS.items() for r in rules])
+def test_exactly_the_rows_with_the_defect_break_the_rule(table, rule, toy, change, admitted_of):
+    rows = toy.traces(40) if table == "traces" else toy.examples(40)
+    column, value = DEFECTS[table][rule]
+    values = rows[column].to_pylist()
+    for place in range(0, 40, 2):
+        values[place] = value
+    view = SUITES[table].frame(change(rows, column, values), admitted_of())
+    suite = SUITES[table].build(DEFAULTS)
+    place, broken = next((n, each) for n, each in enumerate(evaluate(view, suite)) if each.name == rule)
+    found = Plan.of(suite.expectations).failing(view, [place])[place]
+    assert found == view["row_id"].tolist()[::2]
+    assert (broken.failing, list(broken.examples)) == (len(found), found[: len(broken.examples)])
+
+
+def test_both_rows_of_a_pair_break_uniqueness_and_a_rule_about_the_whole_names_none(toy, change, admitted_of):
+    rows = toy.traces(4)
+    view = SUITES["traces"].frame(change(rows, "row_no", [1, 2, 2, 3]), admitted_of())
+    suite = SUITES["traces"].build(DEFAULTS)
+    names = [rule.name for rule in evaluate(view, suite)]
+    asked = [names.index("row_no_unique"), names.index("batch_not_empty")]
+    assert list(Plan.of(suite.expectations).failing(view, asked).values()) == [
+        view["row_id"].tolist()[1:3],
+        [],
+    ]

@@ -28,7 +28,7 @@ from infra.submit import PACKAGED, build_wheel, carry, follow
 from lineage import tables
 from lineage.consumption import checkpoints, eaten_by
 from lineage.runs import code_revision
-from lineage.schemas import RUN
+from lineage.schemas import EXAMPLE, RUN
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = "http://127.0.0.1:9"  # nobody listens on the discard port
@@ -145,6 +145,19 @@ def test_a_verb_that_fails_on_the_cluster_ends_here_with_its_sentence_and_its_ex
     assert job.returncode == 2, out + err
     assert "stemma: 'nonsense@1' names no table" in out
     assert len(err.splitlines()) == 1  # which job it is
+
+
+@pytest.mark.cluster
+def test_a_job_trains_on_nothing_that_no_gate_admitted(cluster: Cluster, trained_lake, tmp_path: Path):
+    settings = trained_lake.copied(tmp_path / "lake")
+    for batch in tables.batches(settings, EXAMPLE).values():
+        tables.withdraw(settings, batch, run_id="gate-1", reason="wrong")
+    before = checkpoints(settings)
+    job = cluster.submit("--lake", settings.lake, "--", "finetune")
+    out, err = job.communicate(timeout=120)
+    assert job.returncode == 2, out + err
+    assert "no admitted training examples match" in out
+    assert checkpoints(settings) == before
 
 
 @pytest.mark.cluster

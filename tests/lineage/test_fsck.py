@@ -38,9 +38,11 @@ from lineage.schemas import (
     REPORT,
     RUN,
     TRACE,
+    VERDICT,
     TableSpec,
 )
 from lineage.selectors import Selector
+from lineage.waivers import grant
 
 
 def broken(settings: Settings) -> set[str]:
@@ -353,6 +355,33 @@ def vacuum_what_a_recall_needs(settings: Settings) -> None:
     assert tables.vacuum(settings, EXAMPLE, files, run_id=run_id) == files != {}
 
 
+def say_of_a_rule(**changes: Any) -> Callable[[Settings], None]:
+    """By hand, in the verdicts: the first rule of each came out otherwise."""
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        first, *others = json.loads(row["rules"])
+        return {"rules": json.dumps([first | changes, *others])}
+
+    return lambda settings: rewrite(settings, VERDICT, change)
+
+
+def waive(rule: str) -> Callable[[Settings], None]:
+    """And by a waiver that was given after the verdicts that name it."""
+
+    def mutate(settings: Settings) -> None:
+        day = dt.datetime.now(dt.UTC).date() + dt.timedelta(days=9)
+        given = grant(Runtime(settings), table="traces", rule=rule, reason="late", until=day)
+        say_of_a_rule(name=rule, outcome="fail", waived=given.id)(settings)
+
+    return mutate
+
+
+def lose_the_waivers(settings: Settings) -> None:
+    day = dt.datetime.now(dt.UTC).date() + dt.timedelta(days=9)
+    grant(Runtime(settings), table="traces", rule="judgement_whole", reason="old judge", until=day)
+    lose("waivers")(settings)
+
+
 def edit_in_mlflow(edit: Callable[[MlflowClient], object]) -> Callable[[Settings], None]:
     return lambda settings: edit(MlflowClient(settings.tracking_uri, settings.tracking_uri)) and None
 
@@ -411,6 +440,15 @@ MUTATIONS: dict[str, tuple[Callable[[Settings], None], set[str]]] = {
     "the plan is another": (plan_otherwise, {"roots"}),
     "examples were refused": (refuse(EXAMPLE), {"admitted"}),
     "the curriculum was refused": (refuse(CURRICULUM), {"admitted"}),
+    "a verdict passes over a rule that failed": (say_of_a_rule(outcome="fail"), {"admitted"}),
+    "a verdict passes over a rule that crashed": (say_of_a_rule(outcome="error"), {"admitted"}),
+    "a verdict names a waiver of nobody": (
+        say_of_a_rule(outcome="fail", waived="0123456789ab"),
+        {"admitted"},
+    ),
+    "a rule was waived afterwards": (waive("batch_not_empty"), {"admitted"}),
+    "a rule was broken by more rows than are on record": (say_of_a_rule(failing=3), {"admitted"}),
+    "waivers are gone": (lose_the_waivers, {"books"}),
     "an alias stands on nothing": (move_an_alias_to_nowhere, {"aliases"}),
     "the checkpoint is gone": (lose_the_checkpoint, {"aliases", "books", "pins"}),
     "ingest counted otherwise": (count_otherwise("ingest"), {"balance"}),

@@ -126,6 +126,18 @@ class Reached(TypedDict):
     first_step: int
 
 
+class Waived(TypedDict):
+    """Leave to break a rule, under which some of what the model ate was admitted."""
+
+    id: str
+    table: str
+    rule: str
+    reason: str
+    by: str
+    at: dt.datetime
+    until: dt.datetime
+
+
 class Ancestor(TypedDict):
     """A row that another was derived from; `depth` is 1 for its parents. `span` is empty but for sources."""
 
@@ -167,6 +179,7 @@ class Pedigree(TypedDict):
     rows: NotRequired[Sequence[Ate]]
     reports: Sequence[Reported]
     recalls: NotRequired[Sequence[Reached]]
+    waivers: NotRequired[Sequence[Waived]]
     previous: NotRequired[Relative | None]
     parents: NotRequired[Sequence[Relative]]
     children: NotRequired[Sequence[Relative]]

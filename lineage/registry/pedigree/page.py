@@ -6,7 +6,16 @@ import math
 from collections.abc import Sequence
 
 from lineage.registry.pedigree import feeding, picture
-from lineage.registry.pedigree.facts import Model, Node, Pedigree, Reached, Relative, Reported, in_order
+from lineage.registry.pedigree.facts import (
+    Model,
+    Node,
+    Pedigree,
+    Reached,
+    Relative,
+    Reported,
+    Waived,
+    in_order,
+)
 from lineage.registry.pedigree.marks import clip, count, page, section, text, when
 
 _RELATIVES = 8
@@ -25,7 +34,8 @@ def pedigree_html(facts: Pedigree) -> str:
         _name(model),
         [
             f"<header><p class=kicker>Pedigree of a model</p>{_heading(model)}{_aliases(facts)}"
-            f"{_recalls(facts.get('recalls', ()))}<p class=lead>{_summary(facts)}</p></header>",
+            f"{_recalls(facts.get('recalls', ()))}<p class=lead>{_summary(facts)}</p>"
+            f"{_waivers(facts.get('waivers', ()))}</header>",
             section("How it came to be", picture.path(facts)),
             section("When it was eaten", feeding.strips(facts.get("strips", ()))),
             section("What it was fed", *fed),
@@ -66,6 +76,16 @@ def _recalls(recalls: Sequence[Reached]) -> str:
         for each in recalls
     ]
     return f"<div class=recall>{''.join(said)}</div>" if said else ""
+
+
+def _waivers(waivers: Sequence[Waived]) -> str:
+    """A line each, for whoever asks why a row that broke a rule was eaten."""
+    return "".join(
+        f"<p class=quiet>Some of it was admitted although rule <code>{text(each['rule'])}</code> of "
+        f"{text(each['table'])} failed: {text(clip(each['by'], 80))} waived it on {when(each['at'])} "
+        f"(<code>{text(each['id'])}</code>): {text(clip(each['reason'], 600))}</p>"
+        for each in waivers
+    )
 
 
 def _summary(facts: Pedigree) -> str:

@@ -13,6 +13,7 @@ import pyarrow.dataset as pads
 
 from infra.settings import Settings
 from lineage import tables
+from lineage.runs import identity_of, of_any_attempt
 from lineage.schemas import EXAMPLE, NOT_APPLICABLE, TABLES, UNSTATED, TableSpec
 from lineage.tables import TableError
 from lineage.verdicts import Given, Verdict
@@ -96,8 +97,7 @@ def origins(settings: Settings, verdict: Verdict, row_ids: Collection[str]) -> d
         if spec is EXAMPLE and verdict.batch.table != EXAMPLE.name:
             found = tables.read_ever(settings, spec, columns=columns, where=among)
         else:
-            mine = pads.field("run_id") == tables.stored_by(settings, verdict.batch)
-            found = tables.read(settings, verdict.batch, columns=columns, where=mine & among)
+            found = tables.read_batch(settings, verdict.batch, columns=columns, where=among)
     except TableError:  # vacuumed or damaged: fsck says so, the verdict stands without it
         return {}
     return {row["row_id"].hex(): _origin(row) for row in found.to_pylist()}
@@ -108,7 +108,8 @@ def _all_broken(settings: Settings, given: Given) -> dict[str, tuple[str, ...]]:
     spec = TABLES.get("unexpected")
     if spec is None:
         return {}
-    rows = tables.read(settings, spec, columns=["rule", "row_id"], where=pads.field("run_id") == given.run_id)
+    of_gate = of_any_attempt(identity_of(given.run_id))
+    rows = tables.read(settings, spec, columns=["rule", "row_id"], where=of_gate)
     counted = rows.group_by("row_id").aggregate([("rule", "count")])
     order = [("rule_count", "descending"), ("row_id", "ascending")]
     top = counted.sort_by(order)["row_id"].slice(0, WORST)

@@ -27,7 +27,7 @@ from lineage.schemas import TABLES
 from lineage.tables import TableVersion
 from lineage.verdicts import Given
 
-PAGES = 400
+PAGES = 200
 """Commits that have a page of ours, the newest and those built before: 5 ms and 30 kB each."""
 
 _BUILT = "built.json"  # page -> what it was built from

@@ -8,7 +8,7 @@ h1{font-size:40px}
 padding:4px 10px;font-size:13.5px}
 .mark{font-size:12.5px;font-weight:600;white-space:nowrap}
 .mark.ok{color:var(--ok)}.mark.failed,.mark.crashed{color:var(--seal)}
-.mark.warns,.mark.waived{color:var(--gold)}
+.mark.warned,.mark.waived{color:var(--gold)}
 .rules td:first-child{max-width:30em}.rules code{font-size:13px}
 .rules td:nth-child(3){white-space:nowrap}.rules td{padding:7px 14px}
 .spark{width:150px;height:30px}

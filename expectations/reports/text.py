@@ -52,7 +52,7 @@ def mark(rule: Rule) -> str:
         return "CRASHED"
     if rule.outcome == "pass":
         return "ok"
-    return "waived" if waiver(rule) else "warns" if severity(rule) == "warn" else "FAILED"
+    return "WAIVED" if waiver(rule) else "WARNED" if severity(rule) == "warn" else "FAILED"
 
 
 def severity(rule: Rule) -> str:

@@ -36,9 +36,10 @@ class Stored:
     batch: str
     run_id: str
 
-    def page(self, suite: str) -> Path:
+    @property
+    def page(self) -> Path:
         """Where its page lies in the site: four folders deep, as the page's own links want it."""
-        return Path("validations", suite, self.run_id, "result", f"{self.batch}.html")
+        return Path("validations", self.batch.partition("@")[0], self.run_id, "result", f"{self.batch}.html")
 
 
 def stored_results(settings: Settings, newest: int) -> list[Stored]:
@@ -65,23 +66,19 @@ def build_docs(settings: Settings, site: Path, *, newest: int = NEWEST) -> dict[
 
     Pages of results that are no longer among the newest are removed.
     """
-    wanted: dict[str, Path] = {}
-    for stored in stored_results(settings, newest):
-        wanted[stored.run_id] = stored.page(stored.batch.partition("@")[0])
-    missing = [
-        stored for stored in stored_results(settings, newest) if not (site / wanted[stored.run_id]).is_file()
-    ]
+    wanted = {stored: stored.page for stored in stored_results(settings, newest)}
+    missing = {stored: page for stored, page in wanted.items() if not (site / page).is_file()}
     with quiet():
         _render_suites(site)
         if missing:
-            _render(settings, site, {stored: wanted[stored.run_id] for stored in missing})
+            _render(settings, site, missing)
     for page in (site / "validations").glob("*/*/*/*.html"):
         if page.relative_to(site) not in wanted.values():
             page.unlink()
             for folder in (page.parent, page.parent.parent):  # its own; its suite's may hold others
                 if not any(folder.iterdir()):
                     folder.rmdir()
-    return {run_id: quote(page.as_posix()) for run_id, page in wanted.items()}
+    return {stored.run_id: quote(page.as_posix()) for stored, page in wanted.items()}
 
 
 def _render_suites(site: Path) -> None:

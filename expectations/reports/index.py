@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from expectations.reports.style import STYLE
+from expectations.reports.style import STILL, STYLE
 from expectations.reports.text import HEADINGS, waiver
 from expectations.reports.trend import strip
 from lineage.registry.pedigree.marks import page, text
@@ -18,7 +20,7 @@ PER_PAGE = 1_000
 _STRIP = 28  # verdicts in a table's strip
 _BROKEN = 4  # names of broken rules on a line
 
-_FILTER = """<script>
+_FILTER = """
 const box=document.querySelector("#filter"),only=document.querySelector("#only");
 const told=document.querySelector("#told");
 const lines=[...document.querySelectorAll("tr[data-outcome]")].map(e=>[e,e.textContent.toLowerCase()]);
@@ -28,7 +30,8 @@ const on=words.every(w=>said.includes(w))&&(!only.checked||line.dataset.outcome!
 line.hidden=!on;n+=on}told.textContent=n+" of "+lines.length}
 box.addEventListener("input",sift);only.addEventListener("change",sift);
 document.querySelector(".tools").hidden=false;sift();
-</script>"""
+"""
+_FILTER_DIGEST = base64.b64encode(hashlib.sha256(_FILTER.encode()).digest()).decode()
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,11 @@ def _page(
         f"<p class=quiet>Pages: {more}</p>" if of > 1 else "",
         *(f"<p class=quiet>{note}</p>" for note in notes),
         "<footer>Built from the lake's record; build it again: <code>stemma reports --html</code></footer>",
-        _FILTER if entries else "",
+        f"<script>{_FILTER}</script>" if entries else "",
     ]
-    return page("Verdicts", parts, kind="index", head=STYLE)
+    return page(
+        "Verdicts", parts, kind="index", head=STILL.format(scripts=f"'sha256-{_FILTER_DIGEST}'") + STYLE
+    )
 
 
 _TOOLS = (

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from expectations.reports.failing import Failing, worst
-from expectations.reports.style import STYLE
+from expectations.reports.style import STILL, STYLE
 from expectations.reports.text import HEADINGS, advice, mark, observed, threshold, waiver
 from expectations.reports.trend import VERSIONS, Trend, sparkline, strip, trends
 from infra.redaction import without_credentials
@@ -86,7 +86,7 @@ def verdict_html(facts: Facts, *, home: str = "") -> str:
             f"Ask again: <code>stemma reports {text(verdict.batch)}</code></footer>",
         ],
         kind="verdict",
-        head=STYLE,
+        head=STILL.format(scripts="'none'") + STYLE,
     )
 
 

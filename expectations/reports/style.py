@@ -1,5 +1,11 @@
 """What the pages of verdicts have beside the style that they share with pedigrees."""
 
+STILL = (
+    '<meta http-equiv="Content-Security-Policy" '
+    "content=\"default-src 'none'; style-src 'unsafe-inline'; script-src {scripts}\">"
+)
+"""What a page may do, as its head says it: load nothing, and run the scripts named alone."""
+
 STYLE = """<style>
 :root{--ok:var(--source)}
 h1{font-size:40px}

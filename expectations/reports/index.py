@@ -139,10 +139,10 @@ def _line(entry: Entry) -> str:
     )
     shown = text(shown) + (f" <span class=quiet>({covered} waived)</span>" if covered else "")
     mark = {"pass": "ok", "fail": "failed", "error": "crashed"}[verdict.outcome]
-    docs = f'<a href="{text(entry.docs)}">Data Docs</a>' if entry.docs else ""
+    docs = f'<a href="{text(entry.docs)}">docs</a>' if entry.docs else ""
     return (
         f"<tr data-outcome={verdict.outcome}><td>{named}</td>"
         f"<td><span class='mark {mark}'>{HEADINGS[verdict.outcome].lower()}</span></td><td>{shown}</td>"
         f"<td class=num>{verdict.rows:,}</td><td class=at>{given.at:%Y-%m-%d %H:%M}</td>"
-        f"<td class=mono><small>{text(given.run_id)}</small></td><td>{docs}</td></tr>"
+        f"<td class='mono run'><small>{text(given.run_id)}</small></td><td class=run>{docs}</td></tr>"
     )

@@ -35,7 +35,7 @@ padding:4px 10px;font-size:13.5px}
 color:var(--soft)}
 .tools input[type=search]{font:inherit;font-size:14px;color:var(--ink);background:var(--sheet);
 border:1px solid var(--line);border-radius:8px;padding:7px 12px;width:320px;max-width:100%}
-.batches td{padding:6px 14px}.batches small{line-height:22px}.batches .at{white-space:nowrap;
+.batches td{padding:6px 14px}.batches small{line-height:22px}.batches .at,.batches .run{white-space:nowrap;
 font-variant-numeric:tabular-nums}.batches td:nth-child(3){max-width:24em}
 a{color:inherit;text-decoration-color:var(--soft);text-underline-offset:3px}
 a:hover{text-decoration-color:var(--ink)}

@@ -12,7 +12,8 @@ from typing import Annotated, TextIO
 import typer
 
 from expectations.gate import NotGated, admit, exit_code
-from expectations.reports import as_text, attach, build, build_page, write_project
+from expectations.reports import as_text, attach, build, build_page
+from expectations.reports.project import write_project
 from expectations.reports.serve import PORT, server
 from infra.cli import Json, Lake, existing, open_runtime
 from infra.settings import Settings

@@ -15,8 +15,7 @@ A gate only stores its result; whatever is here is made when somebody asks.
 """
 
 from expectations.reports.attached import attach, keep
-from expectations.reports.project import write_project
 from expectations.reports.site import build, build_page
 from expectations.reports.text import as_text, in_brief
 
-__all__ = ["as_text", "attach", "build", "build_page", "in_brief", "keep", "write_project"]
+__all__ = ["as_text", "attach", "build", "build_page", "in_brief", "keep"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -21,6 +22,7 @@ from expectations.gx import open_context, quiet
 from expectations.reports.offline import made_readable
 from expectations.suites import SUITES
 from expectations.thresholds import DEFAULTS
+from infra.screen import harmless
 from infra.settings import Settings
 from lineage.tables.files import open_filesystem
 
@@ -103,10 +105,22 @@ def _render(settings: Settings, site: Path, pages: Mapping[Stored, Path]) -> Non
         content = content_of(settings, stored)
         # Where the pages look for what was judged; without it they say "Data asset: None".
         content["meta"]["batch_kwargs"] = {"data_asset_name": stored.batch}
+        for entry in content["results"]:
+            entry["result"] = _escaped(entry.get("result"))
+            entry["exception_info"] = _escaped(entry.get("exception_info"))
         result = cast(ExpectationSuiteValidationResult, expectationSuiteValidationResultSchema.load(content))
         shown = view.render(renderer.render(result), show_how_to_buttons=False)
         (site / place).parent.mkdir(parents=True, exist_ok=True)
         (site / place).write_text(made_readable(shown), encoding="utf-8")
+
+
+def _escaped(said: Any) -> Any:
+    """What was found, with its markup as text: Great Expectations shows values of rows as they are."""
+    if isinstance(said, str):
+        return escape(harmless(said))
+    if isinstance(said, Mapping):
+        return {_escaped(key): _escaped(value) for key, value in said.items()}
+    return [_escaped(value) for value in said] if isinstance(said, list) else said
 
 
 def _named(path: str) -> Stored:

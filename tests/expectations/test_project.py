@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from expectations import reports
 from expectations.gate import admit
-from expectations.reports.project import HERE, config
+from expectations.reports.project import HERE, config, write_project
 from expectations.suites import SUITES
 from infra.settings import SettingsError
 from lineage.schemas import TRACE
@@ -60,7 +59,7 @@ def test_the_repository_carries_a_project_that_lists_our_suites_and_opening_it_c
 def test_a_project_written_from_a_lake_lists_its_results_too(lake, toy, tmp_path):
     admit(lake.runtime, lake.store(toy.traces(), TRACE, key="a"))
     admit(lake.runtime, lake.store(toy.traces(source="log-b", scorer="unstated"), TRACE, key="b"))
-    assert reports.write_project(lake.settings, tmp_path / "project") == 2
+    assert write_project(lake.settings, tmp_path / "project") == 2
     before = written(tmp_path / "project")
     found = notebook(tmp_path / "project")
     assert sorted(found["results"]) == [["traces@1", True], ["traces@2", False]]
@@ -71,4 +70,4 @@ def test_a_project_written_from_a_lake_lists_its_results_too(lake, toy, tmp_path
 def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(lake, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="choose another folder with --gx"):
-        reports.write_project(lake.settings, tmp_path / "file")
+        write_project(lake.settings, tmp_path / "file")

@@ -55,6 +55,7 @@ def site(lake, toy, tmp_path: Path) -> Path:
             scorer="unstated",
             generator=EVIL,
             response=EVIL,
+            verdict=EVIL,
             messages=[{"role": "user", "content": EVIL}],
         ),
         toy.traces(source="log-c"),
@@ -92,6 +93,8 @@ def test_what_rows_say_is_text_on_every_page(site):
         page = Page(path.read_text(encoding="utf-8"))
         assert "img" not in page.elements
         assert page.elements.count("script") == (path.name == "index.html")
+    (docs,) = site.glob("validations/**/traces@2.html")
+    assert "document.title='owned'" in Page(docs.read_text(encoding="utf-8")).words, "it names the values"
     assert EVIL in Page((site / "verdicts" / "traces@2.html").read_text(encoding="utf-8")).words
 
 

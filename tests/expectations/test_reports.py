@@ -49,6 +49,16 @@ def test_rows_of_a_curriculum_are_told_with_the_provenance_of_their_examples(lak
     assert f"row {gate['row_id'][0].as_py().hex()[:12]}  /logs/log-b.jsonl" in text
 
 
+def test_rows_whose_file_is_gone_are_named_all_the_same(lake, toy):
+    version = lake.store(toy.traces(scorer="unstated"), TRACE, key="a")
+    verdict = admit(lake.runtime, version)
+    for file in Path(lake.settings.path("tables", "traces")).glob("*.parquet"):
+        file.unlink()
+    text = as_text(verdict, lake.settings)
+    (broken,) = (rule for rule in verdict.rules if rule.outcome == "fail")
+    assert f"row {broken.examples[0][:12]}  no longer stored" in text
+
+
 def test_a_long_address_keeps_its_end_and_control_codes_reach_no_screen(lake, toy, change):
     traces = toy.traces(1, scorer="unstated", generator="\x1b[2Jbot")
     traces = change(traces, "source_uri", "s3://bucket/" + "deep/" * 40 + "log.jsonl")

@@ -19,6 +19,7 @@ from lineage.tables import TableVersion, open_filesystem
 
 _FOLDER = ("docs", "verdicts")
 _KINDS = ("html", "txt")
+_GATE = ".gate"
 
 
 def keep(settings: Settings, batch: TableVersion, files: Mapping[str, str]) -> None:
@@ -43,23 +44,29 @@ def kept(settings: Settings, batch: TableVersion | str) -> dict[str, str]:
     return found
 
 
+def show_gate(settings: Settings, batch: TableVersion) -> str | None:
+    """Let the last finished gate of a commit be shown in MLflow, now or by a later sync; its run, if any.
+
+    Only of gates that somebody asked for: a search has thousands of others, one for each of its curricula.
+    """
+    run_id = _last_gate(settings, batch)
+    if run_id is not None:
+        filesystem, folder = open_filesystem(settings, settings.path(*_FOLDER))
+        filesystem.create_dir(folder, recursive=True)
+        with filesystem.open_output_stream(f"{folder}/{run_id}{_GATE}") as sink:
+            sink.write(str(batch).encode())
+    return run_id
+
+
 def gates_to_show(settings: Settings) -> frozenset[str]:
-    """The runs that MLflow shows as gates: of each commit whose page is kept, the last finished one."""
+    """The runs of all gates that are to be shown."""
     filesystem, folder = open_filesystem(settings, settings.path(*_FOLDER))
     files = filesystem.get_file_info(pyarrow.fs.FileSelector(folder, allow_not_found=True))
-    wanted = {info.base_name.removesuffix(".html") for info in files if info.base_name.endswith(".html")}
-    if not wanted:
-        return frozenset()
-    return frozenset(run for batch, run in _gates(settings).items() if batch in wanted)
+    return frozenset(f.base_name.removesuffix(_GATE) for f in files if f.base_name.endswith(_GATE))
 
 
-def gate_of(settings: Settings, batch: TableVersion) -> str | None:
-    """The last finished gate of a commit, or None."""
-    return _gates(settings).get(str(batch))
-
-
-def _gates(settings: Settings) -> dict[str, str]:
-    """Commit -> its last finished gate."""
+def _last_gate(settings: Settings, batch: TableVersion) -> str | None:
     done = (pads.field("job") == "gate") & (pads.field("status") == "COMPLETE")
     rows = tables.read(settings, RUN, columns=["run_id", "inputs", "at"], where=done).sort_by("at")
-    return {json.loads(row["inputs"])[0]: row["run_id"] for row in rows.to_pylist()}
+    mine = [row["run_id"] for row in rows.to_pylist() if json.loads(row["inputs"]) == [str(batch)]]
+    return mine[-1] if mine else None

@@ -30,6 +30,6 @@ def attach(runtime: Runtime, batch: TableVersion) -> None:
     `stemma mlflow-sync` shows it later.
     """
     keep(runtime, batch)
-    run_id = verdict_pages.gate_of(runtime.settings, batch)
+    run_id = verdict_pages.show_gate(runtime.settings, batch)
     if run_id is not None:
         registry.if_reachable(mirror.show_run, runtime.settings, run_id)

@@ -26,7 +26,7 @@ from infra.screen import harmless
 from infra.settings import Settings
 from lineage.tables.files import open_filesystem
 
-NEWEST = 100
+NEWEST = 50
 """Gates whose Data Docs are kept: some 30 ms and 70 kB each."""
 
 

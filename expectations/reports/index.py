@@ -39,7 +39,6 @@ class Entry:
     """One line: a verdict, and where its pages lie, seen from the index; empty where there is none."""
 
     given: Given
-    withdrawn: bool
     page: str
     docs: str = ""
 

@@ -58,7 +58,6 @@ def build(
         entries = [
             index.Entry(
                 given,
-                str(given.verdict.batch) in gone,
                 f"verdicts/{given.verdict.batch}.html" if given.verdict.batch in shown else "",
                 linked.get(given.run_id, ""),
             )

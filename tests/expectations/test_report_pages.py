@@ -193,7 +193,7 @@ def test_only_the_newest_have_pages_the_index_says_so_and_links_no_other(lake, s
 
 def test_thousands_of_verdicts_are_cut_into_pages_newest_first(lake, site):
     (given, *_) = verdicts.history(lake.settings)
-    entries = [index_pages.Entry(given, withdrawn=False, page=f"verdicts/{n}.html") for n in range(2_500)]
+    entries = [index_pages.Entry(given, page=f"verdicts/{n}.html") for n in range(2_500)]
     made = index_pages.pages(entries, lake="lake")
     assert list(made) == ["index.html", "index-2.html", "index-3.html"]
     assert Page(made["index.html"]).links[0] == "verdicts/0.html"

@@ -12,7 +12,7 @@ import pyarrow.dataset as pads
 
 from examples.helpdesk.files import joined
 from examples.story import CULPRIT, NAME, Story
-from expectations.reports import data_docs
+from expectations import reports
 from infra.models import resolve as resolve_base
 from infra.runtime import Runtime
 from lineage import ancestry, fsck, models, queries, report, verdicts
@@ -117,7 +117,12 @@ def prove(runtime: Runtime, story: Story) -> None:
     story.promises["no row of router@2 is reachable from the champion"] = CULPRIT.prompt not in prompts
     checks = fsck.fsck(settings)
     story.promises["fsck is clean"] = not any(check.found for check in checks)
-    story.facts |= {"champion": str(version), "lineage": found, "fsck": checks, "docs": data_docs(runtime)}
+    story.facts |= {
+        "champion": str(version),
+        "lineage": found,
+        "fsck": checks,
+        "docs": str(reports.build(runtime, docs=True)),
+    }
 
 
 def _evidence(story: Story) -> str:

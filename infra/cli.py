@@ -23,7 +23,7 @@ VERBS = {
     "demo": ("examples.demo:demo", "the whole path on this machine, in minutes"),
     "ingest": ("pipelines.commands:ingest", "traces from files, folders and globs into the lake"),
     "gate": ("expectations.commands:gate", "validate one commit; exit 0 admitted, 1 refused, 2 error"),
-    "reports": ("expectations.commands:reports", "a verdict as text, and where the Data Docs lie"),
+    "reports": ("expectations.commands:reports", "a verdict as text; all of them as pages"),
     "curate": ("pipelines.commands:curate", "admitted traces into examples"),
     "review": ("pipelines.commands:review", "approve, reject or relabel rows; beats every automated verdict"),
     "finetune": ("training.commands:finetune", "train an adapter; every row it eats is recorded"),

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow.dataset as pads
 
 from infra.settings import Settings
-from lineage import bans, curricula, fed, models, pedigrees, queries, registry, runs, tables
+from lineage import bans, curricula, fed, models, pedigrees, queries, registry, runs, tables, verdict_pages
 from lineage.consumption import Checkpoint, bitmaps, checkpoints, find_checkpoint
 from lineage.models import ModelVersion
 from lineage.registry import IndexedVersion, RegistryError
@@ -36,7 +36,7 @@ EATEN = "eaten_rows.json"  # the table that MLflow's UI draws
 
 
 def show_run(settings: Settings, run_id: str, *, unless_shown: bool = False) -> None:
-    """Show a finished run of a job that MLflow shows: finetune, train, evaluate, search.
+    """Show a finished run of a job that MLflow shows: finetune, train, evaluate, search, gate.
 
     `unless_shown`: whoever finds work done sees to it that it is shown, and does nothing more.
     """
@@ -172,9 +172,14 @@ def _show_version(settings: Settings, version: ModelVersion, record: _Record) ->
 
 def _sync_runs(settings: Settings) -> Iterator[str]:
     shown, going_on = registry.shown_runs(settings), registry.open_runs(settings)
+    gates = verdict_pages.gates_to_show(
+        settings
+    )  # of a search there may be thousands, as parts of its trials
     condition = pads.field("job").isin(list(_PICTURES)) & (pads.field("status") != "START")
     for event in tables.read(settings, RUN, where=condition).sort_by("at").to_pylist():
         run_id, status = event["run_id"], event["status"]
+        if event["job"] == "gate" and run_id not in gates:
+            continue
         if status == "COMPLETE" and run_id not in shown:
             yield from _told(f"run {run_id} ({event['job']})", lambda it=run_id: show_run(settings, it))
         elif status != "COMPLETE" and run_id in going_on:
@@ -303,6 +308,7 @@ def _training(settings: Settings, done: Mapping[str, Any]) -> Picture:
         "parent_run_id": None if done["parent_run"] == NOT_APPLICABLE else done["parent_run"],
         "series": {"loss": facets["losses"]} if facets.get("losses") else {},
         "fed": [fed.of_curriculum(settings, curriculum), fed.of_checkpoint(settings, checkpoint, eaten)],
+        "files": _under("verdict", verdict_pages.kept(settings, curriculum.version)),
         # What was recalled since is said on the versions; the table is the same whenever it is shown.
         "tables": {EATEN: fed.eaten(eaten.first_rows(registry.SHOWN_ROWS)).drop_columns(["recalled"])},
     }
@@ -338,6 +344,25 @@ def _search(_: Settings, done: Mapping[str, Any]) -> Picture:
     }
 
 
+def _gate(settings: Settings, done: Mapping[str, Any]) -> Picture:
+    batch, counts, facets = done["inputs"][0], done["counts"], done["facets"]
+    return {
+        "params": {"batch": batch, **done["config"]},
+        "metrics": {"rows": counts["in"], "rows_admitted": counts["out"]},
+        "tags": {
+            "stemma.batch": batch,
+            "stemma.verdict": facets["outcome"],
+            "stemma.reason": facets["reason"],
+        },
+        "parent_run_id": None if done["parent_run"] == NOT_APPLICABLE else done["parent_run"],
+        "files": verdict_pages.kept(settings, batch),
+    }
+
+
+def _under(folder: str, files: Mapping[str, str]) -> dict[str, str]:
+    return {f"{folder}/{name}": content for name, content in files.items()}
+
+
 def _by_kind(inputs: Sequence[str]) -> dict[str, str]:
     """The inputs of a run by what they are: checkpoint, examples, ..."""
     return {kind: name for kind, _, name in (each.partition(":") for each in inputs)}
@@ -348,4 +373,5 @@ _PICTURES: Mapping[str, Callable[[Settings, Mapping[str, Any]], Picture]] = {
     "train": _training,
     "evaluate": _evaluation,
     "search": _search,
+    "gate": _gate,
 }

@@ -5,6 +5,7 @@ A Verdict is bound to exactly one commit; consumers read only what was admitted.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -172,6 +173,28 @@ def all_latest(settings: Settings) -> dict[TableVersion, Verdict]:
     newest = {(row["table"], row["version"]): row for row in sorted(rows, key=lambda row: row["at"])}
     found = [_verdict(row) for row in newest.values()]
     return {each.batch: each for each in found}
+
+
+@dataclass(frozen=True)
+class Given:
+    """A verdict as it stands on record."""
+
+    verdict: Verdict
+    at: dt.datetime
+    run_id: str
+    """The gate that gave it."""
+
+    stored_by: str
+    """The run that wrote the commit."""
+
+
+def history(settings: Settings, table: str | None = None) -> list[Given]:
+    """The newest verdict on each commit, of one table or all, oldest first."""
+    where = None if table is None else pads.field("table") == table
+    rows = tables.read(settings, VERDICT, where=where).to_pylist()
+    newest = {(row["table"], row["version"]): row for row in sorted(rows, key=lambda row: row["at"])}
+    found = sorted(newest.values(), key=lambda row: (row["at"], row["table"], row["version"]))
+    return [Given(_verdict(row), row["at"], row["run_id"], row["batch"]) for row in found]
 
 
 def admitted(settings: Settings, spec: TableSpec) -> dict[str, TableVersion]:

@@ -16,6 +16,7 @@ import pyarrow.dataset as pads
 from pydantic import BaseModel, ConfigDict, Field
 
 from expectations.gate import admit
+from expectations.reports import keep
 from infra.models import BaseModel as Base
 from infra.models import adapter_config_digest
 from infra.models import resolve as resolve_base
@@ -55,6 +56,7 @@ def finetune(runtime: Runtime, config: FinetuneConfig, *, parent: Run | None = N
     selected = curricula.build(runtime, data, parent=parent)
     curriculum = curricula.load(runtime.settings, selected.facets["curriculum"])
     admit(runtime, curriculum.version, parent=parent)
+    keep(runtime, curriculum.version)
     verdicts.require(runtime.settings, curriculum.version)
     recorded = {"data": data.model_dump(), "training": config.training.model_dump()}
 

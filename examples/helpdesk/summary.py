@@ -147,7 +147,7 @@ def _look(facts: dict[str, Any], settings: Settings) -> str:
         ("which rows it ate", f"stemma lineage champion{at}"),
         ("what was called back", f"stemma impact --prompt router@2{at}"),
         ("why a batch was refused", f"stemma reports {facts['refused'].batch}{at}"),
-        ("the Data Docs", facts["docs"]),
+        ("all verdicts, as pages", facts["docs"]),
         ("runs and models", f"mlflow ui --backend-store-uri {settings.tracking_uri}"),
     ]
     return "look further:\n" + "\n".join(f"  {what:<24} {command}" for what, command in lines)

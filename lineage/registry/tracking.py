@@ -90,6 +90,7 @@ def log_run(
     series: Mapping[str, Sequence[float]] = {},
     fed: Sequence[Fed] = (),
     tables: Mapping[str, pa.Table] = {},
+    files: Mapping[str, str] = {},
     started: dt.datetime | None = None,
     ended: dt.datetime | None = None,
 ) -> str:
@@ -98,7 +99,7 @@ def log_run(
     `params` may nest: `{"lora": {"r": 16}}` becomes `lora.r`. A value or key over MLflow's limits is cut, and
     then the whole of `params` is attached as `params.json`. `series` has one value per step, from 0; a long
     one is thinned to 1,000 points, the last one kept. `fed` are the rows that it read; `tables` rows that
-    the UI shows as tables, by file name, the first 10,000 of each.
+    the UI shows as tables, by file name, the first 10,000 of each; `files` texts that it shows as artifacts.
 
     Logged again: metrics, tags, tables and inputs are brought up to date. RegistryError if a param changed,
     since a run id stands for one config, or if a name is both a metric and a series.
@@ -109,8 +110,8 @@ def log_run(
         )
     run_tags = _run_tags(run_id, job, tags)
     flat, is_cut = _flat_params(params)
-    files = {"params.json": _json(params)} if is_cut else {}
-    files |= {name: table_text(rows) for name, rows in tables.items()}
+    texts = {"params.json": _json(params), **files} if is_cut else dict(files)
+    texts |= {name: table_text(rows) for name, rows in tables.items()}
     with connected(settings) as client:
         run, is_new = _find_or_create(client, settings, run_id, run_tags, parent_run_id, started)
         points = _points(metrics, series, run.info.start_time)
@@ -126,7 +127,7 @@ def log_run(
             tags=_run_tag_entities(({} if is_new else run_tags) | tables_tag(run, list(tables))),
         )
         show_fed(client, run, fed)
-        with written(files) as folder:
+        with written(texts) as folder:
             if folder:
                 client.log_artifacts(run.info.run_id, folder)
         # One that was shown before we knew when it began may have begun, there, after it ended.

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +16,7 @@ import pyarrow.dataset as pads
 
 from infra.settings import Settings
 from lineage.schemas import TableSpec
-from lineage.tables.commit import commit_metadata
+from lineage.tables.commit import commit_metadata, log_entry
 from lineage.tables.damage import told
 from lineage.tables.files import SKIPPED_BY
 from lineage.tables.layout import TableVersion, open_table
@@ -136,14 +137,27 @@ def before_taken_out(settings: Settings, spec: TableSpec) -> list[int]:
 
 
 def read_batch(
-    settings: Settings, version: TableVersion, *, columns: Sequence[str] | None = None
+    settings: Settings,
+    version: TableVersion,
+    *,
+    columns: Sequence[str] | None = None,
+    where: pads.Expression | None = None,
 ) -> pa.Table:
-    """The rows that exactly this commit added."""
-    metadata = commit_metadata(settings, version)
+    """The rows that exactly this commit added, as they were then; of all files only its own are opened."""
+    log = log_entry(settings, version)
+    metadata = next((entry["commitInfo"] for entry in log if "commitInfo" in entry), {})
     run_id = metadata.get("stemma.run_id")
     if run_id is None or "stemma.keys" not in metadata:
         raise TableError(f"{version} did not store a batch (it created or withdrew); gate a version that did")
-    return read(settings, version, columns=columns, where=pads.field("run_id") == run_id)
+    # Not by statistics: Delta keeps those of a table's first 32 columns, and run_id stands behind them.
+    files = [
+        {"path": unquote(entry["add"]["path"]), "size_bytes": entry["add"]["size"]}
+        for entry in log
+        if "add" in entry
+    ]
+    wanted = pa.schema([version.spec.schema.field(name) for name in columns or version.spec.schema.names])
+    mine = pads.field("run_id") == run_id
+    return _scan(settings, version.spec, files, wanted, mine if where is None else mine & where)
 
 
 def commits(settings: Settings, spec: TableSpec) -> list[dict[str, Any]]:

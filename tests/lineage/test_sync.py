@@ -61,7 +61,7 @@ def test_jobs_go_on_while_mlflow_is_away_and_a_sync_shows_them(forgotten, shown)
     list(mirror.sync(forgotten))
     found = shown(forgotten)
     assert found[trained]["ended"] == "FINISHED"
-    assert found[trained]["files"] == ["eaten_rows.json", "pedigree.html", "pedigree.json"]
+    assert found[trained]["files"] == ["eaten_rows.json", "pedigree.html", "pedigree.json", "verdict"]
     assert found[f"other@{version}"]["tags"]["stemma.recalled_by"] == called_back
     assert found["router@1"]["tags"]["stemma.recalled_by"] == called_back
     standing = {name: moved for name, moved in models.aliases(forgotten).items()}

@@ -80,7 +80,7 @@ def test_what_jobs_show_on_a_server_with_postgresql(settings, server, shown):
     assert found["served"] == {"candidate": 1, "champion": 1}
     assert found["served@1"]["tags"]["stemma.verdict"] == "promoted"
     assert [context for context, _, _ in found[trained]["fed"]] == ["eaten", "training"]
-    assert found[trained]["files"] == ["eaten_rows.json", "pedigree.html", "pedigree.json"]
+    assert found[trained]["files"] == ["eaten_rows.json", "pedigree.html", "pedigree.json", "verdict"]
 
     experiment = client.get_experiment_by_name("stemma").experiment_id
     (run,) = client.search_runs([experiment], f"tags.`stemma.run_id` = '{trained}'")

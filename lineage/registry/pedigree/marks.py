@@ -11,12 +11,12 @@ from infra.screen import harmless
 from lineage.registry.pedigree.style import STYLE
 
 
-def page(title: str, parts: Sequence[str]) -> str:
-    """One self-contained page."""
+def page(title: str, parts: Sequence[str], *, kind: str = "pedigree", head: str = "") -> str:
+    """One self-contained page; `head` is what it has there beside the common style."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{text(title)}: pedigree</title><style>{STYLE}</style></head>\n<body><main>\n"
+        f"<title>{text(title)}: {kind}</title><style>{STYLE}</style>{head}</head>\n<body><main>\n"
         + "\n".join(part for part in parts if part)
         + "\n</main></body></html>\n"
     )

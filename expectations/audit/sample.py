@@ -1,6 +1,7 @@
 """Sound rows to plant damage in: a help desk's, made here, so that an audit needs no lake.
 
-    toy("examples") -> Sample(table, batch, admitted)
+    toy("examples") -> Sample(table, batch, admitted)       made
+    from_lake(settings, "examples")                         of the newest admitted batch
 
 What is made is the same on each machine and in each year: part of what the frozen list of corruptions means.
 No entity occurs twice, no pattern rules its label, sources stand on one split, labels and verdicts are mixed.
@@ -17,15 +18,29 @@ from functools import cache
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from expectations.suites import Admitted
+from expectations.suites import SUITES, Admitted
+from infra.settings import Settings
+from lineage import tables, verdicts
 from lineage.curricula import curriculum_root
-from lineage.schemas import CURRICULUM, DOCUMENT, EXAMPLE, NOT_APPLICABLE, PREDICTION, TRACE, TableSpec
+from lineage.schemas import (
+    CURRICULUM,
+    DOCUMENT,
+    EXAMPLE,
+    NOT_APPLICABLE,
+    PREDICTION,
+    TABLES,
+    TRACE,
+    TableSpec,
+)
 
 START = dt.datetime(2026, 1, 5, 8, tzinfo=dt.UTC)
 _PER_SOURCE = 20  # rows
 _SPAN = 400  # bytes of a record
+_SAMPLED = 240
+_BESIDE = 2_000
 
 
 @dataclass(frozen=True)
@@ -40,9 +55,14 @@ class Sample:
     origin: str = "made"
     """Where the rows come from: `made`, or a table version."""
 
+    read: Admitted | None = None
+    """Where `admitted` is but a part of the lake: what reads all of it."""
+
     @property
     def lake(self) -> Admitted:
         """What set rules ask for the rows of other batches."""
+        if self.read is not None:
+            return self.read
 
         def read(spec: TableSpec, columns: Sequence[str], where: pads.Expression, /) -> pa.Table:
             stored = self.admitted.get(spec.name, spec.schema.empty_table())
@@ -68,6 +88,43 @@ def toy(table: str) -> Sample:
     batch, beside = made[table]
     admitted = {name: pa.Table.from_pylist(rows, schema=_SPECS[name].schema) for name, rows in beside.items()}
     return Sample(table, pa.Table.from_pylist(batch, schema=_SPECS[table].schema), admitted)
+
+
+def from_lake(settings: Settings, table: str) -> Sample:
+    """Rows of a table's newest admitted batch (240, or all members of a curriculum), else made ones.
+
+    Beside them stand up to 2,000 rows of other admitted batches, newest first; set rules ask the whole lake.
+    """
+    spec = TABLES.get(table)
+    batches = verdicts.admitted(settings, spec) if spec is not None and table in SUITES else {}
+    if spec is None or not batches:
+        return toy(table)
+    run_id, version = max(batches.items(), key=lambda item: item[1].version)
+    rows = tables.read_batch(settings, version)
+    if table == CURRICULUM.name:
+        rows = rows.filter(pc.equal(rows["curriculum"], rows["curriculum"][0]))
+    elif rows.num_rows > _SAMPLED:
+        places = random.Random(str(version)).sample(range(rows.num_rows), _SAMPLED)
+        rows = rows.take(sorted(places))
+    beside = {
+        each.name: _beside(settings, each, but=run_id if each.name == table else "")
+        for each in (TRACE, DOCUMENT, EXAMPLE)
+    }
+
+    def read(asked: TableSpec, columns: Sequence[str], where: pads.Expression, /) -> pa.Table:
+        others = where & (pads.field("run_id") != run_id) if asked.name == table else where
+        return verdicts.read_admitted(settings, asked, columns=columns, where=others)
+
+    return Sample(table, rows, beside, str(version), read)
+
+
+def _beside(settings: Settings, spec: TableSpec, *, but: str) -> pa.Table:
+    found = spec.schema.empty_table()
+    batches = verdicts.admitted(settings, spec)
+    for run_id, version in sorted(batches.items(), key=lambda item: -item[1].version):
+        if run_id != but and found.num_rows < _BESIDE:
+            found = pa.concat_tables([found, tables.read_batch(settings, version)])
+    return found.slice(0, _BESIDE)
 
 
 _SPECS = {spec.name: spec for spec in (TRACE, EXAMPLE, DOCUMENT, CURRICULUM, PREDICTION)}

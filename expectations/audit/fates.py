@@ -1,0 +1,148 @@
+"""How rows fare under a suite: each rule's outcome, and every row that breaks it, not only the first twenty.
+
+held = hold(frame, suite)                     one frame
+for batch in batches(settings, "examples")    what a lake stored, each with the verdict on it
+then(settings, batch)                         what was admitted when that batch was judged
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from expectations.evaluation import name_of, rules_of
+from expectations.gx import open_context, quiet
+from expectations.suites import Admitted
+from infra.settings import Settings
+from lineage import tables
+from lineage.runs import events, identity_of
+from lineage.schemas import TABLES, VERDICT, TableSpec
+from lineage.tables import TableVersion
+from lineage.verdicts import Rule, RuleOutcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from great_expectations import ExpectationSuite
+
+_RESULT_FORMAT = {
+    "result_format": "COMPLETE",
+    "unexpected_index_column_names": ["row_id"],
+    "return_unexpected_index_query": False,
+}
+
+
+@dataclass(frozen=True)
+class Held:
+    """How one frame came out."""
+
+    rules: tuple[Rule, ...]
+    failing: Mapping[str, tuple[str, ...]]
+    """Rule -> ids (hex) of all rows that broke it, in the frame's order; only of rules about rows."""
+
+    @property
+    def outcome(self) -> RuleOutcome:
+        """Of the batch, where no rule is waived."""
+        refusing = [r.outcome for r in self.rules if getattr(r, "severity", "fail") == "fail"]
+        crashed = any(rule.outcome == "error" for rule in self.rules)
+        return "fail" if "fail" in refusing else "error" if crashed else "pass"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A batch that a gate judged, and what it decided; of several verdicts the newest."""
+
+    batch: TableVersion
+    stored_by: str
+    at: dt.datetime
+    outcome: RuleOutcome
+    suite_digest: str
+    rows: int
+    rules: tuple[Mapping[str, Any], ...]
+    """As the verdict stored them."""
+
+    thresholds: Mapping[str, Any]
+    run_id: str
+    """The gate's."""
+
+
+def hold(frame: pd.DataFrame, suite: ExpectationSuite) -> Held:
+    """The frame, with `row_id` in hex, against the suite."""
+    with quiet():
+        asset = open_context().data_sources.add_pandas("lake").add_dataframe_asset("rows")
+        batch = asset.add_batch_definition_whole_dataframe("rows").get_batch({"dataframe": frame})
+        result: dict[str, Any] = batch.validate(suite, result_format=_RESULT_FORMAT).to_json_dict()  # type: ignore[assignment]
+    for kept in (suite, *suite.expectations):
+        kept.id = None  # of that context
+    broken = {
+        name_of(entry): tuple(str(row["row_id"]) for row in found)
+        for entry in result["results"]
+        if (found := (entry.get("result") or {}).get("unexpected_index_list")) is not None
+    }
+    return Held(tuple(rules_of(result, suite)), broken)
+
+
+def judged(settings: Settings, table: str, *, every: bool = False) -> list[Judged]:
+    """The batches of a table that were judged, oldest first; `every`: all verdicts, in order of time."""
+    rows = tables.read(settings, VERDICT, where=pads.field("table") == table).sort_by("at").to_pylist()
+    if not every:
+        rows = list({row["version"]: row for row in rows}.values())
+    found = [_judged(row) for row in rows]
+    return found if every else sorted(found, key=lambda each: each.batch.version)
+
+
+def _judged(row: Mapping[str, Any]) -> Judged:
+    return Judged(
+        batch=TableVersion(row["table"], row["version"]),
+        stored_by=row["batch"],
+        at=row["at"],
+        outcome=row["outcome"],
+        suite_digest=row["suite_digest"],
+        rows=row["rows"],
+        rules=tuple(json.loads(row["rules"])),
+        thresholds=json.loads(row.get("thresholds") or "{}"),
+        run_id=row["run_id"],
+    )
+
+
+def then(settings: Settings, batch: Judged) -> Admitted:
+    """Reads what had been admitted when a batch was judged, and stands today; never the batch itself."""
+    passed = (pads.field("outcome") == "pass") & (pads.field("at") < batch.at)
+    rows = tables.read(settings, VERDICT, columns=["table", "version", "batch"], where=passed).to_pylist()
+    runs: dict[str, list[str]] = {}
+    for row in rows:
+        if (row["table"], row["version"]) != (batch.batch.table, batch.batch.version):
+            runs.setdefault(row["table"], []).append(row["batch"])
+
+    def read(spec: TableSpec, columns: Sequence[str], where: pads.Expression, /) -> pa.Table:
+        others = pads.field("run_id").isin(pa.array(sorted(runs.get(spec.name, [])), pa.string()))
+        return tables.read(settings, spec, columns=columns, where=others & where)
+
+    return read
+
+
+def known_failing(settings: Settings, batch: Judged) -> tuple[Mapping[str, frozenset[str]], bool]:
+    """Rule -> the rows (hex) on record as having broken it, and whether that is all of them.
+
+    A verdict names twenty of a rule; the book `unexpected`, which older lakes have not, names all.
+    """
+    named = {rule["name"]: frozenset(rule["examples"]) for rule in batch.rules}
+    if "unexpected" in TABLES:
+        where = (pads.field("table") == batch.batch.table) & (pads.field("version") == batch.batch.version)
+        for row in tables.read(settings, TABLES["unexpected"], where=where).to_pylist():
+            if identity_of(row["run_id"]) == identity_of(batch.run_id):
+                named[row["rule"]] = named.get(row["rule"], frozenset()) | {row["row_id"].hex()}
+    whole = all(len(named[rule["name"]]) >= rule["failing"] for rule in batch.rules)
+    return named, whole
+
+
+def who(settings: Settings, run_id: str) -> str:
+    """Who ran a job, by its record."""
+    for event in events(settings, identity_of(run_id)):
+        return str(json.loads(event["agent"]).get("user", "unstated"))
+    return "unstated"

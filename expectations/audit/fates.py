@@ -22,7 +22,7 @@ from expectations.suites import Admitted
 from infra.settings import Settings
 from lineage import tables
 from lineage.runs import events, identity_of
-from lineage.schemas import TABLES, VERDICT, TableSpec
+from lineage.schemas import ROW_TABLES, TABLES, VERDICT, TableSpec
 from lineage.tables import TableVersion
 from lineage.verdicts import Rule, RuleOutcome
 
@@ -111,7 +111,7 @@ def _judged(row: Mapping[str, Any]) -> Judged:
 
 
 def then(settings: Settings, batch: Judged) -> Admitted:
-    """Reads what had been admitted when a batch was judged, and stands today; never the batch itself."""
+    """Reads what was admitted when a batch was judged, called back since or not; never the batch itself."""
     passed = (pads.field("outcome") == "pass") & (pads.field("at") < batch.at)
     rows = tables.read(settings, VERDICT, columns=["table", "version", "batch"], where=passed).to_pylist()
     runs: dict[str, list[str]] = {}
@@ -119,17 +119,21 @@ def then(settings: Settings, batch: Judged) -> Admitted:
         if (row["table"], row["version"]) != (batch.batch.table, batch.batch.version):
             runs.setdefault(row["table"], []).append(row["batch"])
 
-    def read(spec: TableSpec, columns: Sequence[str], where: pads.Expression, /) -> pa.Table:
+    def admitted(spec: TableSpec, columns: Sequence[str], where: pads.Expression, /) -> pa.Table:
         others = pads.field("run_id").isin(pa.array(sorted(runs.get(spec.name, [])), pa.string()))
-        return tables.read(settings, spec, columns=columns, where=others & where)
+        read = tables.read_ever if spec in ROW_TABLES else tables.read
+        return read(settings, spec, columns=columns, where=others & where)
 
-    return read
+    return admitted
 
 
-def known_failing(settings: Settings, batch: Judged) -> tuple[Mapping[str, frozenset[str]], bool]:
-    """Rule -> the rows (hex) on record as having broken it, and whether that is all of them.
+def known_failing(
+    settings: Settings, batch: Judged, now: Mapping[str, Sequence[str]]
+) -> tuple[Mapping[str, frozenset[str]], bool]:
+    """Rule -> the rows (hex) that broke it then, and whether that is known of all rules.
 
-    A verdict names twenty of a rule; the book `unexpected`, which older lakes have not, names all.
+    A verdict names twenty of a rule; the book `unexpected`, which older lakes have not, names all. As many
+    rows as break it `now`, the named ones among them, are the same rows.
     """
     named = {rule["name"]: frozenset(rule["examples"]) for rule in batch.rules}
     if "unexpected" in TABLES:
@@ -137,7 +141,14 @@ def known_failing(settings: Settings, batch: Judged) -> tuple[Mapping[str, froze
         for row in tables.read(settings, TABLES["unexpected"], where=where).to_pylist():
             if identity_of(row["run_id"]) == identity_of(batch.run_id):
                 named[row["rule"]] = named.get(row["rule"], frozenset()) | {row["row_id"].hex()}
-    whole = all(len(named[rule["name"]]) >= rule["failing"] for rule in batch.rules)
+    whole = True
+    for rule in batch.rules:
+        name, broken = rule["name"], frozenset(now.get(rule["name"], ()))
+        if len(named[name]) < rule["failing"]:
+            if rule["failing"] == len(broken) and named[name] <= broken:
+                named[name] = broken
+            else:
+                whole = False
     return named, whole
 
 

@@ -80,7 +80,7 @@ def replayed(
     batch, rows, was and would_be (outcomes), rules (name -> [outcome then, outcome now]), refused and passed
     (rule -> row ids, hex: newly broken, no longer broken), all_known (false: the verdict named only twenty of
     the rows that broke a rule, so `refused` may hold some that were broken then). Set rules see what was
-    admitted before that batch and stands today. Raises nothing for a batch whose rows cannot be framed: its
+    admitted before that batch. Raises nothing for a batch whose rows cannot be framed: its
     entry has `error`.
     """
     suite = suites[table]
@@ -94,7 +94,7 @@ def replayed(
         except Exception as error:  # an old batch may not have what a new suite reads: that is the answer
             found.append(entry | {"would_be": "error", "error": f"{type(error).__name__}: {error}"})
             continue
-        known, whole = known_failing(settings, each)
+        known, whole = known_failing(settings, each, held.failing)
         was = {rule["name"]: rule["outcome"] for rule in each.rules}
         now = {rule.name: rule.outcome for rule in held.rules}
         differing = {

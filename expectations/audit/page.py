@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lineage.registry.pedigree.marks import clip, section, short, text
+from lineage.registry.pedigree.marks import clip, count, section, short, text
 from lineage.registry.pedigree.style import STYLE
 
 _ROWS = 200
@@ -53,7 +53,7 @@ def _heading(found: Mapping[str, Any]) -> str:
 def _lead(found: Mapping[str, Any]) -> str:
     suites = found.get("suites") or []
     rules = sum(len(suite["rules"]) for suite in suites)
-    told = [f"{rules} rules in {len(suites)} suites"] if suites else []
+    told = [f"{rules} rules in {count(len(suites), 'suite')}"] if suites else []
     if found.get("lake"):
         told.append(f"lake {text(clip(found['lake'], 200))}")
     if found.get("at"):
@@ -100,7 +100,16 @@ def _mutations(found: Mapping[str, Any] | None) -> str:
             "<h3>Slipped through</h3>",
             _table(
                 ("corruption", "the rows that are hit", "share", "fate", ""),
-                [(m["corruption"], m["does"], f"{m['rate']:.0%}", m["fate"], m["told"]) for m in missing],
+                [
+                    (
+                        m["corruption"],
+                        m["does"],
+                        f"{m['rate']:.0%}" if m["rate"] else "one row",
+                        m["fate"],
+                        m["told"],
+                    )
+                    for m in missing
+                ],
             ),
             "<h3>Not to be expected of a gate</h3>",
             _table(("corruptions", "why"), [(number, why) for why, number in reasons.most_common()]),
@@ -159,14 +168,7 @@ def _model(found: Mapping[str, Any] | None) -> str:
                 ],
             ),
             "<h3>Thresholds in force</h3>",
-            _table(
-                ("batch", "threshold", "value"),
-                [
-                    (b["batch"], name, value)
-                    for b in found["batches"]
-                    for name, value in b["thresholds"].items()
-                ],
-            ),
+            _table(("table", "threshold", "value", "batches"), _thresholds(found["batches"])),
             "<h3>Never admitted</h3>" if found["unadmitted"] else "",
             _table(
                 ("batch", "run"),
@@ -186,6 +188,22 @@ def _model(found: Mapping[str, Any] | None) -> str:
             ),
         )
     )
+
+
+def _thresholds(batches: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """Each number in force once, with the batches that it was in force for; shares of 1 go without saying."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for batch in batches:
+        for name, value in batch["thresholds"].items():
+            if value != 1.0:
+                found.setdefault((batch["table"], name, _value(value)), []).append(batch["batch"])
+    return [(*key, ", ".join(named)) for key, named in sorted(found.items())]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {_value(part)}" for name, part in value.items())
+    return " to ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _suite(suite: Mapping[str, Any]) -> str:

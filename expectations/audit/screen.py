@@ -11,6 +11,7 @@ from expectations.audit.mutations import Mutations
 from infra.screen import harmless, one_line
 
 _LISTED = 20
+_NAMED = 4  # rules that a line names
 _WIDTH = 110
 
 
@@ -24,7 +25,8 @@ def suite_lines(suite: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"    {line}" for line in _changed(stretch) if len(suite["history"]) > 1)
     for commit in suite["commits"][:5]:
         told = "; ".join(_changed(commit)) or "wording"
-        yield _line(f"  {commit['at'][:10]} {commit['by']}: {commit['subject']} ({told})")
+        yield f"  {commit['at'][:10]} {one_line(commit['subject'], 70)} ({one_line(commit['by'], 25)})"
+        yield _line(f"    {told}", 160)
     for entry in suite["replayed"]:
         yield from (f"  {line}" for line in _replayed(entry))
     yield from _listed(
@@ -50,10 +52,23 @@ def suite_lines(suite: Mapping[str, Any]) -> Iterator[str]:
 
 def _changed(entry: Mapping[str, Any]) -> Iterator[str]:
     for name, mark in (("rules_added", "+"), ("rules_removed", "-")):
-        if entry[name]:
+        if len(entry[name]) > _NAMED:
+            yield f"{mark} {len(entry[name])} rules"
+        elif entry[name]:
             yield f"{mark} {', '.join(entry[name])}"
-    for rule, (before, after) in entry["thresholds_changed"].items():
-        yield f"{rule}: {before} -> {after}"
+    changed = entry["thresholds_changed"]
+    if len(changed) > _NAMED:
+        yield f"~ {len(changed)} rules"
+    for rule, (before, after) in changed.items() if len(changed) <= _NAMED else ():
+        yield f"{rule}: {_arguments(before, after)}"
+
+
+def _arguments(before: Any, after: Any) -> str:
+    """What differs, of arguments that have names; else both."""
+    if not isinstance(before, Mapping) or not isinstance(after, Mapping):
+        return f"{before} -> {after}"
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return ", ".join(f"{name} {before.get(name)} -> {after.get(name)}" for name in names)
 
 
 def _replayed(entry: Mapping[str, Any]) -> Iterator[str]:

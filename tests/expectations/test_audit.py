@@ -13,7 +13,9 @@ from expectations.audit.fates import hold, judged
 from expectations.audit.mutations import mutations
 from expectations.audit.page import audit_html
 from expectations.audit.report import audit
-from expectations.audit.sample import from_lake, toy
+from expectations.audit.sample import from_lake
+from expectations.audit.sample import toy as made
+from expectations.evaluation import evaluate
 from expectations.gate import admit
 from expectations.suites import SUITES, Suite
 from expectations.thresholds import DEFAULTS, Thresholds
@@ -64,6 +66,20 @@ def test_a_suite_without_the_rule_lets_the_damage_through():
     found = mutations(corruptions=chosen("traces.score_negative"), suites=blunt)
     assert [m.corruption.name for m in found.missing] == ["traces.score_negative"]
     assert found.score == 0.0
+
+
+def test_holding_only_the_rules_that_the_damage_can_reach_finds_what_holding_all_finds():
+    names = (
+        "examples.score_negative",
+        "examples.split_unknown",
+        "examples.rows_twice",
+        "examples.row_no_twice",
+    )
+    table = SUITES["examples"]
+    for mutant in mutations(corruptions=chosen(*names)).mutants:
+        damaged = mutant.corruption.planted(made("examples"))
+        rules = evaluate(table.frame(damaged, made("examples").lake), table.build(DEFAULTS))
+        assert mutant.rules == tuple(rule.name for rule in rules if rule.outcome == "fail") != ()
 
 
 def test_what_crashes_a_suite_is_not_caught():
@@ -206,7 +222,7 @@ def test_rules_that_contradict_or_repeat_one_another_are_paired():
 
 @pytest.mark.parametrize("table", list(SUITES))
 def test_no_shipped_rule_is_without_force_or_at_odds_with_another(table):
-    sample = toy(table)
+    sample = made(table)
     frame = SUITES[table].frame(sample.batch, sample.lake)
     rules = coverage.rules_of(SUITES[table].build(DEFAULTS))
     assert len(rules) >= 10

@@ -24,6 +24,10 @@ VERBS = {
     "ingest": ("pipelines.commands:ingest", "traces from files, folders and globs into the lake"),
     "gate": ("expectations.commands:gate", "validate one commit; exit 0 admitted, 1 refused, 2 error"),
     "reports": ("expectations.commands:reports", "a verdict as text; all of them as pages"),
+    "audit": (
+        "expectations.audit.commands:audit",
+        "the suites judged: history, what slips through, other thresholds",
+    ),
     "curate": ("pipelines.commands:curate", "admitted traces into examples"),
     "review": ("pipelines.commands:review", "approve, reject or relabel rows; beats every automated verdict"),
     "finetune": ("training.commands:finetune", "train an adapter; every row it eats is recorded"),

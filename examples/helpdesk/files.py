@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from examples.helpdesk.generator import Pools, ScenarioError, Utterance
-from pipelines.perturb import FIXABLE, POISON, RATES, perturb, resubmit
+from expectations.perturb import FIXABLE, POISON, RATES, perturb, resubmit
 
 PromptVersion = Literal["1", "2", "3"]
 

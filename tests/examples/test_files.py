@@ -24,7 +24,7 @@ from examples.helpdesk.files import (
     write_files,
 )
 from examples.helpdesk.generator import Pools, ScenarioError, helpdesk
-from pipelines.perturb import POISON, RATES
+from expectations.perturb import POISON, RATES
 
 ROOT = Path(__file__).parents[2]
 KIND_NAMES = {*RATES, "near_duplicate", "exact_duplicate", "retry_storm", "duplicate", "perturb", "poison"}

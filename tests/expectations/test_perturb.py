@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.perturb import (
+from expectations.perturb import (
     EXACT_DUPLICATE,
     FIXABLE,
     KINDS,

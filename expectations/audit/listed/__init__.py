@@ -1,0 +1,1 @@
+"""The corruptions, table by table; expectations.audit.corruptions puts them together and freezes them."""

@@ -32,8 +32,72 @@ class Thresholds(BaseModel):
     max_empty_requests: Share = 0.05
     """Share of traces that may have no message where their source logs requests: as for answers."""
 
+    pass_share: tuple[Share, Share] = (0.02, 0.98)
+    """Share of passes among judged traces. Outside of it a judge says the same of nearly everything, and
+    diagnosis has nothing to tell apart (E1)."""
+
+    max_unjudged: Share = 0.5
+    """Share of traces that may be without a verdict in a batch in which some have one."""
+
+    least_rows_of_share: int = Field(default=30, ge=1)
+    """Rows below which a share of verdicts is not asked: of 30, its standard error is 9 % at most."""
+
+    max_personal: Share = 0.05
+    """Share of traces or documents that may hold personal data or secrets as found on their way in. Above it,
+    ingesting anew with --redact is worth the time."""
+
+    max_age_days: int = Field(default=365, ge=1)
+    """Age of a trace when it is read above which it counts as old: what users ask moves on."""
+
+    min_fresh: Share = 0.9
+    """Share of the traces with a time that must be younger than that."""
+
+    clock_slack_s: int = Field(default=86_400, ge=0)
+    """How far after its reading a trace may have happened: a day, for clocks and time zones of others."""
+
     max_text_characters: int = Field(default=20_000, ge=1)
     """Longest text of an example: about 5,000 tokens, more than the models here are fed at once."""
+
+    answer_words: tuple[int, int] = (10, 800)
+    """Words of a generated training answer (D1: 10 to 800 tokens; words stand for tokens, of which they have
+    about 1.3, because a gate knows no tokenizer)."""
+
+    min_sized_answers: Share = 0.9
+    """Share of the generated training answers whose length lies in that range. Below 1 because a turn of an
+    agent may be one command."""
+
+    max_noisy_answers: Share = 0.02
+    """Share of the generated training answers that may hold XML of tools, terminal codes or task
+    notifications, which D1 strips. D9 counts 2 % HTML in traffic: more than that, and nobody stripped."""
+
+    max_badly_decoded: Share = 0.007
+    """Share of texts that may hold U+FFFD or UTF-8 read in another encoding: as much as D9 counts."""
+
+    max_rows_per_generator: int = Field(default=600, ge=1)
+    """Generated training rows of one generator in a batch (D1; D2: uncapped, the style of one took over)."""
+
+    near_duplicate: Share = 0.8
+    """Two texts are near-duplicates when their sets of words overlap by this much (D9: Jaccard >= 0.8), or
+    when one holds this share of the other's runs of 8 words (GPT-3's decontamination takes 8 to 13)."""
+
+    max_near_leakage: Share = 0.1
+    """Share of rows that may nearly repeat a row of another split before a batch is refused; any one is
+    warned of. Not 0: people word short requests alike, and of CLINC150's own evaluation rows 6 % are
+    near-duplicates of its training rows (measured)."""
+
+    max_near_duplicates: Share = 0.05
+    """Share of training rows that may nearly repeat one before them: as many as D9 counts in traffic."""
+
+    max_repeated: Share = 0.03
+    """Share of traces or documents that may repeat one before them word for word: as many as D9 counts."""
+
+    min_patterns: int = Field(default=3, ge=1)
+    """Surface patterns (first three words) that a label with ten training rows or more must have (D4: 3 to 5
+    patterns per label are written; what people wrote has more, so there is no upper end)."""
+
+    max_length_distance: Share = 0.2
+    """Kolmogorov and Smirnov's distance of the lengths of training inputs from those of the gate split (D4:
+    matched to target inputs). Chance alone reaches 0.16 once in a hundred times for 200 rows against 200."""
 
     max_bigram_repetition: Share = 0.4
     """A generated answer repeats itself when this share of its word pairs occurred before (D1: < 0.4)."""
@@ -49,6 +113,20 @@ class Thresholds(BaseModel):
     max_label_ratio: float = Field(default=3.0, ge=1)
     """Rows of a curriculum's most frequent label per row of its rarest (D4: at most 3 times another)."""
 
+    classification_size: tuple[int, int] = (100, 200)
+    """Rows of a curriculum for classification (D5)."""
+
+    generation_size: tuple[int, int] = (500, 3000)
+    """Rows of a curriculum for generation (D5)."""
+
+    min_paired_gold: Share = 0.5
+    """Share of the gold rows whose label must have a hard row, too, where a curriculum has both (D4's
+    2-for-1: one gold and one hard row for each hard case; rows name no case, so labels stand for cases)."""
+
+    min_predicted: Share = 0.9
+    """Share of a split's admitted rows under a condition that a model must have been asked. Below 1 because
+    rows that reviewers rejected after they were admitted are left out."""
+
     gold_share: tuple[Share, Share] = (0.40, 0.60)
     """Share of gold rows in a curriculum that has all three slices (D3)."""
 
@@ -62,7 +140,10 @@ class Thresholds(BaseModel):
     """How far a slice may lie outside D3's range: 100 rows (D5's smallest curriculum) cannot be cut finer
     than 1 %, and label balance and slice shares pull at the same rows."""
 
-    @field_validator("gold_share", "hard_share", "replay_share")
+    @field_validator(
+        "gold_share", "hard_share", "replay_share", "pass_share", "answer_words", "classification_size",
+        "generation_size",
+    )  # fmt: skip
     @classmethod
     def _is_range(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[0] > value[1]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from expectations.suites import provenance
+from expectations.suites import noise, provenance, spread
 from expectations.suites.suite import Admitted, told
 from lineage.schemas import DOCUMENT
 
@@ -20,17 +20,26 @@ if TYPE_CHECKING:
 KINDS = ("markdown", "text", "code")
 
 
-keys = provenance.keys
+def keys(batch: pa.Table) -> pa.Table:
+    """Those of provenance, and a hash of the text."""
+    import pandas as pd
+
+    batch = provenance.filled(batch)
+    hashed = pd.util.hash_array(batch["text"].to_pandas().to_numpy(object), categorize=False)
+    return provenance.keys(batch).append_column("content", pa.array(hashed, pa.uint64()))
 
 
 def facts(keys: pa.Table, admitted: Admitted) -> pa.Table:
-    """What its provenance says of each document."""
-    return provenance.facts(keys, admitted, spec=DOCUMENT)
+    """What its provenance says of each document, and whether one before it has the same text."""
+    known = provenance.facts(keys, admitted, spec=DOCUMENT)
+    return known.append_column("is_first_of_its_kind", spread.is_first(keys["content"]))
 
 
 def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
     """One flat row per document."""
-    flat = provenance.view(batch, facts)
+    flat = provenance.view(batch, facts, spec=DOCUMENT)
+    flat["holds_nothing_personal"] = provenance.holds_nothing_personal(batch)
+    flat["is_decoded"] = noise.is_decoded(batch["text"]).to_pandas()
     flat["kind"] = batch["kind"].to_pandas()
     flat["text_characters"] = pc.utf8_length(pc.utf8_trim_whitespace(batch["text"])).to_pandas()
     return flat
@@ -39,6 +48,8 @@ def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
 def rules(thresholds: Thresholds) -> list[Expectation]:
     """The rules for documents."""
     import great_expectations.expectations as gxe
+
+    from expectations.custom import ExpectColumnValuesToHold
 
     return [
         *provenance.rules(thresholds),
@@ -58,6 +69,40 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
                 "text_not_empty",
                 "a document has text",
                 why="a teacher asked about nothing makes something up",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="is_decoded",
+            mostly=1 - thresholds.max_badly_decoded,
+            **told(
+                "texts_decoded",
+                f"at most {thresholds.max_badly_decoded:.1%} of the texts show signs of bytes read in the "
+                "wrong encoding",
+                why="a teacher quotes what it reads",
+                cites="D9",
+                severity="warning",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="is_first_of_its_kind",
+            mostly=1 - thresholds.max_repeated,
+            **told(
+                "few_repeated",
+                f"at most {thresholds.max_repeated:.0%} of the documents have the text of one before them",
+                why="what stands in many copies is asked about as often",
+                cites="D9",
+                severity="warning",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="holds_nothing_personal",
+            mostly=1 - thresholds.max_personal,
+            **told(
+                "little_personal",
+                f"at most {thresholds.max_personal:.0%} of the documents hold personal data or secrets",
+                why="what a model was trained on it can be made to say",
+                cites="C11",
+                severity="warning",
             ),
         ),
     ]

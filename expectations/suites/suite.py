@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -62,10 +62,20 @@ class Suite:
             return ExpectationSuite(self.name, expectations=list(self.rules(thresholds)))
 
 
-def told(rule: str, sentence: str, *, why: str, cites: str = "") -> dict[str, Any]:
-    """What a rule carries beside its arguments: its name, what it expects, why, by what authority."""
+def told(
+    rule: str,
+    sentence: str,
+    *,
+    why: str,
+    cites: str = "",
+    severity: Literal["critical", "warning"] = "critical",
+) -> dict[str, Any]:
+    """What a rule carries beside its arguments: its name, what it expects, why, by what authority.
+
+    What breaks a `critical` rule is refused; a `warning` is a rule of thumb: shown, it refuses nothing.
+    """
     meta = {"rule": rule, "cites": cites} if cites else {"rule": rule}
-    return {"description": sentence, "notes": why, "meta": meta}
+    return {"description": sentence, "notes": why, "meta": meta, "severity": severity}
 
 
 def as_json(suite: ExpectationSuite) -> dict[str, Any]:

@@ -34,6 +34,10 @@ def places(source: str, rows: int) -> Places:
 class Toy:
     """Makes batches as readers and steps would."""
 
+    def __init__(self) -> None:
+        self.parents: list[pa.Table] = []
+        """The traces that its examples were derived from."""
+
     def traces(
         self, rows: int = 6, *, source: str = "log-a", reader: str = "chat_completions", **changes: Any
     ) -> pa.Table:
@@ -74,6 +78,7 @@ class Toy:
     ) -> pa.Table:
         """Classification examples, each derived from one trace; `changes` replace columns of every row."""
         parents = self.traces(rows, source=source)
+        self.parents.append(parents)
         payload = [
             {
                 "task": "classification",
@@ -84,6 +89,7 @@ class Toy:
                 "answer": LABELS[i % len(LABELS)],
                 "condition": "not_applicable" if split == "train" else "clean",
             }
+            | ({"messages": [message("user", changes["text"])]} if "text" in changes else {})
             | changes
             for i in range(rows)
         ]
@@ -202,12 +208,14 @@ def change() -> Callable[[pa.Table, str, Any], pa.Table]:
 
 
 @pytest.fixture
-def admitted_of() -> Callable[..., Any]:
-    """A lake in memory for frames: table name -> its admitted rows."""
+def admitted_of(toy: Toy) -> Callable[..., Any]:
+    """A lake in memory for frames: table name -> its admitted rows, by itself the toy's parents."""
 
     def of(stored: Mapping[str, pa.Table] | None = None) -> Any:
         def read(spec: TableSpec, columns: Sequence[str], where: pads.Expression) -> pa.Table:
-            rows = (stored or {}).get(spec.name, spec.schema.empty_table())
+            none = spec.schema.empty_table()
+            known = {"traces": pa.concat_tables([TRACE.schema.empty_table(), *toy.parents])} | (stored or {})
+            rows = known.get(spec.name, none)
             return pads.dataset(rows).to_table(columns=list(columns), filter=where)
 
         return read

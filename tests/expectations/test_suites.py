@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 from expectations.evaluation import crash, evaluate
 from expectations.suites import SUITES, digest
 from expectations.suites.__main__ import SNAPSHOTS, snapshots
-from expectations.suites.examples import bigram_repetition
+from expectations.suites.noise import bigram_repetition
 from expectations.thresholds import DEFAULTS, Thresholds
 from lineage.inputs import inputs
 from lineage.schemas import TABLES
@@ -24,10 +25,24 @@ def judge(table: str, batch: pa.Table, admitted: Any, thresholds: Thresholds = D
     return evaluate(suite.frame(batch, admitted), suite.build(thresholds))
 
 
-def broken(rules: list[Rule]) -> set[str]:
+def failed(rules: list[Rule]) -> set[str]:
     crashed = [rule.sentence for rule in rules if rule.outcome == "error"]
     assert not crashed
     return {rule.name for rule in rules if rule.outcome == "fail"}
+
+
+def broken(rules: list[Rule]) -> set[str]:
+    return failed(rules) - warnings()
+
+
+def warned(rules: list[Rule]) -> set[str]:
+    return failed(rules) & warnings()
+
+
+@cache
+def warnings() -> set[str]:
+    built = [rule for suite in SUITES.values() for rule in suite.build(DEFAULTS).expectations]
+    return {rule.meta["rule"] for rule in built if rule.severity == "warning"}
 
 
 @pytest.mark.parametrize("table", ["traces", "examples", "curricula", "documents"])
@@ -336,7 +351,7 @@ def test_every_rule_has_a_name_of_its_own_a_sentence_and_a_reason():
 def test_a_threshold_changes_the_digest_of_the_suites_that_use_it_and_no_other():
     digests = {name: digest(suite.build(DEFAULTS)) for name, suite in SUITES.items()}
     changed = {name: digest(suite.build(Thresholds(max_label_ratio=5))) for name, suite in SUITES.items()}
-    assert {name for name in SUITES if digests[name] != changed[name]} == {"curricula"}
+    assert {name for name in SUITES if digests[name] != changed[name]} == {"curricula", "examples"}
 
 
 @pytest.mark.parametrize("wrong", [{"min_rows": 0}, {"max_label_ratoi": 2}, {"gold_share": (0.6, 0.4)}])

@@ -119,6 +119,9 @@ class Thresholds(BaseModel):
     generation_size: tuple[int, int] = (500, 3000)
     """Rows of a curriculum for generation (D5)."""
 
+    max_weight: float = Field(default=3.0, gt=0)
+    """How often a row of a curriculum may be taken per epoch (D4: nothing is used more than 2 to 3 times)."""
+
     min_paired_gold: Share = 0.5
     """Share of the gold rows whose label must have a hard row, too, where a curriculum has both (D4's
     2-for-1: one gold and one hard row for each hard case; rows name no case, so labels stand for cases)."""

@@ -88,7 +88,7 @@ def view(batch: pa.Table, facts: pa.Table, *, spec: TableSpec) -> pd.DataFrame:
         "scorer_gave_score": where(columns["score"].notna(), ~columns["scorer"].isin(NOBODY)),
         "measure": columns["score"].where(columns["threshold"].notna()),
         "empty_column": empty_column(batch, spec),
-        "numbers_are_finite": _are_finite(batch, ("score", "threshold")),
+        "numbers_are_finite": are_finite(batch, ("score", "threshold")),
     }
     return pd.DataFrame(columns)
 
@@ -392,7 +392,8 @@ def _parents_are_admitted(keys: pa.Table, admitted: Admitted) -> pa.Array:
     return pc.if_else(pa.array(named), pa.array(holds), pa.scalar(None, pa.bool_()))
 
 
-def _are_finite(batch: pa.Table, names: Sequence[str]) -> pd.Series:
+def are_finite(batch: pa.Table, names: Sequence[str]) -> pd.Series:
+    """Of each row whether these columns hold neither NaN nor infinity; null where all of them are null."""
     finite = np.ones(batch.num_rows, np.bool_)
     for name in names:
         finite &= pc.fill_null(pc.is_finite(batch[name]), True).to_numpy()

@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
 
+from expectations.gate import admit
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import tables
+from lineage.curricula import root_of
 from lineage.rows import Derivation, Fingerprint
 from lineage.schemas import CURRICULUM, DOCUMENT, EXAMPLE, TRACE, TableSpec
 from lineage.stamp import Places, Source, Stamp, stamp_derived, stamp_source
@@ -135,26 +137,41 @@ class Toy:
             | changes
             for i, row in enumerate(examples.to_pylist())
         ]
-        return pa.Table.from_pylist(members, schema=CURRICULUM.schema)
+        made = pa.Table.from_pylist(members, schema=CURRICULUM.schema)
+        return made if "curriculum" in changes else with_column(made, "curriculum", root_of(made))
 
     def stamp(self, run: str) -> Stamp:
         return Stamp(f"{run}-1", f"sha256:{'0' * 32}", START)
 
 
 class Lake:
-    """A lake in a temporary folder, with a clock that moves one second each time it is asked."""
+    """A lake in a temporary folder, with a clock that moves one second each time it is asked.
 
-    def __init__(self, folder: Path):
+    Examples are stored where the traces that they stem from are admitted: those of the toy are, then.
+    """
+
+    def __init__(self, folder: Path, toy: Toy):
+        self.toy = toy
         self.settings = Settings(lake=str(folder), tracking_uri="")
         self.seconds = 0
         self.runtime = Runtime(self.settings, now=self._tick)
 
     def store(self, rows: pa.Table, into: TableSpec, *, key: str) -> TableVersion:
+        if into is EXAMPLE:
+            self._admit_parents(rows)
         run_id = rows["run_id"][0].as_py() if rows.num_rows else f"{key}-1"
         version = tables.current(self.settings, into)
         name = f"{run_id}-{0 if version is None else version.version}"
         file = tables.write_file(self.settings, rows, into=into, name=name)
         return tables.commit(self.settings, [file], into=into, run_id=run_id, keys=[key])
+
+    def _admit_parents(self, rows: pa.Table) -> None:
+        wanted = {parent for parents in rows["parents"].to_pylist() for parent in parents or ()}
+        for traces in self.toy.parents:
+            there = set(tables.read(self.settings, TRACE)["row_id"].to_pylist())
+            ids = traces["row_id"].to_pylist()
+            if wanted.intersection(ids) and there.isdisjoint(ids):
+                admit(self.runtime, self.store(traces, TRACE, key=f"parents {ids[0].hex()}"))
 
     def _tick(self) -> dt.datetime:
         self.seconds += 1
@@ -188,16 +205,16 @@ def toy() -> Toy:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Iterator[Lake]:
-    made = Lake(tmp_path / "lake")
+def lake(tmp_path: Path, toy: Toy) -> Iterator[Lake]:
+    made = Lake(tmp_path / "lake", toy)
     with made.runtime:
         yield made
 
 
 @pytest.fixture
-def twin(tmp_path: Path) -> Iterator[Lake]:
+def twin(tmp_path: Path, toy: Toy) -> Iterator[Lake]:
     """Another lake, which goes its own way."""
-    made = Lake(tmp_path / "twin")
+    made = Lake(tmp_path / "twin", toy)
     with made.runtime:
         yield made
 

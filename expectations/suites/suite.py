@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pyarrow as pa
@@ -49,6 +50,14 @@ class Suite:
     keys: Callable[[pa.Table], pa.Table]
     facts: Callable[[pa.Table, Admitted], pa.Table]
     view: Callable[[pa.Table, pa.Table], pd.DataFrame]
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Suite:
+        """A suite that a user wrote: see expectations.suites.toml. Raises ConfigError."""
+        from expectations.suites import SUITES
+        from expectations.suites.toml import load
+
+        return load(path, SUITES)
 
     def frame(self, batch: pa.Table, admitted: Admitted) -> pd.DataFrame:
         """The view of a batch that is in memory as a whole."""

@@ -108,8 +108,10 @@ def nearest(signed: npt.NDArray[np.uint8], group: Places, *, within: bool) -> np
     bands[:, :, :_ROWS] = signed[said].reshape(len(said), -1, _ROWS)
     for number in range(HASHES // _ROWS):
         band = np.ascontiguousarray(bands[:, number]).view(np.uint64).ravel()
-        # Ties in an order of its own for each band, so that in a large bucket each meets others every time.
-        shuffled = np.random.Generator(np.random.PCG64(number)).permutation(len(said))
+        # In a large bucket each meets the one before it, and in every other band another one, drawn anew.
+        shuffled = np.arange(len(said))
+        if number % 2:
+            shuffled = np.random.Generator(np.random.PCG64(number)).permutation(len(said))
         if within:
             one, other = _neighbours(band, group[said], shuffled)
         else:

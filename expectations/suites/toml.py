@@ -158,9 +158,9 @@ def _checked(entry: RuleEntry, columns: Sequence[str], path: str, table: str) ->
 
 def _first(error: Exception) -> str:
     errors = getattr(error, "errors", None)
-    first = errors()[0] if callable(errors) else None
-    if not isinstance(first, dict):
+    if errors is None:
         return " ".join(str(error).split())
+    first: dict[str, Any] = errors()[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 

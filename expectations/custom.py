@@ -7,6 +7,7 @@
     ExpectValueCountsToBeAtMost          no value in too many rows
     ExpectShareOfValueToBeBetween        a value in neither too few nor too many rows
     ExpectMeasureToBeBetween             a number that was measured of the batch as a whole
+    ExpectFewValuesFarAboveMedian        few numbers many times as great as the median
 
 A null means "the rule is not about this row"; all but the first pass what they are not about. Each class has
 `examples`, which are tests, too: docs/expectations.md is made of them. Importing costs seconds (Great
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -403,6 +405,45 @@ class ExpectMeasureToBeBetween(_LabelExpectation):
         return all(low <= number <= high for number in found), found[-1] if found else None, {}
 
 
+class ExpectFewValuesFarAboveMedian(_LabelExpectation):
+    """Expect few numbers to be many times as great as the median of the column.
+
+    Arguments: column, times (of the median), max_share (of the rows that have a number). The median is exact:
+    the lower of the two in the middle.
+    """
+
+    times: float
+    max_share: float = 0.0
+    success_keys: ClassVar[tuple[str, ...]] = ("times", "max_share")
+    examples: ClassVar[list[dict[str, Any]]] = [
+        _example("all alike", {"words": [8, 9, 12, None]}, holds=True, column="words", times=10),
+        _example("one is endless", {"words": [8, 9, 12, 900]}, holds=False, column="words", times=10),
+    ]
+
+    @classmethod
+    def sentence(cls, kwargs: Mapping[str, Any]) -> str:
+        """The rule with these arguments, in words."""
+        share, times = kwargs.get("max_share") or 0, kwargs.get("times")
+        return f"at most {share:.0%} of {kwargs.get('column')} are more than {times:g} times the median"
+
+    def held_against(self, counts: Mapping[str, int]) -> tuple[bool, Any, dict[str, Any]]:
+        """(does it hold, what was observed, more about it) for values and how often they occur."""
+        numbers = sorted((float(value), count) for value, count in counts.items())
+        rows = sum(counts.values())
+        if not rows:
+            return True, None, {}
+        reached = accumulate(count for _, count in numbers)
+        median = next(
+            number for (number, _), so_far in zip(numbers, reached, strict=True) if 2 * so_far >= rows
+        )
+        above = sum(count for number, count in numbers if number > self.times * max(median, 1))
+        return (
+            above <= self.max_share * rows + 1e-9,
+            round(above / rows, 4),
+            {"median": median, "above": above},
+        )
+
+
 CLASSES = (
     ExpectProvenanceToBeComplete,
     ExpectColumnValuesToHold,
@@ -411,5 +452,6 @@ CLASSES = (
     ExpectValueCountsToBeAtMost,
     ExpectShareOfValueToBeBetween,
     ExpectMeasureToBeBetween,
+    ExpectFewValuesFarAboveMedian,
 )
 """All of ours, in the order of the docs."""

@@ -36,6 +36,12 @@ class Thresholds(BaseModel):
     """Share of passes among judged traces. Outside of it a judge says the same of nearly everything, and
     diagnosis has nothing to tell apart (E1)."""
 
+    min_agreeing_verdicts: Share = 0.95
+    """Share of the verdicts that must say what score and threshold say. Below 1 because people overrule."""
+
+    max_tokens: int = Field(default=10_000_000, ge=1)
+    """Most tokens of a call: as many as the longest context that models are sold with."""
+
     max_unjudged: Share = 0.5
     """Share of traces that may be without a verdict in a batch in which some have one."""
 
@@ -62,13 +68,16 @@ class Thresholds(BaseModel):
     """Words of a generated training answer (D1: 10 to 800 tokens; words stand for tokens, of which they have
     about 1.3, because a gate knows no tokenizer)."""
 
-    min_sized_answers: Share = 0.9
+    min_sized_answers: Share = 0.97
     """Share of the generated training answers whose length lies in that range. Below 1 because a turn of an
     agent may be one command."""
 
     max_noisy_answers: Share = 0.02
-    """Share of the generated training answers that may hold XML of tools, terminal codes or task
-    notifications, which D1 strips. D9 counts 2 % HTML in traffic: more than that, and nobody stripped."""
+    """Share of the generated answers that may hold XML of tools, terminal codes, task notifications, which D1
+    strips, or what else is odd in a text. D9 counts 2 % HTML in traffic: more, and nobody stripped."""
+
+    max_same_answer: Share = 0.2
+    """Share of the generated training answers that may be one and the same."""
 
     max_badly_decoded: Share = 0.007
     """Share of texts that may hold U+FFFD or UTF-8 read in another encoding: as much as D9 counts."""
@@ -80,6 +89,25 @@ class Thresholds(BaseModel):
     """Two texts are near-duplicates when their sets of words overlap by this much (D9: Jaccard >= 0.8), or
     when one holds this share of the other's runs of 8 words (GPT-3's decontamination takes 8 to 13)."""
 
+    max_odd: Share = 0.08
+    """Share of texts that may hold markup, entities, invisible marks, tracebacks, tags of other systems,
+    orders to a model, personal data or mashed keys: D9 counts 7.6 % in traffic (HTML 2, orders 2, repeated
+    1.5, UTF-8, metadata and gibberish 0.7 each), and more is an exporter's doing."""
+
+    max_repeating: Share = 0.05
+    """Share of texts that may repeat themselves as much as D1 forbids of answers (D9: 1.5 % in traffic)."""
+
+    max_refusals: Share = 0.02
+    """Share of generated training answers that may refuse or give the question back: a model that is fed
+    more learns to refuse. Not 0: some questions have to be refused."""
+
+    max_times_median: float = Field(default=10.0, gt=1)
+    """How many times as long as the median of its batch a text may be (D9 calls two times very long, and
+    counts 1.5 % of them; ten times is another kind of text)."""
+
+    max_very_long: Share = 0.03
+    """Share of texts that may be longer than that: twice what D9 counts as very long."""
+
     max_near_leakage: Share = 0.1
     """Share of rows that may nearly repeat a row of another split before a batch is refused; any one is
     warned of. Not 0: people word short requests alike, and of CLINC150's own evaluation rows 6 % are
@@ -87,6 +115,12 @@ class Thresholds(BaseModel):
 
     max_near_duplicates: Share = 0.05
     """Share of training rows that may nearly repeat one before them: as many as D9 counts in traffic."""
+
+    min_document_words: int = Field(default=3, ge=1)
+    """Words below which a document is a heading without a text."""
+
+    max_headings: Share = 0.03
+    """Share of documents that may be that."""
 
     max_repeated: Share = 0.03
     """Share of traces or documents that may repeat one before them word for word: as many as D9 counts."""

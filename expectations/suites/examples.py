@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from expectations.suites import likeness, noise, provenance, spread, talk
+from expectations.suites import likeness, noise, provenance, spread, talk, texts
 from expectations.suites.provenance import filled, where
 from expectations.suites.suite import Admitted, told
 from lineage.inputs import INPUT_COLUMNS, inputs
@@ -37,6 +37,7 @@ _WHY = {
     "condition": "reports tell clean and noisy input apart",
 }
 GENERATED = "generation"
+_MANY = 30  # rows, by which a whole export rather than a few additions is meant
 _NO_GENERATOR = (UNSTATED, NOT_APPLICABLE, MIXED, "human")
 _SECRETS = (
     r'"(?:private_key|jwt|aws_key|github_token|api_key|google_key|slack_token|secret)"'  # kinds in `pii`
@@ -60,10 +61,9 @@ def keys(batch: pa.Table) -> pa.Table:
         "task": pc.dictionary_encode(batch["task"]),
         "label": pc.if_else(is_class, batch["answer"], no_text),
         "pattern": pc.if_else(pc.and_(is_class, trains), spread.pattern(batch["text"]), no_text),
+        "answered": pa.array(np.frombuffer(b"".join(_short(batch["answer"])), np.uint64)),
         "words": pa.array(noise.sizes(batch["text"]), pa.int32()),
-        "signature": pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(likeness.HASHES), len(signed), [None, pa.py_buffer(signed.tobytes())]
-        ),
+        "signature": likeness.as_column(signed),
         "scored_runs": _scored_runs(batch["text"], ~trains.to_numpy()),
     }
     return _with(provenance.keys(batch), added)
@@ -90,6 +90,8 @@ def facts(keys: pa.Table, admitted: Admitted) -> pa.Table:
         "fewest_patterns": provenance.measure(
             spread.fewest_patterns(keys["label"], keys["pattern"]), keys.num_rows
         ),
+        "same_answer": provenance.measure(_same_answer(keys, trains), keys.num_rows),
+        "trained_labels": provenance.measure(_labels_here(keys), keys.num_rows),
         "length_distance": provenance.measure(_length_distance(keys, others, trains), keys.num_rows),
         "parent_holds_no_secret": _parents_hold_no_secret(keys, admitted),
     }
@@ -112,6 +114,12 @@ def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
     flat["trained_label"] = where(batch["answer"].to_pandas(), trained & (flat["task"] == "classification"))
     generated = trained & (flat["task"] == GENERATED)
     flat["generated_by"] = where(flat["generator"], generated & ~flat["generator"].isin(_NO_GENERATOR))
+    is_class = pc.equal(batch["task"], "classification")
+    sentences = pc.if_else(is_class, pa.scalar(None, pa.string()), batch["answer"])  # a label is no text
+    flat = flat.assign(**texts.view("text", batch["text"]), **texts.view("answer", sentences))
+    flat["trained_threshold"] = flat["threshold"].where(trained)
+    flat["is_asked_last"] = talk.is_asked_last(batch["messages"])
+    flat["condition_fits_split"] = where(flat["condition"] == NOT_APPLICABLE, trained)
     flat["roles_are_known"] = talk.roles_are_known(batch["messages"])
     flat["text_is_asked"] = pc.fill_null(
         pc.equal(batch["text"], talk.last_of_user(batch["messages"])), False
@@ -121,20 +129,22 @@ def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
     ).to_pandas()
     scored = likeness.Scored.from_metadata(facts.schema.metadata)
     if len(scored.runs):
-        held, _ = scored.shares_in(likeness.words(batch["text"].filter(pa.array(trained))))
+        said = _all_said(batch).filter(pa.array(trained))
+        held, _ = scored.shares_in(likeness.words(said))
         flat.loc[trained, "repeats_other_split"] = np.maximum(flat["repeats_other_split"][trained], held)
     answers = batch["answer"].filter(pa.array(generated))
+    echoes = pc.equal(answers, batch["text"].filter(pa.array(generated))).to_pandas()
+    refuses = pc.match_substring_regex(answers, noise.REFUSAL).to_pandas()
     of_answers = {
-        "answer_words": noise.sizes(answers),
         "answer_noise": noise.noise(answers).to_pylist(),
-        "answer_repetition": [
-            noise.bigram_repetition(answer) if answer else None for answer in answers.to_pylist()
-        ],
+        "answer_answers": ~(echoes.to_numpy(bool, na_value=False) | refuses.to_numpy(bool, na_value=False)),
     }
     for name, values in of_answers.items():
         column = pd.Series(None, index=flat.index, dtype=object)
         column[generated] = values
         flat[name] = column
+    flat["generated_words"] = where(flat["answer_words"], generated)
+    flat["generated_repetition"] = where(flat["answer_repetition"], generated)
     return flat
 
 
@@ -152,6 +162,8 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
     fewest, most = thresholds.answer_words
     return [
         *provenance.rules(thresholds),
+        *texts.rules("text", thresholds, max_odd=thresholds.max_odd),
+        *texts.rules("answer", thresholds, max_odd=thresholds.max_noisy_answers),
         *(
             gxe.ExpectColumnValuesToBeInSet(
                 column=name,
@@ -205,7 +217,7 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
             ),
         ),
         gxe.ExpectColumnValuesToBeBetween(
-            column="answer_words",
+            column="generated_words",
             min_value=fewest,
             max_value=most,
             mostly=thresholds.min_sized_answers,
@@ -229,6 +241,70 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
                 why="a model that is taught to write what tools print prints it at users",
                 cites="D1",
                 severity="warning",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="answer_answers",
+            mostly=1 - thresholds.max_refusals,
+            **told(
+                "answers_answer",
+                f"at most {thresholds.max_refusals:.0%} of the generated training answers refuse, or give "
+                "the question back",
+                why="what is refused in training is refused in use",
+                cites="D1",
+                severity="warning",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="is_asked_last",
+            **told(
+                "asked_last",
+                "the last message is not the model's own",
+                why="the answer must not stand among what is asked",
+            ),
+        ),
+        ExpectMeasureToBeBetween(
+            column="same_answer",
+            max_value=thresholds.max_same_answer,
+            **told(
+                "answers_differ",
+                f"of {_MANY} generated training answers and more, {thresholds.max_same_answer:.0%} at most "
+                "are one and the same",
+                why="a model that always hears one answer gives it to everything",
+                cites="D1",
+                severity="warning",
+            ),
+        ),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="trained_threshold",
+            min_value=0,
+            strict_min=True,
+            **told(
+                "threshold_above_zero",
+                "a training row is held against a threshold above 0",
+                why="every score reaches 0: nothing was judged",
+                cites="C7",
+                severity="warning",
+            ),
+        ),
+        ExpectMeasureToBeBetween(
+            column="trained_labels",
+            min_value=thresholds.min_labels,
+            **told(
+                "training_labels_differ",
+                f"{_MANY} training rows of classification and more have at least "
+                f"{thresholds.min_labels} different labels among themselves",
+                why="what an exporter lost was all but one label",
+                cites="D4",
+                severity="warning",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="condition_fits_split",
+            **told(
+                "condition_fits_split",
+                f"a training row is under no condition: {NOT_APPLICABLE}",
+                why="conditions tell evaluation rows apart",
             ),
         ),
         ExpectValueCountsToBeAtMost(
@@ -291,7 +367,7 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
             ),
         ),
         gxe.ExpectColumnValuesToBeBetween(
-            column="answer_repetition",
+            column="generated_repetition",
             max_value=thresholds.max_bigram_repetition,
             strict_max=True,
             mostly=thresholds.min_unrepetitive_answers,
@@ -417,6 +493,25 @@ def _labels_of_split(keys: pa.Table, admitted: Admitted) -> pa.ChunkedArray:
     return pa.chunked_array([pc.if_else(pc.is_valid(keys["label"]).combine_chunks(), found, None)])
 
 
+def _short(texts: pa.ChunkedArray) -> list[bytes]:
+    return [blake2b(text.encode(), digest_size=8).digest() for text in texts.to_pylist()]
+
+
+def _same_answer(keys: pa.Table, trains: np.ndarray) -> float | None:
+    """Share of the most frequent of the generated training answers; None of few."""
+    mine = trains & pc.fill_null(pc.equal(keys["task"], GENERATED), False).to_numpy()
+    answers = keys["answered"].to_numpy()[mine]
+    if len(answers) < _MANY:
+        return None
+    return float(np.unique(answers, return_counts=True)[1].max() / len(answers))
+
+
+def _labels_here(keys: pa.Table) -> int | None:
+    """Different labels of the batch's training rows; None of few rows: more may be admitted with them."""
+    trained = keys["label"].filter(pc.is_valid(keys["pattern"]))
+    return pc.count_distinct(trained).as_py() if len(trained) >= _MANY else None
+
+
 def _source_on_one_split(keys: pa.Table, admitted: Admitted) -> pa.ChunkedArray:
     sources = keys["source_revision"].cast(pa.string())
     condition = pads.field("source_revision").isin(sources.unique())
@@ -456,6 +551,8 @@ class _Others:
 
     signatures: np.ndarray
     texts: pa.ChunkedArray
+    said: pa.Array
+    """All that their messages say."""
 
     @classmethod
     def of(cls, keys: pa.Table, admitted: Admitted) -> _Others:
@@ -474,6 +571,7 @@ class _Others:
             pa.chunked_array([_digests(asked)]),
             likeness.signatures(likeness.words(pa.array(asked, pa.string()))),
             stored["text"],
+            _all_said(stored),
         )
 
 
@@ -486,7 +584,7 @@ def _likeness(keys: pa.Table, others: _Others) -> np.ndarray:
     splits = pa.chunked_array([*keys["split"].chunks, *others.splits.chunks], pa.string())
     groups = pc.dictionary_encode(splits).combine_chunks().indices.to_numpy(False).astype(np.int64)
     tasks = np.concatenate([np.array(keys["task"].to_pylist(), object), others.tasks])
-    signed = np.concatenate([_signatures(keys), others.signatures])
+    signed = np.concatenate([likeness.from_column(keys["signature"]), others.signatures])
     found = np.zeros(len(signed))
     for task in _tasks(keys):
         mine = np.flatnonzero(tasks == task)
@@ -499,15 +597,8 @@ def _likeness_in_training(keys: pa.Table, trains: np.ndarray) -> pa.Array:
     tasks = pc.dictionary_encode(keys["task"]).combine_chunks().indices.to_numpy(False).astype(np.int64)
     found = np.zeros(keys.num_rows)
     mine = np.flatnonzero(trains)
-    found[mine] = likeness.nearest(_signatures(keys)[mine], tasks[mine], within=True)
+    found[mine] = likeness.nearest(likeness.from_column(keys["signature"])[mine], tasks[mine], within=True)
     return pa.array(found, mask=~trains)
-
-
-def _signatures(keys: pa.Table) -> np.ndarray:
-    values = keys["signature"].combine_chunks()
-    flat = np.frombuffer(values.buffers()[1], np.uint8) if len(values) else np.empty(0, np.uint8)
-    first = values.offset * likeness.HASHES
-    return flat[first : first + len(values) * likeness.HASHES].reshape(-1, likeness.HASHES)
 
 
 def _scored_runs(texts: pa.ChunkedArray, is_scored: np.ndarray) -> pa.Array:
@@ -528,7 +619,7 @@ def _scored(keys: pa.Table, others: _Others, trains: np.ndarray) -> tuple[likene
     stored_trains = pc.equal(others.splits, "train").to_numpy()
     held = np.zeros(keys.num_rows)
     if len(here) and stored_trains.any():
-        talk_of_training = likeness.words(others.texts.filter(pa.array(stored_trains)))
+        talk_of_training = likeness.words(others.said.filter(pa.array(stored_trains)))
         _, found = likeness.Scored.of(here, rows).shares_in(talk_of_training)
         held[: len(found)] = found
     if not trains.any():
@@ -565,6 +656,12 @@ def _parents_hold_no_secret(keys: pa.Table, admitted: Admitted) -> pa.Array:
             holds[rows[pc.is_in(numbers, value_set=known).to_numpy(False)]] = False
     derived = np.bincount(rows, minlength=keys.num_rows) > 0
     return pa.array(holds, mask=~derived)
+
+
+def _all_said(rows: pa.Table) -> pa.Array:
+    """Text and messages of each row, one after the other: a scored text may hide in a system message."""
+    text = pa.chunked_array(pc.fill_null(rows["text"], "").chunks, pa.string()).combine_chunks()
+    return pc.binary_join_element_wise(text, talk.joined(rows["messages"]), " ")
 
 
 def _decoded(keys: pa.Table, names: Sequence[str]) -> pa.Table:

@@ -94,6 +94,20 @@ def signatures(talk: Words) -> npt.NDArray[np.uint8]:
     return found
 
 
+def as_column(signed: npt.NDArray[np.uint8]) -> pa.Array:
+    """Signatures as keys carry them."""
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(HASHES), len(signed), [None, pa.py_buffer(signed.tobytes())]
+    )
+
+
+def from_column(values: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
+    """The reverse."""
+    array = values.combine_chunks()
+    flat = np.frombuffer(array.buffers()[1], np.uint8) if len(array) else np.empty(0, np.uint8)
+    return flat[array.offset * HASHES : (array.offset + len(array)) * HASHES].reshape(-1, HASHES)
+
+
 def nearest(signed: npt.NDArray[np.uint8], group: Places, *, within: bool) -> npt.NDArray[np.float64]:
     """Of each text its agreement with the likest text found: of another group, or of its own group.
 

@@ -49,6 +49,7 @@ def facts(keys: pa.Table, admitted: Admitted) -> pa.Table:
             "is_scored_row": pa.array(found["is_scored"], pa.bool_()),
             "quotes_its_example": pa.array(found["quotes"], pa.bool_()),
             "is_unique": provenance.occurs_once(once),
+            "model_is_one": _one_model(keys),
             "prediction_is_label": pc.if_else(
                 pa.array(found["is_class"], pa.bool_()), _are_labels(keys["prediction"], admitted), None
             ),
@@ -142,6 +143,12 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
             why="asked until it is right, every model is right",
         ),
         holds(
+            "model_is_one",
+            "one_model_a_run",
+            "all predictions of a run are of one model",
+            why="a number is about a model",
+        ),
+        holds(
             "prediction_is_label",
             "prediction_known",
             "what a classifier says is a label that an admitted example has",
@@ -179,6 +186,12 @@ def _examples(keys: pa.Table, admitted: Admitted) -> pa.Table:
     if not len(numbers):
         return EXAMPLE.schema.empty_table().select(columns)
     return admitted(EXAMPLE, columns, provenance.numbered(numbers))
+
+
+def _one_model(keys: pa.Table) -> pa.Array:
+    both = zip(keys["run_id"].to_pylist(), keys["model_run"].to_pylist(), strict=True)
+    models = Counter(run_id for run_id, _ in set(both))
+    return pa.array([models[run_id] == 1 for run_id in keys["run_id"].to_pylist()], pa.bool_())
 
 
 def _are_labels(predictions: pa.ChunkedArray, admitted: Admitted) -> pa.ChunkedArray:

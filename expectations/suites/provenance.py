@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from expectations.suites.suite import Admitted, told
+from lineage.columns import TIMESTAMP
 from lineage.rows import ID_BYTES
 from lineage.schemas import (
     DOCUMENT,
@@ -40,6 +42,7 @@ REVISION = rf"^(?:{MIXED}|(?:[a-z0-9]+:)?[0-9a-f]{{16,128}}|[a-z_]+@\d+)$"
 CODE_REVISION = r"^sha256:[0-9a-f]{32,64}$"
 _BYTES = r"^bytes:(?P<first>\d{1,18})-(?P<end>\d{1,18})$"
 _ROW = r"^row:\d+$"
+_FOUNDED = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)  # no row of ours is older
 _ROW_TABLES = (TRACE, DOCUMENT, EXAMPLE)  # rows are derived from these
 
 
@@ -88,6 +91,13 @@ def view(batch: pa.Table, facts: pa.Table, *, spec: TableSpec) -> pd.DataFrame:
         "scorer_gave_score": where(columns["score"].notna(), ~columns["scorer"].isin(NOBODY)),
         "measure": columns["score"].where(columns["threshold"].notna()),
         "empty_column": empty_column(batch, spec),
+        "origin_is_stated": _is_stated(columns, ("source_uri", "run_id", "step", "step_revision")),
+        "step_is_named": _matches(batch["step"], r"[A-Za-z]{2}") & _matches(batch["step_revision"], r"^\d"),
+        "reviewer_is_named": where(
+            ~columns["reviewer"].isin((UNSTATED, NOT_APPLICABLE)), columns["review"].isin(REVIEWS[1:4])
+        ),
+        "score_has_scorer": where(~columns["scorer"].isin(NOBODY[:2]), columns["score"].notna()),
+        "extracted_lately": pc.greater(batch["extracted_at"], pa.scalar(_FOUNDED, TIMESTAMP)).to_pandas(),
         "numbers_are_finite": are_finite(batch, ("score", "threshold")),
     }
     return pd.DataFrame(columns)
@@ -251,6 +261,64 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
             ),
         ),
         ExpectColumnValuesToHold(
+            column="origin_is_stated",
+            **told(
+                "origin_stated",
+                "a row says its source, its run and the step that made it; 'unstated' does not do",
+                why="whoever stamps a row knows them",
+                cites="C2",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="step_is_named",
+            **told(
+                "step_named",
+                "step is a name and step_revision begins with a number",
+                why="rows of a broken step are found by them",
+                cites="C2",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="extracted_lately",
+            **told(
+                "extracted_lately",
+                f"a row was extracted after {_FOUNDED:%Y}",
+                why="a clock that was never set orders nothing",
+                cites="C2",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="reviewer_is_named",
+            **told(
+                "reviewer_named",
+                "a row that was reviewed names who did",
+                why="a person's word binds, so it is somebody's",
+                cites="C2",
+                severity="warning",
+            ),
+        ),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="threshold",
+            min_value=0,
+            max_value=1,
+            **told(
+                "threshold_in_range",
+                "a threshold lies in [0, 1]",
+                why="no score of ours reaches another, or each does",
+                cites="C7",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="score_has_scorer",
+            **told(
+                "score_has_scorer",
+                "a row that has a score names who gave it",
+                why="a scorer that turns out wrong is recalled by name",
+                cites="C2, C7",
+                severity="warning",
+            ),
+        ),
+        ExpectColumnValuesToHold(
             column="numbers_are_finite",
             **told(
                 "scores_finite",
@@ -294,6 +362,12 @@ def empty_column(batch: pa.Table, spec: TableSpec) -> pd.Series:
         if not column.nullable and batch[column.name].null_count:
             found[pc.is_null(batch[column.name]).to_numpy()] = column.name
     return found
+
+
+def looks_like_json(texts: pa.ChunkedArray) -> pd.Series:
+    """Of each text whether it begins and ends as an object or a list does; null of a null."""
+    whole = pc.match_substring_regex(texts, r"^\s*(?:\{(?s:.*)\}|\[(?s:.*)\])\s*$")
+    return whole.to_pandas()
 
 
 def holds_nothing_personal(batch: pa.Table) -> pd.Series:
@@ -405,6 +479,14 @@ def _series(values: np.ndarray) -> pd.Series:
     import pandas as pd
 
     return pd.Series(values)
+
+
+def _is_stated(columns: dict[str, Any], names: Sequence[str]) -> pd.Series:
+    return ~np.logical_or.reduce([columns[name].isin((UNSTATED, NOT_APPLICABLE)) for name in names])
+
+
+def _matches(values: pa.ChunkedArray, pattern: str) -> pd.Series:
+    return pc.fill_null(pc.match_substring_regex(values, pattern), False).to_pandas()
 
 
 def _parents_fit(batch: pa.Table) -> np.ndarray:

@@ -26,6 +26,16 @@ def last_of_user(messages: pa.ChunkedArray) -> pa.Array:
     return pc.struct_field(said, "content").take(pa.array(last, mask=last < 0))
 
 
+def is_asked_last(messages: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Of each row whether its last message is not the model's own; true where there is none."""
+    said, _, count = _flat(messages)
+    counts = pc.fill_null(pc.list_value_length(messages.combine_chunks()), 0).to_numpy(False)
+    last = pc.struct_field(said, "role").take(pa.array((np.cumsum(counts) - 1)[counts > 0]))
+    asked = np.ones(count, np.bool_)
+    asked[counts > 0] = pc.fill_null(pc.not_equal(last, "assistant"), True).to_numpy(False)
+    return asked
+
+
 def joined(messages: pa.ChunkedArray) -> pa.Array:
     """Of each row all that was said, by whom, as one text."""
     lists = messages.combine_chunks()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from expectations.suites import provenance, spread, talk
+from expectations.suites import provenance, spread, talk, texts
 from expectations.suites.provenance import where
 from expectations.suites.suite import Admitted, told
 from lineage.schemas import NOT_APPLICABLE, REDACTED, TRACE, UNSTATED
@@ -63,6 +63,18 @@ def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
     flat["holds_nothing_personal"] = provenance.holds_nothing_personal(batch)
     for name in ("input_tokens", "output_tokens"):
         flat[name] = batch[name].to_pandas()
+    for name, values in (
+        texts.view("question", talk.last_of_user(batch["messages"]))
+        | texts.view("response", batch["response"])
+    ).items():
+        flat[name] = values
+    flat["is_asked_last"] = talk.is_asked_last(batch["messages"])
+    flat["correction_corrects"] = pc.not_equal(batch["correction"], batch["response"]).to_pandas()
+    scored = flat["score"].notna() & flat["threshold"].notna() & judged
+    agrees = (flat["verdict"] == "pass") == (flat["score"] >= flat["threshold"])
+    flat["verdict_agrees"] = where(agrees, scored)
+    for name in ("response_tool_calls", "extra"):
+        flat[f"{name}_is_json"] = provenance.looks_like_json(batch[name])
     flat["roles_are_known"] = talk.roles_are_known(batch["messages"])
     flat["age_s"] = _age_s(batch)
     flat["is_asked"] = where(asked, asked | (batch["model_requested"].to_pandas() != UNSTATED))
@@ -78,6 +90,8 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
     fewest, most = thresholds.pass_share
     return [
         *provenance.rules(thresholds),
+        *texts.rules("question", thresholds, max_odd=thresholds.max_odd),
+        *texts.rules("response", thresholds, max_odd=thresholds.max_odd, is_of_one_kind=False),
         gxe.ExpectColumnValuesToBeInSet(
             column="verdict",
             value_set=list(VERDICTS),
@@ -135,11 +149,55 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
                 severity="warning",
             ),
         ),
+        ExpectColumnValuesToHold(
+            column="is_asked_last",
+            mostly=1 - thresholds.max_repeating,
+            **told(
+                "asked_last",
+                f"in at most {thresholds.max_repeating:.0%} of the rows the last message is the model's own",
+                why="roles exchanged, or the answer among what was asked",
+                severity="warning",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="verdict_agrees",
+            mostly=thresholds.min_agreeing_verdicts,
+            **told(
+                "verdicts_agree_with_scores",
+                f"{thresholds.min_agreeing_verdicts:.0%} of the verdicts with score and threshold are pass "
+                "where the score reaches it, else fail",
+                why="columns exchanged, or a judge that does not keep to its own measure",
+                cites="C7",
+                severity="warning",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="correction_corrects",
+            **told(
+                "corrections_correct",
+                "a correction is not what was answered",
+                why="a failure corrected to itself teaches the failure",
+                cites="D10",
+                severity="warning",
+            ),
+        ),
+        *(
+            ExpectColumnValuesToHold(
+                column=f"{name}_is_json",
+                **told(f"{name}_json", f"{name} is an object or a list of JSON", why="readers parse it"),
+            )
+            for name in ("response_tool_calls", "extra")
+        ),
         *(
             gxe.ExpectColumnValuesToBeBetween(
                 column=name,
                 min_value=0,
-                **told(f"{name}_counted", f"{name} is 0 or more", why="nobody is charged less than nothing"),
+                max_value=thresholds.max_tokens,
+                **told(
+                    f"{name}_counted",
+                    f"{name} is 0 to {thresholds.max_tokens:,}",
+                    why="nobody is charged less than nothing, and no model reads more",
+                ),
             )
             for name in ("input_tokens", "output_tokens")
         ),

@@ -107,7 +107,7 @@ class Toy:
     def documents(self, rows: int = 3, *, source: str = "manual", **changes: Any) -> pa.Table:
         """Sections of a manual; `changes` replace columns of every row."""
         said = {"kind": "markdown", "title": source, "language": "en"}
-        read = [said | {"text": f"section {i}"} | changes for i in range(rows)]
+        read = [said | {"text": f"section {i} of {rows}"} | changes for i in range(rows)]
         origin = Source(f"/docs/{source}.md", digest(source), b"first")
         reader = Fingerprint("markdown", 1, {})
         made = stamp_source(

@@ -30,7 +30,7 @@ EXAMPLES = [
 
 def test_every_class_has_an_example_that_holds_and_one_that_does_not():
     told = {kind: {t["out"]["success"] for e in kind.examples for t in e["tests"]} for kind in CLASSES}
-    assert len(told) == 7
+    assert len(told) == 8
     assert all(outcomes == {True, False} for outcomes in told.values())
     assert all(get_expectation_impl(kind.expectation_type) is kind for kind in CLASSES)
 

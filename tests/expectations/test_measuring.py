@@ -24,6 +24,7 @@ with quiet():
 
     from expectations.custom import (
         ExpectColumnValuesToHold,
+        ExpectFewValuesFarAboveMedian,
         ExpectLabelRatioToBeAtMost,
         ExpectMeasureToBeBetween,
         ExpectProvenanceToBeComplete,
@@ -53,6 +54,8 @@ def rules() -> list[Expectation]:
         ExpectValueCountsToBeAtMost(column="word", max_count=3),
         ExpectShareOfValueToBeBetween(column="word", value="a", min_share=0.1, max_share=0.5, min_rows=3),
         ExpectMeasureToBeBetween(column="number", max_value=0.8),
+        ExpectFewValuesFarAboveMedian(column="number", times=3, max_share=0.1),
+        gxe.ExpectColumnValuesToNotBeInSet(column="word", value_set=["x1"]),
         gxe.ExpectColumnValuesToBeNull(column="word", mostly=0.2),
         gxe.ExpectColumnValuesToNotBeNull(column="other", mostly=0.9),
         gxe.ExpectColumnPairValuesToBeEqual(column_A="word", column_B="other", mostly=0.5),

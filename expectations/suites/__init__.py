@@ -2,11 +2,15 @@
 
 suite.py        what a suite is, its JSON, its digest
 provenance.py   the rules that every row table shares
-traces.py documents.py examples.py curricula.py
+traces.py documents.py examples.py curricula.py predictions.py
+likeness.py     near-duplicates, and what is scored on inside what is trained on
+texts.py        the rules that every column of text shares
+noise.py spread.py talk.py    what can be seen of a text, of many rows, of messages
+toml.py         suites that users write: Suite.from_toml("mine.toml")
 snapshots/      the suites as JSON, for review; `python -m expectations.suites` writes them anew
 """
 
-from expectations.suites import curricula, documents, examples, traces
+from expectations.suites import curricula, documents, examples, predictions, traces
 from expectations.suites.suite import Admitted, Suite, as_json, digest, told
 
 SUITES = {
@@ -14,6 +18,9 @@ SUITES = {
     "documents": Suite("documents", documents.rules, documents.keys, documents.facts, documents.view),
     "examples": Suite("examples", examples.rules, examples.keys, examples.facts, examples.view),
     "curricula": Suite("curricula", curricula.rules, curricula.keys, curricula.facts, curricula.view),
+    "predictions": Suite(
+        "predictions", predictions.rules, predictions.keys, predictions.facts, predictions.view
+    ),
 }
 """Table name -> its suite."""
 

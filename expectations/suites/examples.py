@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from expectations.suites import provenance
-from expectations.suites.provenance import where
+from expectations.suites import likeness, noise, provenance, spread, talk, texts
+from expectations.suites.provenance import filled, where
 from expectations.suites.suite import Admitted, told
 from lineage.inputs import INPUT_COLUMNS, inputs
-from lineage.schemas import EXAMPLE, MIXED, NOT_APPLICABLE, UNSTATED
+from lineage.schemas import DOCUMENT, EXAMPLE, MIXED, NOT_APPLICABLE, REDACTED, TRACE, UNSTATED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,41 +36,74 @@ _WHY = {
     "kind": "slices of a curriculum are cut by it",
     "condition": "reports tell clean and noisy input apart",
 }
-_FEW_WORDS = 10  # D1: a response has at least 10 tokens; below that, repetition means nothing
+GENERATED = "generation"
+_MANY = 30  # rows, by which a whole export rather than a few additions is meant
+_NO_GENERATOR = (UNSTATED, NOT_APPLICABLE, MIXED, "human")
+_SECRETS = (
+    r'"(?:private_key|jwt|aws_key|github_token|api_key|google_key|slack_token|secret)"'  # kinds in `pii`
+)
 
 
 def keys(batch: pa.Table) -> pa.Table:
     """Those of provenance, and of each row what it asks, what it is a copy of, its split, task and label."""
+    batch = filled(batch)
     asked = inputs(batch)
     said = (batch[name].to_pylist() for name in ("answer", "split", "condition"))
     twins = ["\0".join(parts) for parts in zip(asked, *said, strict=True)]
     is_class = pc.equal(batch["task"], "classification")
+    trains = pc.equal(batch["split"], "train")
+    no_text = pa.scalar(None, pa.string())
+    signed = likeness.signatures(likeness.words(pa.array(asked, pa.string())))
     added = {
         "asked": _digests(asked),
         "twin": _digests(twins),
-        "split": batch["split"],
-        "task": batch["task"],
-        "label": pc.if_else(is_class, batch["answer"], pa.scalar(None, pa.string())),
+        "split": pc.dictionary_encode(batch["split"]),
+        "task": pc.dictionary_encode(batch["task"]),
+        "label": pc.if_else(is_class, batch["answer"], no_text),
+        "pattern": pc.if_else(pc.and_(is_class, trains), spread.pattern(batch["text"]), no_text),
+        "answered": pa.array(np.frombuffer(b"".join(_short(batch["answer"])), np.uint64)),
+        "words": pa.array(noise.sizes(batch["text"]), pa.int32()),
+        "signature": likeness.as_column(signed),
+        "scored_runs": _scored_runs(batch["text"], ~trains.to_numpy()),
     }
     return _with(provenance.keys(batch), added)
 
 
 def facts(keys: pa.Table, admitted: Admitted) -> pa.Table:
-    """Those of provenance, and how each row stands to the split of its batch and of what is admitted."""
+    """Those of provenance, and how each row stands to the split of its batch and of what is admitted.
+
+    The metadata of the table hold what models are scored on: each block's texts are held against it.
+    """
+    keys = _decoded(keys, ("split", "task"))
+    others = _Others.of(keys, admitted)
+    trains = pc.equal(keys["split"], "train").to_numpy()
+    scored, held = _scored(keys, others, trains)
+    on_one = _on_one_split(keys["asked"], keys["split"], others.digests, others.splits)
+    repeats = np.maximum(_likeness(keys, others), held)
     added = {
         "labels_of_split": _labels_of_split(keys, admitted),
         "source_on_one_split": _source_on_one_split(keys, admitted),
-        "input_on_one_split": _input_on_one_split(keys, admitted),
+        "input_on_one_split": on_one,
+        "repeats_other_split": pa.array(repeats, mask=~on_one.to_numpy()),  # word for word: the rule above
         "is_duplicate_free": provenance.occurs_once(keys["twin"]),
+        "repeats_row_before": _likeness_in_training(keys, trains),
+        "fewest_patterns": provenance.measure(
+            spread.fewest_patterns(keys["label"], keys["pattern"]), keys.num_rows
+        ),
+        "same_answer": provenance.measure(_same_answer(keys, trains), keys.num_rows),
+        "trained_labels": provenance.measure(_labels_here(keys), keys.num_rows),
+        "length_distance": provenance.measure(_length_distance(keys, others, trains), keys.num_rows),
+        "parent_holds_no_secret": _parents_hold_no_secret(keys, admitted),
     }
-    return _with(provenance.facts(keys, admitted, spec=EXAMPLE), added)
+    known = _with(provenance.facts(keys, admitted, spec=EXAMPLE), added)
+    return known.replace_schema_metadata(scored.as_metadata())
 
 
 def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
     """One flat row per example."""
     import pandas as pd
 
-    flat = provenance.view(batch, facts)
+    flat = provenance.view(batch, facts, spec=EXAMPLE)
     for name in SETS:
         flat[name] = batch[name].to_pandas()
     for name in ("text", "answer"):
@@ -77,21 +111,59 @@ def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
     trained = flat["split"] == "train"
     passed = flat["score"].notna() & flat["threshold"].notna() & (flat["score"] >= flat["threshold"])
     flat["reaches_threshold"] = where(passed, trained)
-    generated = trained & (flat["task"] == "generation")
-    answers = batch["answer"].filter(pa.array(generated)).to_pylist()
-    repetition = pd.Series(None, index=flat.index, dtype=object)
-    repetition[generated] = [bigram_repetition(answer) for answer in answers]
-    return flat.assign(answer_repetition=repetition)
+    flat["trained_label"] = where(batch["answer"].to_pandas(), trained & (flat["task"] == "classification"))
+    generated = trained & (flat["task"] == GENERATED)
+    flat["generated_by"] = where(flat["generator"], generated & ~flat["generator"].isin(_NO_GENERATOR))
+    is_class = pc.equal(batch["task"], "classification")
+    sentences = pc.if_else(is_class, pa.scalar(None, pa.string()), batch["answer"])  # a label is no text
+    flat = flat.assign(**texts.view("text", batch["text"]), **texts.view("answer", sentences))
+    flat["trained_threshold"] = flat["threshold"].where(trained)
+    flat["is_asked_last"] = talk.is_asked_last(batch["messages"])
+    flat["condition_fits_split"] = where(flat["condition"] == NOT_APPLICABLE, trained)
+    flat["roles_are_known"] = talk.roles_are_known(batch["messages"])
+    flat["text_is_asked"] = pc.fill_null(
+        pc.equal(batch["text"], talk.last_of_user(batch["messages"])), False
+    ).to_pandas()
+    flat["is_decoded"] = pc.and_(
+        noise.is_decoded(batch["text"]), noise.is_decoded(batch["answer"])
+    ).to_pandas()
+    scored = likeness.Scored.from_metadata(facts.schema.metadata)
+    if len(scored.runs):
+        said = _all_said(batch).filter(pa.array(trained))
+        held, _ = scored.shares_in(likeness.words(said))
+        flat.loc[trained, "repeats_other_split"] = np.maximum(flat["repeats_other_split"][trained], held)
+    answers = batch["answer"].filter(pa.array(generated))
+    echoes = pc.equal(answers, batch["text"].filter(pa.array(generated))).to_pandas()
+    refuses = pc.match_substring_regex(answers, noise.REFUSAL).to_pandas()
+    of_answers = {
+        "answer_noise": noise.noise(answers).to_pylist(),
+        "answer_answers": ~(echoes.to_numpy(bool, na_value=False) | refuses.to_numpy(bool, na_value=False)),
+    }
+    for name, values in of_answers.items():
+        column = pd.Series(None, index=flat.index, dtype=object)
+        column[generated] = values
+        flat[name] = column
+    flat["generated_words"] = where(flat["answer_words"], generated)
+    flat["generated_repetition"] = where(flat["answer_repetition"], generated)
+    return flat
 
 
 def rules(thresholds: Thresholds) -> list[Expectation]:
     """The rules for examples."""
     import great_expectations.expectations as gxe
 
-    from expectations.custom import ExpectColumnValuesToHold
+    from expectations.custom import (
+        ExpectColumnValuesToHold,
+        ExpectLabelRatioToBeAtMost,
+        ExpectMeasureToBeBetween,
+        ExpectValueCountsToBeAtMost,
+    )
 
+    fewest, most = thresholds.answer_words
     return [
         *provenance.rules(thresholds),
+        *texts.rules("text", thresholds, max_odd=thresholds.max_odd),
+        *texts.rules("answer", thresholds, max_odd=thresholds.max_noisy_answers),
         *(
             gxe.ExpectColumnValuesToBeInSet(
                 column=name,
@@ -116,6 +188,173 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
                 cites="D1",
             ),
         ),
+        ExpectColumnValuesToHold(
+            column="roles_are_known",
+            **told(
+                "roles_known",
+                f"every message is of a role that is one of {', '.join(talk.ROLES)}",
+                why="chat templates know no others",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="text_is_asked",
+            **told(
+                "text_is_last_user_message",
+                "text is what the last user message says",
+                why="an encoder reads the one, a generator the other: both must ask the same",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="is_decoded",
+            mostly=1 - thresholds.max_badly_decoded,
+            **told(
+                "texts_decoded",
+                f"at most {thresholds.max_badly_decoded:.1%} of texts and answers show signs of bytes "
+                "read in the wrong encoding",
+                why="a model learns to write what it reads",
+                cites="D9",
+                severity="warning",
+            ),
+        ),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="generated_words",
+            min_value=fewest,
+            max_value=most,
+            mostly=thresholds.min_sized_answers,
+            **told(
+                "answers_sized",
+                f"{thresholds.min_sized_answers:.0%} of the generated training answers have {fewest} to "
+                f"{most} words",
+                why="one word explains nothing, and of a thousand most are padding",
+                cites="D1",
+                severity="warning",
+            ),
+        ),
+        gxe.ExpectColumnValuesToBeInSet(
+            column="answer_noise",
+            value_set=[noise.NONE],
+            mostly=1 - thresholds.max_noisy_answers,
+            **told(
+                "answers_without_noise",
+                f"at most {thresholds.max_noisy_answers:.0%} of the generated training answers hold "
+                f"{', '.join(noise.NOISE)} noise of tools",
+                why="a model that is taught to write what tools print prints it at users",
+                cites="D1",
+                severity="warning",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="answer_answers",
+            mostly=1 - thresholds.max_refusals,
+            **told(
+                "answers_answer",
+                f"at most {thresholds.max_refusals:.0%} of the generated training answers refuse, or give "
+                "the question back",
+                why="what is refused in training is refused in use",
+                cites="D1",
+                severity="warning",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="is_asked_last",
+            **told(
+                "asked_last",
+                "the last message is not the model's own",
+                why="the answer must not stand among what is asked",
+            ),
+        ),
+        ExpectMeasureToBeBetween(
+            column="same_answer",
+            max_value=thresholds.max_same_answer,
+            **told(
+                "answers_differ",
+                f"of {_MANY} generated training answers and more, {thresholds.max_same_answer:.0%} at most "
+                "are one and the same",
+                why="a model that always hears one answer gives it to everything",
+                cites="D1",
+                severity="warning",
+            ),
+        ),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="trained_threshold",
+            min_value=0,
+            strict_min=True,
+            **told(
+                "threshold_above_zero",
+                "a training row is held against a threshold above 0",
+                why="every score reaches 0: nothing was judged",
+                cites="C7",
+                severity="warning",
+            ),
+        ),
+        ExpectMeasureToBeBetween(
+            column="trained_labels",
+            min_value=thresholds.min_labels,
+            **told(
+                "training_labels_differ",
+                f"{_MANY} training rows of classification and more have at least "
+                f"{thresholds.min_labels} different labels among themselves",
+                why="what an exporter lost was all but one label",
+                cites="D4",
+                severity="warning",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="condition_fits_split",
+            **told(
+                "condition_fits_split",
+                f"a training row is under no condition: {NOT_APPLICABLE}",
+                why="conditions tell evaluation rows apart",
+            ),
+        ),
+        ExpectValueCountsToBeAtMost(
+            column="generated_by",
+            max_count=thresholds.max_rows_per_generator,
+            **told(
+                "generators_capped",
+                f"no generator wrote more than {thresholds.max_rows_per_generator} of the generated training "
+                "rows",
+                why="the style of one takes over",
+                cites="D1, D2",
+                severity="warning",
+            ),
+        ),
+        ExpectLabelRatioToBeAtMost(
+            column="trained_label",
+            max_ratio=thresholds.max_label_ratio,
+            **told(
+                "training_labels_balanced",
+                f"no label of the training rows occurs more than {thresholds.max_label_ratio:g} times as "
+                "often as another",
+                why="a model learns the frequencies it is shown; a curriculum still balances what it takes",
+                cites="D4",
+                severity="warning",
+            ),
+        ),
+        ExpectMeasureToBeBetween(
+            column="fewest_patterns",
+            min_value=thresholds.min_patterns,
+            **told(
+                "patterns_per_label",
+                f"a label with ten training rows has at least {thresholds.min_patterns} surface patterns "
+                f"(first {spread.PATTERN_WORDS} words)",
+                why="a label that is always asked in one way is known by the way, not by what is asked",
+                cites="D4",
+                severity="warning",
+            ),
+        ),
+        ExpectMeasureToBeBetween(
+            column="length_distance",
+            max_value=thresholds.max_length_distance,
+            **told(
+                "lengths_match_target",
+                f"the lengths of training inputs are at most {thresholds.max_length_distance:g} (Kolmogorov-"
+                "Smirnov) from those of the gate split, each with a hundred rows or more",
+                why="what is learnt on short requests is not known on long ones",
+                cites="D4",
+                severity="warning",
+            ),
+        ),
         gxe.ExpectColumnValuesToBeBetween(
             column="labels_of_split",
             min_value=thresholds.min_labels,
@@ -128,7 +367,7 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
             ),
         ),
         gxe.ExpectColumnValuesToBeBetween(
-            column="answer_repetition",
+            column="generated_repetition",
             max_value=thresholds.max_bigram_repetition,
             strict_max=True,
             mostly=thresholds.min_unrepetitive_answers,
@@ -167,6 +406,55 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
                 cites="K5",
             ),
         ),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="repeats_other_split",
+            max_value=thresholds.near_duplicate,
+            strict_max=True,
+            mostly=1 - thresholds.max_near_leakage,
+            **told(
+                "little_nearly_on_two_splits",
+                f"at most {thresholds.max_near_leakage:.0%} of the texts nearly repeat one of another split "
+                f"({thresholds.near_duplicate:g} of its words, or of its runs of {likeness.RUN} words)",
+                why="a score on what was nearly trained on measures memory",
+                cites="K5",
+            ),
+        ),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="repeats_other_split",
+            max_value=thresholds.near_duplicate,
+            strict_max=True,
+            **told(
+                "nothing_nearly_on_two_splits",
+                f"no text nearly repeats one of another split ({thresholds.near_duplicate:g} of its words, "
+                f"or of its runs of {likeness.RUN} words)",
+                why="each such row makes a score a little better than the model is",
+                cites="K5",
+                severity="warning",
+            ),
+        ),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="repeats_row_before",
+            max_value=thresholds.near_duplicate,
+            strict_max=True,
+            mostly=1 - thresholds.max_near_duplicates,
+            **told(
+                "few_near_duplicates",
+                f"at most {thresholds.max_near_duplicates:.0%} of the training texts nearly repeat one "
+                f"before them ({thresholds.near_duplicate:g} of its words)",
+                why="copies count a case more often than it happened",
+                cites="D9",
+                severity="warning",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="parent_holds_no_secret",
+            **told(
+                "parents_without_secrets",
+                "no row derives from one in which a key, token or password was found and left as it is",
+                why="what a model was trained on it can be made to say",
+                severity="warning",
+            ),
+        ),
         ExpectColumnValuesToHold(
             column="is_duplicate_free",
             **told(
@@ -179,15 +467,6 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
     ]
 
 
-def bigram_repetition(text: str) -> float | None:
-    """Share of the word pairs that occurred before in the text; None below ten words."""
-    words = text.split()
-    if len(words) < _FEW_WORDS:
-        return None
-    pairs = list(pairwise(words))
-    return 1 - len(set(pairs)) / len(pairs)
-
-
 def _digests(texts: Sequence[str]) -> pa.Array:
     """16 bytes each: whether two texts are one can be seen without holding them."""
     found = [blake2b(text.encode(), digest_size=16).digest() for text in texts]
@@ -196,7 +475,7 @@ def _digests(texts: Sequence[str]) -> pa.Array:
 
 def _with(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
     for name, values in columns.items():
-        table = table.append_column(name, values)
+        table = table.append_column(name, pa.array(values) if isinstance(values, np.ndarray) else values)
     return table
 
 
@@ -214,6 +493,25 @@ def _labels_of_split(keys: pa.Table, admitted: Admitted) -> pa.ChunkedArray:
     return pa.chunked_array([pc.if_else(pc.is_valid(keys["label"]).combine_chunks(), found, None)])
 
 
+def _short(texts: pa.ChunkedArray) -> list[bytes]:
+    return [blake2b(text.encode(), digest_size=8).digest() for text in texts.to_pylist()]
+
+
+def _same_answer(keys: pa.Table, trains: np.ndarray) -> float | None:
+    """Share of the most frequent of the generated training answers; None of few."""
+    mine = trains & pc.fill_null(pc.equal(keys["task"], GENERATED), False).to_numpy()
+    answers = keys["answered"].to_numpy()[mine]
+    if len(answers) < _MANY:
+        return None
+    return float(np.unique(answers, return_counts=True)[1].max() / len(answers))
+
+
+def _labels_here(keys: pa.Table) -> int | None:
+    """Different labels of the batch's training rows; None of few rows: more may be admitted with them."""
+    trained = keys["label"].filter(pc.is_valid(keys["pattern"]))
+    return pc.count_distinct(trained).as_py() if len(trained) >= _MANY else None
+
+
 def _source_on_one_split(keys: pa.Table, admitted: Admitted) -> pa.ChunkedArray:
     sources = keys["source_revision"].cast(pa.string())
     condition = pads.field("source_revision").isin(sources.unique())
@@ -221,22 +519,6 @@ def _source_on_one_split(keys: pa.Table, admitted: Admitted) -> pa.ChunkedArray:
     is_one = _on_one_split(sources, keys["split"], stored["source_revision"], stored["split"])
     is_nowhere = pc.is_in(sources, value_set=pa.array([MIXED, UNSTATED, NOT_APPLICABLE]))
     return pc.if_else(is_nowhere, pa.scalar(None, pa.bool_()), is_one)
-
-
-def _input_on_one_split(keys: pa.Table, admitted: Admitted) -> pa.ChunkedArray:
-    here = set(keys["split"].unique().to_pylist())
-    stored = [
-        admitted(EXAMPLE, [*INPUT_COLUMNS, "split"], _may_leak(task, here))
-        for task in sorted(keys["task"].unique().to_pylist())
-    ]
-    asked = [_digests(inputs(each)) for each in stored]
-    splits = [chunk for each in stored for chunk in each["split"].chunks]
-    return _on_one_split(
-        keys["asked"],
-        keys["split"],
-        pa.chunked_array(asked, pa.binary(16)),
-        pa.chunked_array(splits, pa.string()),
-    )
 
 
 def _on_one_split(
@@ -256,3 +538,133 @@ def _may_leak(task: str, splits: set[str]) -> pads.Expression:
     """Rows of one task that stand elsewhere than all of these splits."""
     condition = pads.field("task") == task
     return condition & (pads.field("split") != next(iter(splits))) if len(splits) == 1 else condition
+
+
+@dataclass(frozen=True)
+class _Others:
+    """The admitted rows of the batch's tasks that stand on another split than it."""
+
+    tasks: np.ndarray
+    splits: pa.ChunkedArray
+    digests: pa.ChunkedArray
+    """Of what they ask."""
+
+    signatures: np.ndarray
+    texts: pa.ChunkedArray
+    said: pa.Array
+    """All that their messages say."""
+
+    @classmethod
+    def of(cls, keys: pa.Table, admitted: Admitted) -> _Others:
+        here, empty = set(keys["split"].unique().to_pylist()), EXAMPLE.schema.empty_table()
+        columns = [*INPUT_COLUMNS, "split"]
+        stored = pa.concat_tables(
+            [
+                empty.select(columns),
+                *(admitted(EXAMPLE, columns, _may_leak(task, here)) for task in _tasks(keys)),
+            ]
+        )
+        asked = inputs(stored)
+        return cls(
+            np.array(stored["task"].to_pylist(), object),
+            stored["split"],
+            pa.chunked_array([_digests(asked)]),
+            likeness.signatures(likeness.words(pa.array(asked, pa.string()))),
+            stored["text"],
+            _all_said(stored),
+        )
+
+
+def _tasks(keys: pa.Table) -> list[str]:
+    return sorted(keys["task"].unique().drop_null().to_pylist())
+
+
+def _likeness(keys: pa.Table, others: _Others) -> np.ndarray:
+    """Of each row how like it the likest row of another split is, here and among what is admitted; 0 to 1."""
+    splits = pa.chunked_array([*keys["split"].chunks, *others.splits.chunks], pa.string())
+    groups = pc.dictionary_encode(splits).combine_chunks().indices.to_numpy(False).astype(np.int64)
+    tasks = np.concatenate([np.array(keys["task"].to_pylist(), object), others.tasks])
+    signed = np.concatenate([likeness.from_column(keys["signature"]), others.signatures])
+    found = np.zeros(len(signed))
+    for task in _tasks(keys):
+        mine = np.flatnonzero(tasks == task)
+        found[mine] = likeness.nearest(signed[mine], groups[mine], within=False)
+    return found[: keys.num_rows]
+
+
+def _likeness_in_training(keys: pa.Table, trains: np.ndarray) -> pa.Array:
+    """Of each training row how like it the likest one before it in the batch is; null of the others."""
+    tasks = pc.dictionary_encode(keys["task"]).combine_chunks().indices.to_numpy(False).astype(np.int64)
+    found = np.zeros(keys.num_rows)
+    mine = np.flatnonzero(trains)
+    found[mine] = likeness.nearest(likeness.from_column(keys["signature"])[mine], tasks[mine], within=True)
+    return pa.array(found, mask=~trains)
+
+
+def _scored_runs(texts: pa.ChunkedArray, is_scored: np.ndarray) -> pa.Array:
+    """Of each row that models are scored on the runs of words of its text; null of the others."""
+    runs, rows = likeness.runs_of(likeness.words(texts.filter(pa.array(is_scored))))
+    counts = np.zeros(len(is_scored), np.int64)
+    counts[is_scored] = np.bincount(rows, minlength=int(is_scored.sum()))
+    offsets = np.r_[0, np.cumsum(counts)].astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(runs), mask=pa.array(~is_scored))
+
+
+def _scored(keys: pa.Table, others: _Others, trains: np.ndarray) -> tuple[likeness.Scored, np.ndarray]:
+    """(what training texts are held against; of each row that is scored on, how much of its text a training
+    text holds that is admitted already)."""
+    lists = keys["scored_runs"].combine_chunks()
+    counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(False)
+    here, rows = pc.list_flatten(lists).to_numpy(False), np.repeat(np.arange(len(lists)), counts)
+    stored_trains = pc.equal(others.splits, "train").to_numpy()
+    held = np.zeros(keys.num_rows)
+    if len(here) and stored_trains.any():
+        talk_of_training = likeness.words(others.said.filter(pa.array(stored_trains)))
+        _, found = likeness.Scored.of(here, rows).shares_in(talk_of_training)
+        held[: len(found)] = found
+    if not trains.any():
+        return likeness.Scored.of(here[:0], rows[:0]), held
+    there, texts = likeness.runs_of(likeness.words(others.texts.filter(pa.array(~stored_trains))))
+    both = np.concatenate([here, there]), np.concatenate([rows, texts + len(lists)])
+    return likeness.Scored.of(both[0], np.unique(both[1], return_inverse=True)[1]), held
+
+
+def _length_distance(keys: pa.Table, others: _Others, trains: np.ndarray) -> float | None:
+    """How far the lengths of training inputs lie from those of the gate split, the farthest of the tasks."""
+    tasks, theirs = np.array(keys["task"].to_pylist(), object), others.tasks
+    is_gate = pc.equal(others.splits, "gate").to_numpy()
+    mine, target = keys["words"].to_numpy(), noise.sizes(others.texts)
+    found = [
+        spread.distance(mine[trains & (tasks == task)], target[is_gate & (theirs == task)])
+        for task in _tasks(keys)
+    ]
+    return max((each for each in found if each is not None), default=None)
+
+
+def _parents_hold_no_secret(keys: pa.Table, admitted: Admitted) -> pa.Array:
+    """Of each derived row whether in none of its parents a secret was found and left as it is."""
+    _, numbers, rows = provenance.parents_of(keys)
+    holds = np.ones(keys.num_rows, np.bool_)
+    if len(numbers):
+        for spec in (TRACE, DOCUMENT):
+            condition = provenance.numbered(numbers.unique()) & pads.field("pii").is_valid()
+            found = admitted(spec, ["row_no", "pii", "step"], condition)
+            holding = pc.and_not(
+                pc.match_substring_regex(found["pii"], _SECRETS), pc.ends_with(found["step"], REDACTED)
+            )
+            known = found["row_no"].filter(holding).combine_chunks()
+            holds[rows[pc.is_in(numbers, value_set=known).to_numpy(False)]] = False
+    derived = np.bincount(rows, minlength=keys.num_rows) > 0
+    return pa.array(holds, mask=~derived)
+
+
+def _all_said(rows: pa.Table) -> pa.Array:
+    """Text and messages of each row, one after the other: a scored text may hide in a system message."""
+    text = pa.chunked_array(pc.fill_null(rows["text"], "").chunks, pa.string()).combine_chunks()
+    return pc.binary_join_element_wise(text, talk.joined(rows["messages"]), " ")
+
+
+def _decoded(keys: pa.Table, names: Sequence[str]) -> pa.Table:
+    for name in names:
+        keys = keys.set_column(keys.column_names.index(name), name, keys[name].cast(pa.string()))
+    return keys

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +12,19 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from expectations.suites.suite import Admitted, told
+from lineage.columns import TIMESTAMP
 from lineage.rows import ID_BYTES
-from lineage.schemas import MIXED, NOT_APPLICABLE, PROVENANCE, UNSTATED, TableSpec
+from lineage.schemas import (
+    DOCUMENT,
+    EXAMPLE,
+    MIXED,
+    NOT_APPLICABLE,
+    PROVENANCE,
+    REDACTED,
+    TRACE,
+    UNSTATED,
+    TableSpec,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +42,8 @@ REVISION = rf"^(?:{MIXED}|(?:[a-z0-9]+:)?[0-9a-f]{{16,128}}|[a-z_]+@\d+)$"
 CODE_REVISION = r"^sha256:[0-9a-f]{32,64}$"
 _BYTES = r"^bytes:(?P<first>\d{1,18})-(?P<end>\d{1,18})$"
 _ROW = r"^row:\d+$"
+_FOUNDED = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)  # no row of ours is older
+_ROW_TABLES = (TRACE, DOCUMENT, EXAMPLE)  # rows are derived from these
 
 
 def keys(batch: pa.Table) -> pa.Table:
@@ -40,6 +55,9 @@ def keys(batch: pa.Table) -> pa.Table:
             "row_no": batch["row_no"],
             "source_revision": pc.dictionary_encode(batch["source_revision"]),
             "source_span": pc.if_else(is_source, batch["source_span"], pa.scalar(None, pa.string())),
+            "any_suffices": pc.equal(batch["derivation"], "alternative"),
+            "parents": batch["parents"],
+            "parent_nos": batch["parent_nos"],
         }
     )
 
@@ -53,11 +71,12 @@ def facts(keys: pa.Table, admitted: Admitted, *, spec: TableSpec) -> pa.Table:
             "row_no_is_unique": occurs_once(keys["row_no"]),
             "row_no_is_new": _is_new(keys, "row_no", admitted, spec),
             "span_is_new": _span_is_new(keys, admitted, spec),
+            "parents_are_admitted": _parents_are_admitted(keys, admitted),
         }
     )
 
 
-def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
+def view(batch: pa.Table, facts: pa.Table, *, spec: TableSpec) -> pd.DataFrame:
     """The provenance of each row, flat, beside what is known of it."""
     import pandas as pd
 
@@ -71,6 +90,15 @@ def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
         "span_is_well_formed": _is_span(batch["source_span"]).to_pandas(),
         "scorer_gave_score": where(columns["score"].notna(), ~columns["scorer"].isin(NOBODY)),
         "measure": columns["score"].where(columns["threshold"].notna()),
+        "empty_column": empty_column(batch, spec),
+        "origin_is_stated": _is_stated(columns, ("source_uri", "run_id", "step", "step_revision")),
+        "step_is_named": _matches(batch["step"], r"[A-Za-z]{2}") & _matches(batch["step_revision"], r"^\d"),
+        "reviewer_is_named": where(
+            ~columns["reviewer"].isin((UNSTATED, NOT_APPLICABLE)), columns["review"].isin(REVIEWS[1:4])
+        ),
+        "score_has_scorer": where(~columns["scorer"].isin(NOBODY[:2]), columns["score"].notna()),
+        "extracted_lately": pc.greater(batch["extracted_at"], pa.scalar(_FOUNDED, TIMESTAMP)).to_pandas(),
+        "numbers_are_finite": are_finite(batch, ("score", "threshold")),
     }
     return pd.DataFrame(columns)
 
@@ -97,6 +125,14 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
                 "every provenance column says something, if only 'unstated'",
                 why="a row that cannot say where it came from cannot be recalled",
                 cites="C2",
+            ),
+        ),
+        gxe.ExpectColumnValuesToBeNull(
+            column="empty_column",
+            **told(
+                "no_column_empty",
+                "no column that must say something is null; the first that does is named",
+                why="the other rules pass what is null: they are not about it",
             ),
         ),
         gxe.ExpectColumnValueLengthsToEqual(
@@ -154,6 +190,15 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
                 "parents_fit_derivation",
                 "a source row has no parents; a derived row has some, each once, with their numbers",
                 why="the graph of rows is walked along these edges",
+                cites="C2, C3",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="parents_are_admitted",
+            **told(
+                "parents_admitted",
+                "every parent, by id and number, is an admitted row; of a merged row at least one is",
+                why="a row that stands on what no gate passed cannot be traced, nor recalled with it",
                 cites="C2, C3",
             ),
         ),
@@ -216,6 +261,73 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
             ),
         ),
         ExpectColumnValuesToHold(
+            column="origin_is_stated",
+            **told(
+                "origin_stated",
+                "a row says its source, its run and the step that made it; 'unstated' does not do",
+                why="whoever stamps a row knows them",
+                cites="C2",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="step_is_named",
+            **told(
+                "step_named",
+                "step is a name and step_revision begins with a number",
+                why="rows of a broken step are found by them",
+                cites="C2",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="extracted_lately",
+            **told(
+                "extracted_lately",
+                f"a row was extracted after {_FOUNDED:%Y}",
+                why="a clock that was never set orders nothing",
+                cites="C2",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="reviewer_is_named",
+            **told(
+                "reviewer_named",
+                "a row that was reviewed names who did",
+                why="a person's word binds, so it is somebody's",
+                cites="C2",
+                severity="warning",
+            ),
+        ),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="threshold",
+            min_value=0,
+            max_value=1,
+            **told(
+                "threshold_in_range",
+                "a threshold lies in [0, 1]",
+                why="no score of ours reaches another, or each does",
+                cites="C7",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="score_has_scorer",
+            **told(
+                "score_has_scorer",
+                "a row that has a score names who gave it",
+                why="a scorer that turns out wrong is recalled by name",
+                cites="C2, C7",
+                severity="warning",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="numbers_are_finite",
+            **told(
+                "scores_finite",
+                "a score and a threshold are finite numbers",
+                why="nothing reaches NaN, and infinity reaches everything",
+                cites="C7",
+            ),
+        ),
+        ExpectColumnValuesToHold(
             column="scorer_gave_score",
             **told(
                 "scorer_gave_score",
@@ -238,7 +350,68 @@ def hexed(ids: pa.ChunkedArray) -> pd.Series:
     """Ids as people read them."""
     import pandas as pd
 
-    return pd.Series([row_id.hex() for row_id in ids.to_pylist()], dtype=object)
+    return pd.Series([(row_id or b"").hex() for row_id in ids.to_pylist()], dtype=object)
+
+
+def empty_column(batch: pa.Table, spec: TableSpec) -> pd.Series:
+    """Of each row the first column that is null although it must not be; null where there is none."""
+    import pandas as pd
+
+    found = pd.Series(None, index=range(batch.num_rows), dtype=object)
+    for column in reversed(spec.columns):
+        if not column.nullable and batch[column.name].null_count:
+            found[pc.is_null(batch[column.name]).to_numpy()] = column.name
+    return found
+
+
+def looks_like_json(texts: pa.ChunkedArray) -> pd.Series:
+    """Of each text whether it begins and ends as an object or a list does; null of a null."""
+    whole = pc.match_substring_regex(texts, r"^\s*(?:\{(?s:.*)\}|\[(?s:.*)\])\s*$")
+    return whole.to_pandas()
+
+
+def holds_nothing_personal(batch: pa.Table) -> pd.Series:
+    """Of each row whether nothing personal was found in it, or pseudonyms stand in its place."""
+    redacted = pc.fill_null(pc.ends_with(batch["step"], REDACTED), False)
+    return pc.or_(pc.is_null(batch["pii"]), redacted).to_pandas()
+
+
+def filled(batch: pa.Table) -> pa.Table:
+    """The rows with empty texts and lists for nulls: what is computed of a row must not die of them."""
+    for at, field in enumerate(batch.schema):
+        if not batch[field.name].null_count:
+            continue
+        if pa.types.is_string(field.type):
+            batch = batch.set_column(at, field, pc.fill_null(batch[field.name], ""))
+        elif pa.types.is_list(field.type):
+            values = [value or [] for value in batch[field.name].to_pylist()]
+            batch = batch.set_column(at, field, pa.array(values, field.type))
+    return batch
+
+
+def measure(number: float | None, rows: int) -> pa.Array:
+    """A number of the whole batch as a column: in its first row, null in the others."""
+    told = [] if number is None or not rows else [number]
+    return pa.concat_arrays([pa.array(told, pa.float64()), pa.nulls(rows - len(told), pa.float64())])
+
+
+def parents_of(keys: pa.Table) -> tuple[pa.Array, pa.Array, np.ndarray]:
+    """(ids, numbers, place of the row) of all parents; of rows that name as many ids as numbers."""
+    lists, numbers = keys["parents"].combine_chunks(), keys["parent_nos"].combine_chunks()
+    counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(False)
+    fits = counts == pc.fill_null(pc.list_value_length(numbers), 0).to_numpy(False)
+    chosen = pa.array(fits)
+    rows = np.repeat(np.flatnonzero(fits), counts[fits])
+    return pc.list_flatten(lists.filter(chosen)), pc.list_flatten(numbers.filter(chosen)), rows
+
+
+def numbered(numbers: pa.Array) -> pads.Expression:
+    """That a row has one of these numbers; files are skipped by range, not by set."""
+    ends = pc.min_max(numbers)
+    condition = (pads.field("row_no") >= ends["min"]) & (pads.field("row_no") <= ends["max"])
+    if ends["max"].as_py() - ends["min"].as_py() < 2 * len(numbers):  # few others: nothing to be told apart
+        return condition
+    return condition & pads.field("row_no").isin(numbers)
 
 
 def where(holds: Any, concerned: Any) -> pd.Series:
@@ -256,10 +429,9 @@ def _is_new(keys: pa.Table, name: str, admitted: Admitted, spec: TableSpec) -> p
     values = keys[name].combine_chunks()
     if not len(values):
         return pa.chunked_array([], pa.bool_())
-    condition = pads.field(name).isin(values)
-    if name == "row_no":  # files are skipped by range, not by set
-        ends = pc.min_max(values)
-        condition = (pads.field(name) >= ends["min"]) & (pads.field(name) <= ends["max"]) & condition
+    if name == "row_no":
+        values = values.drop_null()
+    condition = numbered(values) if name == "row_no" and len(values) else pads.field(name).isin(values)
     return _unless_in(keys[name], admitted(spec, [name], condition)[name].combine_chunks())
 
 
@@ -272,6 +444,49 @@ def _span_is_new(keys: pa.Table, admitted: Admitted, spec: TableSpec) -> pa.Chun
         return pc.if_else(pc.is_valid(spans), True, pa.scalar(None, pa.bool_()))
     known = pc.binary_join_element_wise(stored["source_revision"], stored["source_span"], " ")
     return _unless_in(pc.binary_join_element_wise(revisions, spans, " "), known.combine_chunks())
+
+
+def _parents_are_admitted(keys: pa.Table, admitted: Admitted) -> pa.Array:
+    """Null of rows without parents. Numbers are unique in the lake, so one table holds each of them."""
+    ids, numbers, rows = parents_of(keys)
+    named = pc.fill_null(pc.list_value_length(keys["parents"].combine_chunks()), 0).to_numpy(False) > 0
+    missing = np.ones(len(ids), np.bool_)
+    for spec in _ROW_TABLES:
+        if not missing.any():
+            break
+        left = pa.array(missing)
+        stored = admitted(spec, ["row_id", "row_no"], numbered(numbers.filter(left).unique()))
+        at = pc.index_in(numbers, value_set=stored["row_no"].combine_chunks())
+        same = pc.equal(stored["row_id"].combine_chunks().take(at), ids)
+        missing &= ~pc.fill_null(same, False).to_numpy(False)
+    found, wanted = np.bincount(rows[~missing], minlength=len(named)), np.bincount(rows, minlength=len(named))
+    suffices = pc.fill_null(keys["any_suffices"], False).to_numpy()
+    # A merged row outlives the recall of one of its parents; it cannot outlive all of them.
+    holds = np.where(suffices, found > 0, (found == wanted) & (wanted > 0))
+    return pc.if_else(pa.array(named), pa.array(holds), pa.scalar(None, pa.bool_()))
+
+
+def are_finite(batch: pa.Table, names: Sequence[str]) -> pd.Series:
+    """Of each row whether these columns hold neither NaN nor infinity; null where all of them are null."""
+    finite = np.ones(batch.num_rows, np.bool_)
+    for name in names:
+        finite &= pc.fill_null(pc.is_finite(batch[name]), True).to_numpy()
+    stated = np.any([pc.is_valid(batch[name]).to_numpy() for name in names], axis=0)
+    return where(_series(finite), _series(stated))
+
+
+def _series(values: np.ndarray) -> pd.Series:
+    import pandas as pd
+
+    return pd.Series(values)
+
+
+def _is_stated(columns: dict[str, Any], names: Sequence[str]) -> pd.Series:
+    return ~np.logical_or.reduce([columns[name].isin((UNSTATED, NOT_APPLICABLE)) for name in names])
+
+
+def _matches(values: pa.ChunkedArray, pattern: str) -> pd.Series:
+    return pc.fill_null(pc.match_substring_regex(values, pattern), False).to_pandas()
 
 
 def _parents_fit(batch: pa.Table) -> np.ndarray:

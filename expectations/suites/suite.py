@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -50,6 +51,14 @@ class Suite:
     facts: Callable[[pa.Table, Admitted], pa.Table]
     view: Callable[[pa.Table, pa.Table], pd.DataFrame]
 
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Suite:
+        """A suite that a user wrote: see expectations.suites.toml. Raises ConfigError."""
+        from expectations.suites import SUITES
+        from expectations.suites.toml import load
+
+        return load(path, SUITES)
+
     def frame(self, batch: pa.Table, admitted: Admitted) -> pd.DataFrame:
         """The view of a batch that is in memory as a whole."""
         return self.view(batch, self.facts(self.keys(batch), admitted))
@@ -62,10 +71,20 @@ class Suite:
             return ExpectationSuite(self.name, expectations=list(self.rules(thresholds)))
 
 
-def told(rule: str, sentence: str, *, why: str, cites: str = "") -> dict[str, Any]:
-    """What a rule carries beside its arguments: its name, what it expects, why, by what authority."""
+def told(
+    rule: str,
+    sentence: str,
+    *,
+    why: str,
+    cites: str = "",
+    severity: Literal["critical", "warning"] = "critical",
+) -> dict[str, Any]:
+    """What a rule carries beside its arguments: its name, what it expects, why, by what authority.
+
+    What breaks a `critical` rule is refused; a `warning` is a rule of thumb: shown, it refuses nothing.
+    """
     meta = {"rule": rule, "cites": cites} if cites else {"rule": rule}
-    return {"description": sentence, "notes": why, "meta": meta}
+    return {"description": sentence, "notes": why, "meta": meta, "severity": severity}
 
 
 def as_json(suite: ExpectationSuite) -> dict[str, Any]:

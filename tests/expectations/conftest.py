@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
 
+from expectations.gate import admit
 from expectations.suites import Suite, told
 from expectations.thresholds import Thresholds
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import tables
+from lineage.curricula import root_of
 from lineage.rows import Derivation, Fingerprint
 from lineage.schemas import CURRICULUM, DOCUMENT, EXAMPLE, TRACE, TableSpec
 from lineage.stamp import Places, Source, Stamp, stamp_derived, stamp_source
@@ -37,6 +39,10 @@ def places(source: str, rows: int) -> Places:
 
 class Toy:
     """Makes batches as readers and steps would."""
+
+    def __init__(self) -> None:
+        self.parents: list[pa.Table] = []
+        """The traces that its examples were derived from."""
 
     def traces(
         self, rows: int = 6, *, source: str = "log-a", reader: str = "chat_completions", **changes: Any
@@ -78,6 +84,7 @@ class Toy:
     ) -> pa.Table:
         """Classification examples, each derived from one trace; `changes` replace columns of every row."""
         parents = self.traces(rows, source=source)
+        self.parents.append(parents)
         payload = [
             {
                 "task": "classification",
@@ -88,6 +95,7 @@ class Toy:
                 "answer": LABELS[i % len(LABELS)],
                 "condition": "not_applicable" if split == "train" else "clean",
             }
+            | ({"messages": [message("user", changes["text"])]} if "text" in changes else {})
             | changes
             for i in range(rows)
         ]
@@ -103,7 +111,7 @@ class Toy:
     def documents(self, rows: int = 3, *, source: str = "manual", **changes: Any) -> pa.Table:
         """Sections of a manual; `changes` replace columns of every row."""
         said = {"kind": "markdown", "title": source, "language": "en"}
-        read = [said | {"text": f"section {i}"} | changes for i in range(rows)]
+        read = [said | {"text": f"section {i} of {rows}"} | changes for i in range(rows)]
         origin = Source(f"/docs/{source}.md", digest(source), b"first")
         reader = Fingerprint("markdown", 1, {})
         made = stamp_source(
@@ -133,26 +141,41 @@ class Toy:
             | changes
             for i, row in enumerate(examples.to_pylist())
         ]
-        return pa.Table.from_pylist(members, schema=CURRICULUM.schema)
+        made = pa.Table.from_pylist(members, schema=CURRICULUM.schema)
+        return made if "curriculum" in changes else with_column(made, "curriculum", root_of(made))
 
     def stamp(self, run: str) -> Stamp:
         return Stamp(f"{run}-1", f"sha256:{'0' * 32}", START)
 
 
 class Lake:
-    """A lake in a temporary folder, with a clock that moves one second each time it is asked."""
+    """A lake in a temporary folder, with a clock that moves one second each time it is asked.
 
-    def __init__(self, folder: Path):
+    Examples are stored where the traces that they stem from are admitted: those of the toy are, then.
+    """
+
+    def __init__(self, folder: Path, toy: Toy):
+        self.toy = toy
         self.settings = Settings(lake=str(folder), tracking_uri="")
         self.seconds = 0
         self.runtime = Runtime(self.settings, now=self._tick)
 
     def store(self, rows: pa.Table, into: TableSpec, *, key: str) -> TableVersion:
+        if into is EXAMPLE:
+            self._admit_parents(rows)
         run_id = rows["run_id"][0].as_py() if rows.num_rows else f"{key}-1"
         version = tables.current(self.settings, into)
         name = f"{run_id}-{0 if version is None else version.version}"
         file = tables.write_file(self.settings, rows, into=into, name=name)
         return tables.commit(self.settings, [file], into=into, run_id=run_id, keys=[key])
+
+    def _admit_parents(self, rows: pa.Table) -> None:
+        wanted = {parent for parents in rows["parents"].to_pylist() for parent in parents or ()}
+        for traces in self.toy.parents:
+            there = set(tables.read(self.settings, TRACE)["row_id"].to_pylist())
+            ids = traces["row_id"].to_pylist()
+            if wanted.intersection(ids) and there.isdisjoint(ids):
+                admit(self.runtime, self.store(traces, TRACE, key=f"parents {ids[0].hex()}"))
 
     def _tick(self) -> dt.datetime:
         self.seconds += 1
@@ -186,16 +209,16 @@ def toy() -> Toy:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Iterator[Lake]:
-    made = Lake(tmp_path / "lake")
+def lake(tmp_path: Path, toy: Toy) -> Iterator[Lake]:
+    made = Lake(tmp_path / "lake", toy)
     with made.runtime:
         yield made
 
 
 @pytest.fixture
-def twin(tmp_path: Path) -> Iterator[Lake]:
+def twin(tmp_path: Path, toy: Toy) -> Iterator[Lake]:
     """Another lake, which goes its own way."""
-    made = Lake(tmp_path / "twin")
+    made = Lake(tmp_path / "twin", toy)
     with made.runtime:
         yield made
 
@@ -221,12 +244,14 @@ def crashing() -> Callable[[Suite], Suite]:
 
 
 @pytest.fixture
-def admitted_of() -> Callable[..., Any]:
-    """A lake in memory for frames: table name -> its admitted rows."""
+def admitted_of(toy: Toy) -> Callable[..., Any]:
+    """A lake in memory for frames: table name -> its admitted rows, by itself the toy's parents."""
 
     def of(stored: Mapping[str, pa.Table] | None = None) -> Any:
         def read(spec: TableSpec, columns: Sequence[str], where: pads.Expression) -> pa.Table:
-            rows = (stored or {}).get(spec.name, spec.schema.empty_table())
+            none = spec.schema.empty_table()
+            known = {"traces": pa.concat_tables([TRACE.schema.empty_table(), *toy.parents])} | (stored or {})
+            rows = known.get(spec.name, none)
             return pads.dataset(rows).to_table(columns=list(columns), filter=where)
 
         return read

@@ -24,9 +24,13 @@ with quiet():
 
     from expectations.custom import (
         ExpectColumnValuesToHold,
+        ExpectFewValuesFarAboveMedian,
         ExpectLabelRatioToBeAtMost,
+        ExpectMeasureToBeBetween,
         ExpectProvenanceToBeComplete,
+        ExpectShareOfValueToBeBetween,
         ExpectSliceSharesToBeWithin,
+        ExpectValueCountsToBeAtMost,
     )
 
 AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -47,6 +51,12 @@ def rules() -> list[Expectation]:
         ExpectColumnValuesToHold(column="holds", mostly=0.6),
         ExpectLabelRatioToBeAtMost(column="word", max_ratio=3.0),
         ExpectSliceSharesToBeWithin(column="word", ranges={"a": [0.1, 0.5], "bb": [0.1, 0.5]}),
+        ExpectValueCountsToBeAtMost(column="word", max_count=3),
+        ExpectShareOfValueToBeBetween(column="word", value="a", min_share=0.1, max_share=0.5, min_rows=3),
+        ExpectMeasureToBeBetween(column="number", max_value=0.8),
+        ExpectFewValuesFarAboveMedian(column="number", times=3, max_share=0.1),
+        gxe.ExpectColumnValuesToNotBeInSet(column="word", value_set=["x1"]),
+        gxe.ExpectColumnValuesToBeNull(column="word", mostly=0.2),
         gxe.ExpectColumnValuesToNotBeNull(column="other", mostly=0.9),
         gxe.ExpectColumnPairValuesToBeEqual(column_A="word", column_B="other", mostly=0.5),
         *whole(),

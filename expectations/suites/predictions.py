@@ -1,0 +1,212 @@
+"""What a batch of predictions must be for a report to rest on it: of admitted rows, whole, each once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+
+from expectations.suites import provenance
+from expectations.suites.suite import Admitted, told
+from lineage.schemas import EXAMPLE, NOT_APPLICABLE, PREDICTION
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from great_expectations.expectations.expectation import Expectation
+
+    from expectations.thresholds import Thresholds
+
+SETS = {"split": ("gate", "report"), "condition": ("clean", "noisy", NOT_APPLICABLE)}
+_TEXTS = ("run_id", "model_run", "split", "condition", "answer", "prediction")
+
+
+def keys(batch: pa.Table) -> pa.Table:
+    """All but how sure the model was: evaluation sets are small."""
+    return provenance.filled(batch).drop_columns(["confidence"])
+
+
+def facts(keys: pa.Table, admitted: Admitted) -> pa.Table:
+    """How each prediction stands to the example it is of, and the batch to its whole split."""
+    stored = _examples(keys, admitted)
+    rows = {row["row_no"]: row for row in stored.to_pylist()}
+    found: dict[str, list[Any]] = {name: [] for name in ("is_admitted", "is_scored", "quotes", "is_class")}
+    for said in keys.to_pylist():
+        row = rows.get(said["row_no"])
+        known = row is not None and row["row_id"] == said["row_id"]
+        found["is_admitted"].append(known)
+        found["is_class"].append(row is None or row["task"] == "classification")
+        place = None if row is None or not known else (row["split"], row["condition"])
+        found["is_scored"].append(place == (said["split"], said["condition"]) if known else None)
+        found["quotes"].append(row["answer"] == said["answer"] if row is not None and known else None)
+    asked = zip(keys["run_id"].to_pylist(), keys["row_id"].to_pylist(), strict=True)
+    once = pa.chunked_array([[f"{run_id} {(row_id or b'').hex()}" for run_id, row_id in asked]], pa.string())
+    return pa.table(
+        {
+            "is_admitted_row": pa.array(found["is_admitted"], pa.bool_()),
+            "is_scored_row": pa.array(found["is_scored"], pa.bool_()),
+            "quotes_its_example": pa.array(found["quotes"], pa.bool_()),
+            "is_unique": provenance.occurs_once(once),
+            "model_is_one": _one_model(keys),
+            "prediction_is_label": pc.if_else(
+                pa.array(found["is_class"], pa.bool_()), _are_labels(keys["prediction"], admitted), None
+            ),
+            "share_predicted": provenance.measure(_share_predicted(keys, admitted), keys.num_rows),
+        }
+    )
+
+
+def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
+    """One flat row per prediction."""
+    import pandas as pd
+
+    columns = {name: facts[name].to_pandas() for name in facts.column_names}
+    columns |= {name: batch[name].to_pandas() for name in (*_TEXTS, "row_no", "confidence")}
+    columns["empty_column"] = provenance.empty_column(batch, PREDICTION)
+    columns["confidence_is_finite"] = provenance.are_finite(batch, ("confidence",))
+    return pd.DataFrame({"row_id": provenance.hexed(batch["row_id"]), **columns})
+
+
+def rules(thresholds: Thresholds) -> list[Expectation]:
+    """The rules for predictions."""
+    import great_expectations.expectations as gxe
+
+    from expectations.custom import (
+        ExpectColumnValuesToHold,
+        ExpectMeasureToBeBetween,
+        ExpectProvenanceToBeComplete,
+    )
+
+    def holds(column: str, rule: str, sentence: str, *, why: str, cites: str = "") -> Expectation:
+        return ExpectColumnValuesToHold(column=column, **told(rule, sentence, why=why, cites=cites))
+
+    return [
+        gxe.ExpectTableRowCountToBeBetween(
+            min_value=thresholds.min_rows,
+            **told(
+                "batch_not_empty",
+                f"the batch holds at least {thresholds.min_rows} row{'s' * (thresholds.min_rows > 1)}",
+                why="every row rule passes an empty batch",
+            ),
+        ),
+        ExpectProvenanceToBeComplete(
+            column_list=list(_TEXTS),
+            **told(
+                "provenance_complete",
+                "a prediction names run, model, split, condition, the right answer and what the model said",
+                why="a number can be computed again only from what it was computed of",
+                cites="C2",
+            ),
+        ),
+        gxe.ExpectColumnValuesToBeNull(
+            column="empty_column",
+            **told(
+                "no_column_empty",
+                "no column that must say something is null; the first that does is named",
+                why="the other rules pass what is null: they are not about it",
+            ),
+        ),
+        *(
+            gxe.ExpectColumnValuesToBeInSet(
+                column=name,
+                value_set=list(values),
+                **told(f"{name}_known", f"{name} is one of {', '.join(values)}", why="reports are cut by it"),
+            )
+            for name, values in SETS.items()
+        ),
+        holds(
+            "is_admitted_row",
+            "rows_admitted",
+            "every prediction is of an admitted example, by id and number",
+            why="a score on what no gate passed is a score on anything",
+            cites="K5",
+        ),
+        holds(
+            "is_scored_row",
+            "rows_are_scored_on",
+            "that example stands on the split and under the condition that the prediction names",
+            why="a score on what was trained on measures memory",
+            cites="K5",
+        ),
+        holds(
+            "quotes_its_example",
+            "answer_quoted",
+            "the right answer is that of the example",
+            why="a number is computed from the quotation",
+        ),
+        holds(
+            "is_unique",
+            "one_prediction_each",
+            "a model is asked once about a row in a run",
+            why="asked until it is right, every model is right",
+        ),
+        holds(
+            "model_is_one",
+            "one_model_a_run",
+            "all predictions of a run are of one model",
+            why="a number is about a model",
+        ),
+        holds(
+            "prediction_is_label",
+            "prediction_known",
+            "what a classifier says is a label that an admitted example has",
+            why="a label that nobody taught comes from another model, or from broken files",
+        ),
+        holds(
+            "confidence_is_finite",
+            "confidence_finite",
+            "confidence is a finite number",
+            why="calibration is measured by it",
+        ),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="confidence",
+            min_value=0,
+            max_value=1,
+            **told("confidence_in_range", "confidence lies in [0, 1]", why="calibration is measured by it"),
+        ),
+        ExpectMeasureToBeBetween(
+            column="share_predicted",
+            min_value=thresholds.min_predicted,
+            **told(
+                "split_predicted",
+                f"at least {thresholds.min_predicted:.0%} of the admitted rows of a split under a condition "
+                "were predicted",
+                why="who chooses the rows chooses the score; a few are left out by reviewers",
+                cites="K5",
+            ),
+        ),
+    ]
+
+
+def _examples(keys: pa.Table, admitted: Admitted) -> pa.Table:
+    columns = ["row_no", "row_id", "task", "split", "condition", "answer"]
+    numbers = keys["row_no"].combine_chunks().drop_null()
+    if not len(numbers):
+        return EXAMPLE.schema.empty_table().select(columns)
+    return admitted(EXAMPLE, columns, provenance.numbered(numbers))
+
+
+def _one_model(keys: pa.Table) -> pa.Array:
+    both = zip(keys["run_id"].to_pylist(), keys["model_run"].to_pylist(), strict=True)
+    models = Counter(run_id for run_id, _ in set(both))
+    return pa.array([models[run_id] == 1 for run_id in keys["run_id"].to_pylist()], pa.bool_())
+
+
+def _are_labels(predictions: pa.ChunkedArray, admitted: Admitted) -> pa.ChunkedArray:
+    labels = admitted(EXAMPLE, ["answer"], pads.field("task") == "classification")["answer"].unique()
+    return pc.is_in(predictions, value_set=labels)
+
+
+def _share_predicted(keys: pa.Table, admitted: Admitted) -> float | None:
+    """The least share of the rows of a split and condition that a run predicted; None where none stand."""
+    splits = pads.field("split").isin(keys["split"].unique())
+    wanted = Counter(_places(admitted(EXAMPLE, ["split", "condition"], splits)))
+    runs = zip(keys["run_id"].to_pylist(), _places(keys), strict=True)
+    shares = [count / wanted[place] for (_, place), count in Counter(runs).items() if wanted[place]]
+    return min(shares, default=None)
+
+
+def _places(rows: pa.Table) -> list[tuple[str, str]]:
+    return list(zip(rows["split"].to_pylist(), rows["condition"].to_pylist(), strict=True))

@@ -26,15 +26,12 @@ NO_ANSWER = "error"  # as finish_reason: the call failed, and nothing was lost
 
 def keys(batch: pa.Table) -> pa.Table:
     """Those of provenance, and a hash of all that was asked and answered."""
-    import pandas as pd
-
     batch = provenance.filled(batch)
     answers = [pc.fill_null(batch[name], "") for name in ("response", "response_tool_calls")]
     said = pc.binary_join_element_wise(
         pa.chunked_array([talk.joined(batch["messages"])], pa.string()), *answers, "\x1d"
     )
-    hashed = pd.util.hash_array(said.to_pandas().to_numpy(object), categorize=False)
-    return provenance.keys(batch).append_column("exchange", pa.array(hashed, pa.uint64()))
+    return provenance.keys(batch).append_column("exchange", spread.hashed(said))
 
 
 def facts(keys: pa.Table, admitted: Admitted) -> pa.Table:

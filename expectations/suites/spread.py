@@ -33,7 +33,7 @@ def distance(some: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> floa
 
 
 def hashed(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """64 bits of each text, the same on every machine: of a million, two share it with a chance of 3 in 10**8."""
+    """64 bits of each text, the same on every machine: of a million, two share it once in 10**7 times."""
     import pandas as pd
 
     array = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts

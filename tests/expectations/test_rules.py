@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from examples.helpdesk.generator import helpdesk
 from expectations.evaluation import evaluate
 from expectations.suites import SUITES
 from expectations.thresholds import DEFAULTS, Thresholds
@@ -518,3 +519,32 @@ def test_predictions_of_a_run_are_of_one_model(toy, admitted_of):
     gate = toy.examples(split="gate")
     two = put(predictions(gate), "model_run", ["finetune-1"] * 5 + ["finetune-2"])
     assert failed(judge("predictions", two, admitted_of({"examples": gate}))) == {"one_model_a_run"}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_rows_as_the_demo_makes_them_are_refused_by_no_rule(seed, toy, admitted_of):
+    pools = helpdesk(seed=seed, scale="full")
+
+    def said(pool: str, split: str) -> pa.Table:
+        utterances = getattr(pools, pool)
+        rows = asking(toy, [each.text for each in utterances], source=f"{pool}-{seed}", split=split)
+        return put(rows, "answer", [each.intent for each in utterances])
+
+    scored = pa.concat_tables([said("gate", "gate"), said("report", "report")])
+    for batch, stored in ((said("traffic", "train"), scored), (scored, said("clean", "train"))):
+        refused = {
+            rule.name
+            for rule in judge("examples", batch, admitted_of({"examples": stored}))
+            if rule.outcome != "pass" and rule.name not in WARNED
+        }
+        assert batch.num_rows > 400
+        assert refused == set()
+
+
+WARNED = {
+    "training_labels_balanced",
+    "few_near_duplicates",
+    "patterns_per_label",
+    "lengths_match_target",
+}
+"""What the demo's templates are told for."""

@@ -48,7 +48,9 @@ def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
     flat["judged"] = where(flat["verdict"], judged)
     reader = flat["step"].str.removesuffix(REDACTED)
     names_scorer = ~flat["scorer"].isin([UNSTATED, NOT_APPLICABLE])
-    flat["judgement_is_whole"] = where(names_scorer & flat["score"].notna(), judged & (reader == CHAT_LOG))
+    is_whole = judged & (reader == CHAT_LOG)  # asked for scorer and score at once, and so not for each
+    flat["judgement_is_whole"] = where(names_scorer & flat["score"].notna(), is_whole)
+    flat["score_has_scorer"] = where(flat["score_has_scorer"], ~is_whole)
     flat["scorer_gave_score"] = where(flat["score"].notna() | judged, names_scorer)
     # Plain SFT lines and logs with a field map of their own have no place for a prompt's version: not asked.
     named = ~flat["prompt_name"].isin([UNSTATED, NOT_APPLICABLE])

@@ -451,7 +451,6 @@ PROVENANCE = {
     "extracted_lately": ("extracted_at", dt.datetime(1970, 1, 1, tzinfo=dt.UTC)),
     "reviewer_named": ("review", "approved"),
     "threshold_in_range": ("threshold", 50.0),
-    "score_has_scorer": ("scorer", "unstated"),
     "asked_last": (
         "messages",
         [[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]] * 6,
@@ -470,6 +469,14 @@ def test_a_defect_that_any_trace_may_have_is_named_by_its_rule(rule, toy, change
     assert failed(judge("traces", sober, admitted_of())) == set()
     column, value = PROVENANCE[rule]
     assert rule in failed(judge("traces", change(sober, column, value), admitted_of()))
+
+
+def test_a_score_names_its_scorer_and_a_judged_line_of_a_chat_log_is_told_of_it_once(toy, admitted_of):
+    nameless = {"scorer": "unstated", "verdict": "pass"}
+    assert failed(judge("traces", toy.traces(reader="otlp", **nameless), admitted_of())) == {
+        "score_has_scorer"
+    }
+    assert failed(judge("traces", toy.traces(**nameless), admitted_of())) == {"judgement_whole"}
 
 
 def test_a_text_far_longer_than_its_batch_is_told(toy, admitted_of):

@@ -45,10 +45,13 @@ import great_expectations.expectations as gxe
 from expectations.custom import ExpectColumnValuesToHold  # importing it registers ours
 from expectations.suites import SUITES
 
-suite = gx.ExpectationSuite("mine", expectations=[
-    gxe.ExpectColumnValuesToBeBetween(column="answer_characters", max_value=120),
-    ExpectColumnValuesToHold(column="is_decoded", mostly=0.99),
-])
+suite = gx.ExpectationSuite(
+    "mine",
+    expectations=[
+        gxe.ExpectColumnValuesToBeBetween(column="answer_characters", max_value=120),
+        ExpectColumnValuesToHold(column="is_decoded", mostly=0.99),
+    ],
+)
 frame = SUITES["examples"].frame(batch, admitted)  # the view, as a pandas frame
 result = gx.get_context().data_sources.pandas_default.read_dataframe(frame).validate(suite)
 ```

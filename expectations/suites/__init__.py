@@ -3,6 +3,7 @@
 suite.py        what a suite is, its JSON, its digest
 provenance.py   the rules that every row table shares
 traces.py documents.py examples.py curricula.py predictions.py
+splits.py       how examples stand to those of other splits
 likeness.py     near-duplicates, and what is scored on inside what is trained on
 texts.py        the rules that every column of text shares
 noise.py spread.py talk.py    what can be seen of a text, of many rows, of messages

@@ -24,11 +24,8 @@ KINDS = ("markdown", "text", "code")
 
 def keys(batch: pa.Table) -> pa.Table:
     """Those of provenance, and a hash of the text."""
-    import pandas as pd
-
     batch = provenance.filled(batch)
-    hashed = pd.util.hash_array(batch["text"].to_pandas().to_numpy(object), categorize=False)
-    made = provenance.keys(batch).append_column("content", pa.array(hashed, pa.uint64()))
+    made = provenance.keys(batch).append_column("content", spread.hashed(batch["text"]))
     return made.append_column(
         "signature", likeness.as_column(likeness.signatures(likeness.words(batch["text"])))
     )

@@ -32,6 +32,14 @@ def distance(some: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> floa
     return round(float(np.abs(one - other).max()), 6)
 
 
+def hashed(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """64 bits of each text, the same on every machine: of a million, two share it once in 10**7 times."""
+    import pandas as pd
+
+    array = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+    return pa.array(pd.util.hash_array(array.to_numpy(False).astype(object), categorize=False), pa.uint64())
+
+
 def is_first(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Of each value whether no equal one comes before it; null of nulls."""
     array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values

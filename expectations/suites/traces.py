@@ -26,15 +26,12 @@ NO_ANSWER = "error"  # as finish_reason: the call failed, and nothing was lost
 
 def keys(batch: pa.Table) -> pa.Table:
     """Those of provenance, and a hash of all that was asked and answered."""
-    import pandas as pd
-
     batch = provenance.filled(batch)
     answers = [pc.fill_null(batch[name], "") for name in ("response", "response_tool_calls")]
     said = pc.binary_join_element_wise(
         pa.chunked_array([talk.joined(batch["messages"])], pa.string()), *answers, "\x1d"
     )
-    hashed = pd.util.hash_array(said.to_pandas().to_numpy(object), categorize=False)
-    return provenance.keys(batch).append_column("exchange", pa.array(hashed, pa.uint64()))
+    return provenance.keys(batch).append_column("exchange", spread.hashed(said))
 
 
 def facts(keys: pa.Table, admitted: Admitted) -> pa.Table:
@@ -51,7 +48,9 @@ def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
     flat["judged"] = where(flat["verdict"], judged)
     reader = flat["step"].str.removesuffix(REDACTED)
     names_scorer = ~flat["scorer"].isin([UNSTATED, NOT_APPLICABLE])
-    flat["judgement_is_whole"] = where(names_scorer & flat["score"].notna(), judged & (reader == CHAT_LOG))
+    is_whole = judged & (reader == CHAT_LOG)  # asked for scorer and score at once, and so not for each
+    flat["judgement_is_whole"] = where(names_scorer & flat["score"].notna(), is_whole)
+    flat["score_has_scorer"] = where(flat["score_has_scorer"], ~is_whole)
     flat["scorer_gave_score"] = where(flat["score"].notna() | judged, names_scorer)
     # Plain SFT lines and logs with a field map of their own have no place for a prompt's version: not asked.
     named = ~flat["prompt_name"].isin([UNSTATED, NOT_APPLICABLE])

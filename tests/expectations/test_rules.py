@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from examples.helpdesk.generator import helpdesk
 from expectations.evaluation import evaluate
 from expectations.suites import SUITES
 from expectations.thresholds import DEFAULTS, Thresholds
@@ -450,7 +451,6 @@ PROVENANCE = {
     "extracted_lately": ("extracted_at", dt.datetime(1970, 1, 1, tzinfo=dt.UTC)),
     "reviewer_named": ("review", "approved"),
     "threshold_in_range": ("threshold", 50.0),
-    "score_has_scorer": ("scorer", "unstated"),
     "asked_last": (
         "messages",
         [[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]] * 6,
@@ -469,6 +469,14 @@ def test_a_defect_that_any_trace_may_have_is_named_by_its_rule(rule, toy, change
     assert failed(judge("traces", sober, admitted_of())) == set()
     column, value = PROVENANCE[rule]
     assert rule in failed(judge("traces", change(sober, column, value), admitted_of()))
+
+
+def test_a_score_names_its_scorer_and_a_judged_line_of_a_chat_log_is_told_of_it_once(toy, admitted_of):
+    nameless = {"scorer": "unstated", "verdict": "pass"}
+    assert failed(judge("traces", toy.traces(reader="otlp", **nameless), admitted_of())) == {
+        "score_has_scorer"
+    }
+    assert failed(judge("traces", toy.traces(**nameless), admitted_of())) == {"judgement_whole"}
 
 
 def test_a_text_far_longer_than_its_batch_is_told(toy, admitted_of):
@@ -518,3 +526,32 @@ def test_predictions_of_a_run_are_of_one_model(toy, admitted_of):
     gate = toy.examples(split="gate")
     two = put(predictions(gate), "model_run", ["finetune-1"] * 5 + ["finetune-2"])
     assert failed(judge("predictions", two, admitted_of({"examples": gate}))) == {"one_model_a_run"}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_rows_as_the_demo_makes_them_are_refused_by_no_rule(seed, toy, admitted_of):
+    pools = helpdesk(seed=seed, scale="full")
+
+    def said(pool: str, split: str) -> pa.Table:
+        utterances = getattr(pools, pool)
+        rows = asking(toy, [each.text for each in utterances], source=f"{pool}-{seed}", split=split)
+        return put(rows, "answer", [each.intent for each in utterances])
+
+    scored = pa.concat_tables([said("gate", "gate"), said("report", "report")])
+    for batch, stored in ((said("traffic", "train"), scored), (scored, said("clean", "train"))):
+        refused = {
+            rule.name
+            for rule in judge("examples", batch, admitted_of({"examples": stored}))
+            if rule.outcome != "pass" and rule.name not in WARNED
+        }
+        assert batch.num_rows > 400
+        assert refused == set()
+
+
+WARNED = {
+    "training_labels_balanced",
+    "few_near_duplicates",
+    "patterns_per_label",
+    "lengths_match_target",
+}
+"""What the demo's templates are told for."""

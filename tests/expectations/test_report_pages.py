@@ -133,15 +133,9 @@ def test_warnings_and_waivers_are_told_apart_from_what_refuses(lake, toy):
     admit(lake.runtime, lake.store(toy.traces(), TRACE, key="a"))
     (given,) = verdicts.history(lake.settings)
 
-    class Waived(Rule):
-        severity, waived = "fail", "a1b2c3"
-
-    class Warned(Rule):
-        severity, waived = "warn", ""
-
     rules = (
-        Waived("tolerated", "fail", "is waived", 0.5, 1.0, 3),
-        Warned("mild", "fail", "only warns", 0.5, 1.0, 3),
+        Rule("tolerated", "fail", "is waived", 0.5, 1.0, 3, waived="a1b2c3"),
+        Rule("mild", "fail", "only warns", 0.5, 1.0, 3, severity="warn"),
         Rule("hard", "fail", "refuses", 0.5, 1.0, 3),
     )
     shown = replace(given, verdict=replace(given.verdict, outcome="fail", rules=rules))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from great_expectations.core import ExpectationValidationResult
     from great_expectations.execution_engine import PandasExecutionEngine
     from great_expectations.expectations.expectation import Expectation
+    from great_expectations.validator.metric_configuration import MetricConfiguration
 
 SHOWN = 20  # failing rows that a result names
 RESULT_FORMAT = {
@@ -73,11 +74,26 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class _Planned:
+    """One rule, and what it asks for."""
+
+    expectation: Expectation
+    asked: Mapping[str, MetricConfiguration]
+    """By name: without any rows, as every block is asked the same."""
+
+    crash: str = ""
+    """What it died of when it was asked."""
+
+    @property
+    def by_block(self) -> bool:
+        return not self.crash and all(map(_is_mergeable, self.asked))
+
+
+@dataclass(frozen=True)
 class Plan:
     """A suite's rules, and which of them can be measured by block."""
 
-    rules: Sequence[Expectation]
-    by_block: Sequence[bool]
+    rules: Sequence[_Planned]
     seconds: float
     """That a rule may take on one block."""
 
@@ -86,34 +102,33 @@ class Plan:
         """Looks at what each rule would measure, without any rows."""
         with quiet():
             engine = _engine()
-            return cls(tuple(rules), tuple(_is_by_block(rule, engine) for rule in rules), seconds)
+            return cls(tuple(_planned(rule, engine) for rule in rules), seconds)
+
+    @property
+    def by_block(self) -> list[bool]:
+        """Of each rule, in order: is it measured by block?"""
+        return [rule.by_block for rule in self.rules]
 
     def measure(self, view: pd.DataFrame) -> list[Measured | None]:
         """What each rule asks of one block; None of those that ask for all blocks together."""
-        mine = [rule for rule, by_block in zip(self.rules, self.by_block, strict=True) if by_block]
-        found = iter(_measured(mine, view, self.seconds))
-        return [next(found) if by_block else None for by_block in self.by_block]
+        found = iter(_measured([rule for rule in self.rules if rule.by_block], view, self.seconds))
+        return [next(found) if rule.by_block else None for rule in self.rules]
 
     def columns_of_whole(self) -> list[str]:
         """The columns that have to be brought together."""
-        names = [
-            _columns(rule) for rule, by_block in zip(self.rules, self.by_block, strict=True) if not by_block
-        ]
+        names = [_columns(rule.expectation) for rule in self.rules if not rule.by_block]
         return list(dict.fromkeys(chain(["row_id"], *names))) if names else []
 
     def measure_whole(self, view: pd.DataFrame) -> list[Measured | None]:
         """What the other rules ask, of their columns of all blocks."""
-        return [
-            None if by_block else _measured([rule], view, self.seconds)[0]
-            for rule, by_block in zip(self.rules, self.by_block, strict=True)
-        ]
+        return [None if rule.by_block else _measured([rule], view, self.seconds)[0] for rule in self.rules]
 
     def failing(self, view: pd.DataFrame, rules: Sequence[int]) -> dict[int, list[str]]:
         """By the rule's place: the ids (hex) of all rows that break it, in order, where it is about rows."""
         with quiet():
             engine = _engine()
             engine.load_batch_data("block", view)
-            return {place: _failing(self.rules[place], engine) for place in rules}
+            return {place: _failing(self.rules[place].expectation, engine) for place in rules}
 
     def judge(self, measured: Sequence[Measured]) -> list[ExpectationValidationResult]:
         """Great Expectations' own results, in the order of the rules."""
@@ -160,14 +175,14 @@ def _is_mergeable(name: str) -> bool:
     return condition in ROW_WISE and what in (*_SUMS, *_LISTS, "unexpected_index_query")
 
 
-def _is_by_block(rule: Expectation, engine: PandasExecutionEngine) -> bool:
+def _planned(rule: Expectation, engine: PandasExecutionEngine) -> _Planned:
     try:
-        return all(map(_is_mergeable, _asked(rule, engine)))
-    except Exception:  # it will say so where it is measured
-        return False
+        return _Planned(rule, _asked(rule, engine))
+    except Exception as error:
+        return _Planned(rule, {}, _line(error))
 
 
-def _measured(rules: Sequence[Expectation], view: pd.DataFrame, seconds: float) -> list[Measured]:
+def _measured(rules: Sequence[_Planned], view: pd.DataFrame, seconds: float) -> list[Measured]:
     """All at once, which shares what they have in common; one by one where that takes too long."""
     with quiet():
         engine = _engine()
@@ -179,7 +194,7 @@ def _measured(rules: Sequence[Expectation], view: pd.DataFrame, seconds: float) 
             return [_alone(rule, engine, seconds) for rule in rules]
 
 
-def _alone(rule: Expectation, engine: PandasExecutionEngine, seconds: float) -> Measured:
+def _alone(rule: _Planned, engine: PandasExecutionEngine, seconds: float) -> Measured:
     try:
         with _within(seconds):
             return _computed([rule], engine)[0]
@@ -187,27 +202,19 @@ def _alone(rule: Expectation, engine: PandasExecutionEngine, seconds: float) -> 
         return Measured(crash=f"it took more than {seconds:g} s on one block")
 
 
-def _computed(rules: Sequence[Expectation], engine: PandasExecutionEngine) -> list[Measured]:
+def _computed(rules: Sequence[_Planned], engine: PandasExecutionEngine) -> list[Measured]:
     from great_expectations.validator.metrics_calculator import MetricsCalculator
 
-    asked: list[Mapping[str, Any] | str] = []
-    for rule in rules:
-        try:
-            asked.append(_asked(rule, engine))
-        except TimedOut:
-            raise
-        except Exception as error:
-            asked.append(_line(error))
-    wanted = [metric for each in asked if not isinstance(each, str) for metric in each.values()]
     found, died = MetricsCalculator(engine, show_progress_bars=False).compute_metrics(
-        wanted, runtime_configuration={"catch_exceptions": True, "result_format": RESULT_FORMAT}
+        [metric for rule in rules for metric in rule.asked.values()],
+        runtime_configuration={"catch_exceptions": True, "result_format": RESULT_FORMAT},
     )
     measured: list[Measured] = []
-    for rule, each in zip(rules, asked, strict=True):
-        if isinstance(each, str):
-            measured.append(Measured(crash=each))
-        elif all(metric.id in found for metric in each.values()):
-            measured.append(Measured({name: found[metric.id] for name, metric in each.items()}))
+    for rule in rules:
+        if rule.crash:
+            measured.append(Measured(crash=rule.crash))
+        elif all(metric.id in found for metric in rule.asked.values()):
+            measured.append(Measured({name: found[metric.id] for name, metric in rule.asked.items()}))
         elif len(rules) > 1:  # which of all that died it needed is seen where it is alone
             measured += _computed([rule], engine)
         else:
@@ -236,17 +243,14 @@ def _asked(
     return dependencies.metric_configurations
 
 
-def _judged(
-    rule: Expectation, measured: Measured, engine: PandasExecutionEngine
-) -> ExpectationValidationResult:
+def _judged(rule: _Planned, measured: Measured, engine: PandasExecutionEngine) -> ExpectationValidationResult:
     from great_expectations.core import ExpectationValidationResult
 
     crash = measured.crash
     if not crash:
         try:
-            by_id = {metric.id: measured.metrics[name] for name, metric in _asked(rule, engine).items()}
-            return rule.metrics_validate(
-                metrics=by_id,
+            return rule.expectation.metrics_validate(
+                metrics={metric.id: measured.metrics[name] for name, metric in rule.asked.items()},
                 execution_engine=engine,
                 runtime_configuration={"result_format": dict(RESULT_FORMAT)},
             )
@@ -254,7 +258,7 @@ def _judged(
             crash = _line(error)
     return ExpectationValidationResult(
         success=False,
-        expectation_config=rule.configuration,
+        expectation_config=rule.expectation.configuration,
         exception_info={"raised_exception": True, "exception_message": crash, "exception_traceback": None},
     )
 

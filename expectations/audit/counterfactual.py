@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow.dataset as pads
 from pydantic import ValidationError
@@ -46,8 +46,11 @@ class Flip:
     batch: str
     row_id: str
     rule: str
-    would: str
-    """`be refused` or `pass`."""
+    would: Literal["break", "keep"]
+    """What the row would do to the rule."""
+
+    severity: Literal["fail", "warn"]
+    """Whether the rule refuses what breaks it."""
 
     value: Any
     """What the rule looks at."""
@@ -55,8 +58,8 @@ class Flip:
     text: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Stable keys: batch, row_id, rule, would, value, text."""
-        return {name: getattr(self, name) for name in ("batch", "row_id", "rule", "would", "value", "text")}
+        """Stable keys: batch, row_id, rule, would, severity, value, text."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -78,14 +81,14 @@ class WhatIf:
     """Batches that could not be held anew, each with the reason."""
 
     def as_json(self) -> dict[str, Any]:
-        """Stable keys: question, was, would_be, rules, refused, passed, batches, looked_at, unreadable."""
+        """Stable keys: question, was, would_be, rules, broken, kept, batches, looked_at, unreadable."""
         return {
             "question": self.question,
             "was": self.was,
             "would_be": self.would_be,
             "rules": list(self.rules),
-            "refused": [flip.as_json() for flip in self.flips if flip.would == "be refused"],
-            "passed": [flip.as_json() for flip in self.flips if flip.would == "pass"],
+            "broken": [flip.as_json() for flip in self.flips if flip.would == "break"],
+            "kept": [flip.as_json() for flip in self.flips if flip.would == "keep"],
             "batches": [dict(batch) for batch in self.batches],
             "looked_at": self.looked_at,
             "unreadable": list(self.unreadable),
@@ -238,13 +241,15 @@ def _flips(
     other: Held,
 ) -> Iterator[Flip]:
     at = {row_id: place for place, row_id in enumerate(frame["row_id"])}
+    severities = {rule.name: rule.severity for rule in one.rules}
     for rule in rules_of(suite):
         before, after = (set(held.failing.get(rule.name, ())) for held in (one, other))
         column = next(iter(rule.columns), None)
         for row_id in sorted(before ^ after, key=lambda each: at[each]):
             value = None if column is None else _plain(frame[column].iloc[at[row_id]])
-            would = "be refused" if row_id in after else "pass"
-            yield Flip(str(batch.batch), row_id, rule.name, would, value, _told(rows[at[row_id]]))
+            would = "break" if row_id in after else "keep"
+            told = _told(rows[at[row_id]])
+            yield Flip(str(batch.batch), row_id, rule.name, would, severities[rule.name], value, told)
 
 
 def _outcomes(batch: Judged, one: Held, other: Held) -> Iterator[dict[str, Any]]:
@@ -279,7 +284,8 @@ def _stored(settings: Settings, question: str, value: float) -> WhatIf:
             str(batches.get(row["run_id"], EXAMPLE.name)),
             row["row_id"].hex(),
             "score reaches threshold",
-            "be refused",
+            "break",
+            "fail",
             row["score"],
             _clip(row["text"]),
         )
@@ -295,7 +301,8 @@ def _stored(settings: Settings, question: str, value: float) -> WhatIf:
             f"rejected by {row['step']}",
             row["row_id"].hex(),
             row["reason"],
-            "pass",
+            "keep",
+            "fail",
             row["score"],
         )
         for row in rejected.to_pylist()

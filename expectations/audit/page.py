@@ -131,16 +131,18 @@ def _what_if(found: Mapping[str, Any] | None) -> str:
         return ""
     lead = (
         f"<p><code>{text(found['question'])}</code>, is {text(found['was'])}. "
-        f"{len(found['refused']):,} rows would be refused, {len(found['passed']):,} would pass.</p>"
+        f"Rows that would break a rule: {len(found['broken']):,}; that would no longer: "
+        f"{len(found['kept']):,}.</p>"
     )
     batches = _table(
         ("batch", "was", "would be", "rules"),
         [(b["batch"], b["was"], b["would_be"], ", ".join(b["rules"])) for b in found["batches"]],
     )
-    flips = [*found["refused"], *found["passed"]]
+    names = ("batch", "row_id", "rule", "severity", "would", "value", "text")
+    flips = [*found["broken"], *found["kept"]]
     rows = _table(
-        ("batch", "row", "rule", "would", "value", "text"),
-        [(f["batch"], f["row_id"][:12], f["rule"], f["would"], f["value"], f["text"]) for f in flips],
+        ("batch", "row", *names[2:]),
+        [[f[name][:12] if name == "row_id" else f[name] for name in names] for f in flips],
     )
     return lead + batches + rows
 

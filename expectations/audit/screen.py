@@ -121,11 +121,12 @@ def what_if_lines(found: WhatIf) -> Iterator[str]:
     for batch in found.batches:
         rules = ", ".join(f"{rule} {before} -> {after}" for rule, (before, after) in batch["rules"].items())
         yield f"  {batch['batch']}: was {batch['was']}, would be {batch['would_be']} ({rules})"
-    for would in ("be refused", "pass"):
+    for would, said in (("break", "would break a rule"), ("keep", "would no longer break one")):
         rows = [flip for flip in found.flips if flip.would == would]
-        yield f"{len(rows):,} rows would {would}"
+        yield f"{len({(flip.batch, flip.row_id) for flip in rows}):,} rows {said}"
         for flip in rows[:_LISTED]:
-            yield _line(f"  {flip.batch} {flip.row_id[:12]}  {flip.rule}: {flip.value}  {flip.text}")
+            warns = " (warns)" if flip.severity == "warn" else ""
+            yield _line(f"  {flip.batch} {flip.row_id[:12]}  {flip.rule}{warns}: {flip.value}  {flip.text}")
         if len(rows) > _LISTED:
             yield f"  and {len(rows) - _LISTED:,} more; --json lists all"
     yield from (_line(f"not looked at: {each}") for each in found.unreadable)

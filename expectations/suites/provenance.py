@@ -89,7 +89,7 @@ def view(batch: pa.Table, facts: pa.Table, *, spec: TableSpec) -> pd.DataFrame:
         "parents_fit_derivation": _parents_fit(batch),
         "span_is_well_formed": _is_span(batch["source_span"]).to_pandas(),
         "scorer_gave_score": where(columns["score"].notna(), ~columns["scorer"].isin(NOBODY)),
-        "measure": columns["score"].where(columns["threshold"].notna()),
+        "judged_score": columns["score"].where(columns["threshold"].notna()),
         "empty_column": empty_column(batch, spec),
         "origin_is_stated": _is_stated(columns, ("source_uri", "run_id", "step", "step_revision")),
         "step_is_named": _matches(batch["step"], r"[A-Za-z]{2}") & _matches(batch["step_revision"], r"^\d"),
@@ -250,7 +250,7 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
             ),
         ),
         gxe.ExpectColumnValuesToBeBetween(
-            column="measure",
+            column="judged_score",
             min_value=0,
             max_value=1,
             **told(

@@ -79,13 +79,18 @@ def test_holding_only_the_rules_that_the_damage_can_reach_finds_what_holding_all
     for mutant in mutations(corruptions=chosen(*names)).mutants:
         damaged = mutant.corruption.planted(made("examples"))
         rules = evaluate(table.frame(damaged, made("examples").lake), table.build(DEFAULTS))
-        assert mutant.rules == tuple(rule.name for rule in rules if rule.outcome == "fail") != ()
+        named = [
+            f"{rule.name} (warns)" if rule.severity == "warn" else rule.name
+            for rule in rules
+            if rule.outcome == "fail"
+        ]
+        assert mutant.rules == tuple(named) != ()
 
 
 def test_what_crashes_a_suite_is_not_caught():
     found = mutations(corruptions=chosen("traces.row_id_null"))
     assert found.mutants[0].fate in ("crashed", "caught")  # a suite may learn to judge rows without an id
-    broken = {"traces": Suite("traces", SUITES["traces"].rules, lambda batch, admitted: 1 / 0)}
+    broken = {"traces": replace(SUITES["traces"], facts=lambda keys, admitted: 1 / 0)}
     with pytest.raises(ZeroDivisionError):  # not even the sound rows can be judged: no score is made up
         mutations(corruptions=chosen("traces.typo"), suites=broken)
 
@@ -136,7 +141,7 @@ def test_old_batches_held_against_another_suite_show_which_rows_fare_otherwise(j
 
 
 def test_an_old_batch_that_a_new_suite_cannot_read_is_told_and_does_not_end_the_audit(judged_lake):
-    broken = {"traces": Suite("traces", SUITES["traces"].rules, lambda batch, admitted: batch["gone"])}
+    broken = {"traces": replace(SUITES["traces"], keys=lambda batch: batch["gone"])}
     found = history.replayed(judged_lake.settings, "traces", suites=broken)
     assert [each["would_be"] for each in found] == ["error"] * 3
     assert "gone" in found[0]["error"]
@@ -157,9 +162,10 @@ def test_a_column_that_no_rule_depends_on_is_named_and_others_are_not():
     suite = SUITES["examples"]
     rules = coverage.rules_of(suite.build(DEFAULTS))
     assert not {"split", "answer", "source_span", "row_id"} & coverage.uncovered(suite, rules).keys()
-    blind = [rule for rule in rules if not {"condition", "is_duplicate_free"} & set(rule.columns)]
+    about = {"condition", "condition_fits_split", "is_duplicate_free", "empty_column"}
+    blind = [rule for rule in rules if not about & set(rule.columns)]
     found = coverage.uncovered(suite, blind)
-    assert found["condition"]["shown_in"] == ["condition"]
+    assert {"condition", "condition_fits_split"} <= set(found["condition"]["shown_in"])
     assert "is_duplicate_free" in found[""]["shown_in"]
 
 
@@ -277,9 +283,11 @@ def answers(lake, toy):
 
 def test_the_rows_that_a_stricter_threshold_would_refuse_are_listed_with_what_they_are(lake, answers):
     found = counterfactual.what_if(lake.settings, "bigram_repetition=0.25")
-    assert found.rules == ("examples.answers_do_not_repeat",)
-    (flip,) = found.flips
-    assert (flip.batch, flip.would) == ("examples@1", "be refused")
+    assert "examples.answers_do_not_repeat" in found.rules
+    assert "traces.question_does_not_repeat" in found.rules
+    warned, flip = found.flips  # of answers and of generated ones
+    assert (warned.row_id, warned.would, warned.severity) == (flip.row_id, "break", "warn")
+    assert (flip.batch, flip.would, flip.severity) == ("examples@1", "break", "fail")
     assert flip.row_id == answers["row_id"][4].as_py().hex()
     assert 0.25 < flip.value < 0.4
     assert (found.was, found.would_be) == (0.4, 0.25)
@@ -288,14 +296,18 @@ def test_the_rows_that_a_stricter_threshold_would_refuse_are_listed_with_what_th
 
 def test_a_threshold_between_the_old_and_the_new_flips_rows_back(lake, answers):
     strict = Thresholds(max_bigram_repetition=0.25)
-    found = counterfactual.what_if(lake.settings, "max_bigram_repetition=0.4", thresholds=strict)
-    assert [flip.would for flip in found.flips] == ["pass"]
+    found = counterfactual.what_if(
+        lake.settings, "max_bigram_repetition=0.4", names=["examples"], thresholds=strict
+    )
+    assert {(flip.row_id, flip.would) for flip in found.flips} == {
+        (answers["row_id"][4].as_py().hex(), "keep")
+    }
 
 
 def test_a_batch_whose_outcome_would_be_another_is_told(lake, answers):
     found = counterfactual.what_if(lake.settings, "min_unrepetitive_answers=1")
     assert found.flips == ()  # no row fares otherwise: how many may break the rule does
-    assert counterfactual.what_if(lake.settings, "min_rows=21").batches == (
+    assert counterfactual.what_if(lake.settings, "min_rows=21", names=["examples"]).batches == (
         {
             "batch": "examples@1",
             "rows": 20,
@@ -310,8 +322,8 @@ def test_a_column_of_the_frame_can_be_asked_about_at_either_end(lake, answers):
     found = counterfactual.what_if(lake.settings, "answer_characters=140")
     assert {flip.rule for flip in found.flips} == {"answer_not_empty"}
     assert all(flip.value < 140 for flip in found.flips)
-    with pytest.raises(counterfactual.WhatIfError, match=r"say score\.min or score\.max"):
-        counterfactual.what_if(lake.settings, "score=0.5")
+    with pytest.raises(counterfactual.WhatIfError, match=r"say judged_score\.min or judged_score\.max"):
+        counterfactual.what_if(lake.settings, "judged_score=0.5")
     shorter = counterfactual.what_if(lake.settings, "text_characters.max=5")
     assert len(shorter.flips) == 20
 
@@ -371,8 +383,8 @@ def test_json_has_stable_keys(judged_lake, capsys):
         "was",
         "would_be",
         "rules",
-        "refused",
-        "passed",
+        "broken",
+        "kept",
         "batches",
         "looked_at",
         "unreadable",
@@ -392,7 +404,7 @@ def test_a_page_escapes_whatever_a_lake_holds(judged_lake, toy, tmp_path, capsys
     hostile = toy.traces(source="log-x", response=script, score=0.2)
     admit(judged_lake.runtime, judged_lake.store(hostile, TRACE, key="log-x"))
     place = tmp_path / "audit.html"
-    assert stemma(judged_lake, "traces", "--what-if", "n_messages=2", "--html", str(place)) == 0
+    assert stemma(judged_lake, "traces", "--what-if", "judged_score.min=0.5", "--html", str(place)) == 0
     page = place.read_text()
     assert "&lt;script&gt;alert(1)" in page
     assert script not in page

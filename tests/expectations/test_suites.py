@@ -283,7 +283,7 @@ def test_repetition_is_the_share_of_word_pairs_seen_before():
 def test_a_rule_that_crashes_is_an_error_and_takes_no_other_rule_with_it(toy, admitted_of):
     suite = SUITES["traces"]
     frame = suite.frame(toy.traces(), admitted_of()).drop(columns=["is_asked"])
-    frame["measure"] = ["a word"] * 6
+    frame["judged_score"] = ["a word"] * 6
     rules = {rule.name: rule for rule in evaluate(frame, suite.build(DEFAULTS))}
     crashed = {name for name, rule in rules.items() if rule.outcome == "error"}
     assert crashed == {"messages_not_empty", "score_in_range"}

@@ -28,6 +28,7 @@ bench: $(VENV)/.installed  ## the measurements behind the README's numbers
 
 docs: $(VENV)/.installed  ## regenerate what in docs/ is made from code
 	$(BIN)/python -m lineage.catalogue > docs/tables.md
+	$(BIN)/python -m pipelines.formats_catalogue > docs/formats.md
 
 install: $(VENV)/.installed  ## the virtual environment with all extras
 

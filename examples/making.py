@@ -15,8 +15,10 @@ from lineage.recipe import Recipe
 from lineage.runs import Outcome
 from lineage.schemas import TRACE
 from lineage.tables import TableVersion
+from pipelines import formats
 from pipelines.curate import CurateConfig, curate
-from pipelines.ingest import IngestConfig, choose_reader, ingest, source_key
+from pipelines.ingest import IngestConfig, identity, ingest, source_key
+from pipelines.personal import Treatment
 from search.edits import Categorical, Integer, LogUniform, Uniform
 from search.explore import SearchConfig, explore
 from search.trial import try_recipe
@@ -144,7 +146,8 @@ def _stored_once(runtime: Runtime, source: Path) -> TableVersion:
     """The batch of a source, be it refused: ingested again, it would be stored and refused again."""
     settings, config = runtime.settings, IngestConfig(sources=(str(source),))
     found = survey(source.absolute().as_uri())
-    known = tables.batch_with(settings, source_key(found, choose_reader(found, config)), into=TRACE)
+    reader = identity(formats.FORMATS["chat_completions"], Treatment())
+    known = tables.batch_with(settings, source_key(found, reader), into=TRACE)
     if known is not None and str(known) in tables.withdrawn(settings, TRACE):
         return known
     return tables.resolve(settings, ingest(runtime, config).outputs[0])

@@ -45,18 +45,28 @@ _NEXT_WHEN_REFUSED = {
 def as_text(verdict: Verdict, settings: Settings) -> str:
     """The verdict on 100 columns: what did not pass, on which rows, every rule, the next command to type."""
     gone = withdrawn(settings, verdict.batch.spec).get(str(verdict.batch))
-    state = "" if gone is None else ", withdrawn"
-    passed = sum(rule.outcome == "pass" for rule in verdict.rules)
-    lines = [
-        f"{verdict.batch}: {_HEADINGS[verdict.outcome]}{state}",
-        f"{verdict.rows:,} rows, {passed} of {len(verdict.rules)} rules passed, suite '{verdict.suite}' "
-        f"{verdict.suite_digest[:23]}",
-    ]
+    lines = [*_heading(verdict, withdrawn=gone is not None)]
     for rule in verdict.rules:
         if rule.outcome != "pass":
             lines += ["", *_paragraph(rule)]
     lines += ["", *_table(verdict), "", *_advice(verdict, withdrawn=gone is not None)]
     return "\n".join(lines)
+
+
+def in_brief(verdict: Verdict, settings: Settings) -> str:
+    """The verdict on one line."""
+    gone = withdrawn(settings, verdict.batch.spec).get(str(verdict.batch))
+    return "; ".join(_heading(verdict, withdrawn=gone is not None))
+
+
+def _heading(verdict: Verdict, *, withdrawn: bool) -> tuple[str, str]:
+    state = ", withdrawn" if withdrawn else ""
+    passed = sum(rule.outcome == "pass" for rule in verdict.rules)
+    return (
+        f"{verdict.batch}: {_HEADINGS[verdict.outcome]}{state}",
+        f"{verdict.rows:,} rows, {passed} of {len(verdict.rules)} rules passed, suite '{verdict.suite}' "
+        f"{verdict.suite_digest[:23]}",
+    )
 
 
 def data_docs(runtime: Runtime, *, into: Path | None = None, newest: int = 200) -> str:

@@ -29,6 +29,9 @@ class Thresholds(BaseModel):
     """Share of traces that may have no answer, neither text nor a tool call. D9 counts 0.7 % empty *inputs*
     in production traffic; seven times that means that the exporter, not the model, lost the answers."""
 
+    max_empty_requests: Share = 0.05
+    """Share of traces that may have no message where their source logs requests: as for answers."""
+
     max_text_characters: int = Field(default=20_000, ge=1)
     """Longest text of an example: about 5,000 tokens, more than the models here are fed at once."""
 

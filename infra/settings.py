@@ -6,7 +6,9 @@ The only module that reads the environment. Settings travel to workers as a valu
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlparse
@@ -177,6 +179,27 @@ def job_environment(lake: str | None = None) -> dict[str, str]:
 def endpoint_key() -> str | None:
     """The key that an OpenLineage endpoint asks for (OPENLINEAGE_API_KEY); it is told to nobody else."""
     return os.environ.get("OPENLINEAGE_API_KEY") or None
+
+
+def pseudonym_key(settings: Settings) -> bytes:
+    """What pseudonyms for personal data are made with: STEMMA_PII_KEY, or a file in the lake, made at first.
+
+    Raises SettingsError for a lake in an object store without that variable: a secret is not uploaded.
+    """
+    if given := os.environ.get("STEMMA_PII_KEY"):
+        return given.encode()
+    if not settings.is_local:
+        raise SettingsError("pseudonyms need a key: set STEMMA_PII_KEY to a secret that this lake keeps")
+    path = Path(settings.lake, "pii.key")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        new = path.with_name(f"pii.{secrets.token_hex(4)}.key")
+        with os.fdopen(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
+        with suppress(FileExistsError):  # of two that make one at once the first counts
+            os.link(new, path)
+        new.unlink()
+    return path.read_bytes()
 
 
 def _is_relative(place: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,13 +12,14 @@ import pyarrow.dataset as pads
 
 from infra.settings import Settings
 from infra.storage import StorageError, first_record, read_span
-from lineage import tables
+from lineage import sources, tables
 from lineage.graph import RowGraph, graph
-from lineage.rows import LEAST_PREFIX, source_row_id
+from lineage.parquet_rows import read_row
+from lineage.rows import LEAST_PREFIX, origin_of, source_row_ids
 from lineage.schemas import PROVENANCE, REJECTED, ROW_TABLES, TableSpec
 from lineage.tables import TableError
 
-_MOST_ROWS_PER_RECORD = 256  # ordinals tried; a record that gives more rows has not been seen
+_MOST_ROWS_PER_RECORD = 4096  # ordinals tried; a record that gives more rows has not been seen
 
 
 class LineageError(TableError):
@@ -160,39 +162,47 @@ def rejections(settings: Settings, row_id: bytes) -> list[dict[str, Any]]:
     return tables.read(settings, REJECTED, where=pads.field("row_id") == row_id).to_pylist()
 
 
-def source_bytes(row: Mapping[str, Any]) -> bytes:
-    """The bytes of a source row's record.
+def source_bytes(row: Mapping[str, Any], *, origins: Mapping[tuple[str, str], bytes] | None = None) -> bytes:
+    """The bytes of a source row's record; of a row of a Parquet file its canonical JSON.
 
+    `origins`: what the lake's book knows its sources by (sources.origins); else the first line.
     Raises LineageError when the source is gone or holds something else.
     """
-    span = row["source_span"]
-    if not span.startswith("bytes:"):
+    what, _, place = row["source_span"].partition(":")
+    if what not in ("bytes", "row"):
         raise LineageError(f"row {row['row_id'].hex()} has several sources; ask for its ancestors")
-    first, end = (int(number) for number in span.removeprefix("bytes:").split("-"))
+    first, end = (int(number) for number in place.split("-")) if what == "bytes" else (int(place), None)
     try:
-        record = read_span(row["source_uri"], first, end)
-        is_as_read = len(record) == end - first and _gives(row, first, record)
+        record = read_span(row["source_uri"], first, end) if end else read_row(row["source_uri"], first)
+        is_as_read = _gives(sources.origin(origins or {}, row), row, first, record)
     except StorageError as error:
         raise LineageError(
             f"{error}; revision {row['source_revision']} is what row {row['row_id'].hex()} came from"
         ) from error
-    if len(record) != end - first:
+    if end is not None and len(record) != end - first:
         raise LineageError(
             f"source '{row['source_uri']}' is shorter than when row {row['row_id'].hex()} was read from it"
         )
     if not is_as_read:
         raise LineageError(
-            f"source '{row['source_uri']}' was rewritten: what lies at {span} now does not give row "
-            f"{row['row_id'].hex()}; restore revision {row['source_revision']}"
+            f"source '{row['source_uri']}' was rewritten: what lies at {row['source_span']} now does not "
+            f"give row {row['row_id'].hex()}; restore revision {row['source_revision']}"
         )
     return record
 
 
-def _gives(row: Mapping[str, Any], position: int, record: bytes) -> bool:
+def _gives(origin: bytes | None, row: Mapping[str, Any], position: int, record: bytes) -> bool:
     """Would reading this record, where the source lies now, give the row again?
 
     Its id says so, which a copy of the source keeps and a source that grew; a digest of the file would not.
     """
-    facts: dict[str, Any] = {"reader": row["step"], "revision": int(row["step_revision"])}
-    facts |= {"first_record": first_record(row["source_uri"]), "position": position, "record": record}
-    return any(source_row_id(**facts, ordinal=n) == row["row_id"] for n in range(_MOST_ROWS_PER_RECORD))
+    most = _MOST_ROWS_PER_RECORD
+    ids = source_row_ids(
+        reader=row["step"],
+        revision=int(row["step_revision"]),
+        origin=origin or origin_of(first_record(row["source_uri"])),
+        positions=itertools.repeat(position, most),
+        records=itertools.repeat(record, most),
+        ordinals=range(most),
+    )
+    return row["row_id"] in ids

@@ -277,7 +277,7 @@ def _of_rows(books: tuple[tables.Snapshot | None, ...]) -> Bans:
     told = ("recall", "table", "row_id", "refused_by_id", "payload_digest", "source_revision", "source_span")
     rows = _rows_that_count(books, *told)
     digested = rows.filter(pc.greater(pc.binary_length(rows["payload_digest"]), 0))
-    placed = rows.filter(pc.starts_with(rows["source_span"], "bytes:"))
+    placed = rows.filter(pc.match_substring_regex(rows["source_span"], "^(bytes|row):"))
     of_tables = {
         name: digested.filter(pc.equal(digested["table"], name))
         for name in digested["table"].unique().to_pylist()

@@ -82,7 +82,11 @@ PROVENANCE = (
     ),
     Column("source_uri", pa.string(), "the source this row was read from"),
     Column("source_revision", pa.string(), "digest of the source's content, never of its path"),
-    Column("source_span", pa.string(), "where in the source: bytes:FIRST-END of the decompressed content"),
+    Column(
+        "source_span",
+        pa.string(),
+        "where in it: bytes:FIRST-END of the decompressed content, row:N of Parquet",
+    ),
     Column("prompt_name", pa.string(), "the prompt that produced the output"),
     Column("prompt_version", pa.string(), "and its version"),
     Column("generator", pa.string(), "who wrote the output: model, human, template"),

@@ -11,7 +11,7 @@ import typer
 from infra.cli import Json, Lake, existing
 from infra.screen import print_table
 from infra.settings import Settings
-from lineage import bans, models, runs, tables, verdicts
+from lineage import bans, models, runs, sources, tables, verdicts
 from lineage.schemas import BOOKS, ROW_TABLES, TABLES
 
 
@@ -22,7 +22,7 @@ def status(
     lake: Lake = None,
     as_json: Json = False,
 ) -> int:
-    """What the lake holds: tables, batches and their verdicts, runs, models and aliases.
+    """What the lake holds: tables, batches and their verdicts, rewritten sources, runs, models and aliases.
 
     Example: stemma status
     """
@@ -41,6 +41,8 @@ def status(
         return 0
     print_table("tables", found["tables"])
     print_table("batches", found["batches"])
+    gone = [each | {name: each[name][:23] for name in ("revision", "by")} for each in found["superseded"]]
+    print_table("superseded sources", gone)
     print_table("models", found["models"])
     print_table("recalls", found["recalls"])
     print_table("last runs", found["runs"][-15:])
@@ -87,6 +89,10 @@ def _status(settings: Settings) -> dict[str, list[dict[str, Any]]]:
     return {
         "tables": held,
         "batches": batches,
+        "superseded": [
+            {"source": each.source_uri, "revision": each.source_revision, "by": each.by}
+            for each in sources.superseded(settings)
+        ],
         "models": registered,
         "recalls": called_back,
         "runs": runs.latest(settings),

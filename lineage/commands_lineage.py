@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from infra.cli import Json, Lake, existing, words
 from infra.screen import SHOWN, harmless, plain, print_table
 from infra.settings import Settings
 from lineage import ancestry, answer, bans, exchanges, models, pedigrees, queries, registry, row_pedigrees
+from lineage import sources as book
 from lineage.ancestry import LineageError
 from lineage.consumption import CheckpointError, runs_starting
 from lineage.review import history, standing, told
@@ -215,6 +216,7 @@ def _row(settings: Settings, prefix: str, page: str | None, as_json: bool) -> in
 
     above = [ancestor for i, ancestor in graph.items() if i != row["row_id"]]
     below = ancestry.descendants(settings, row["row_id"])
+    known = book.origins(settings)
     found = {
         "table": spec.name,
         "text": text,
@@ -226,7 +228,7 @@ def _row(settings: Settings, prefix: str, page: str | None, as_json: bool) -> in
         "eaten_by": _contacts(settings, row["row_id"]),
         "rejected": plain(ancestry.rejections(settings, row["row_id"])),
         "reviews": plain([vars(said) for said in history(settings, row["row_id"])]),
-        "sources": [_source(origin) for origin in origins],
+        "sources": [_source(settings, origin, known) for origin in origins],
     }
     if as_json:
         print(json.dumps(found, default=str))
@@ -236,11 +238,14 @@ def _row(settings: Settings, prefix: str, page: str | None, as_json: bool) -> in
     return 1 if any(source["problem"] for source in found["sources"]) else 0
 
 
-def _source(origin: dict[str, Any]) -> dict[str, Any]:
-    """Where a source row was read, and its bytes or why they cannot be had."""
+def _source(
+    settings: Settings, origin: dict[str, Any], known: Mapping[tuple[str, str], bytes]
+) -> dict[str, Any]:
+    """Where a source row was read, its bytes or why they cannot be had, and what lies in its place now."""
     said: dict[str, Any] = {"bytes": None, "problem": None}
+    said["superseded_by"] = book.superseded_by(settings, origin)
     try:
-        said["bytes"] = ancestry.source_bytes(origin).decode("utf-8", "backslashreplace")
+        said["bytes"] = ancestry.source_bytes(origin, origins=known).decode("utf-8", "backslashreplace")
     except LineageError as error:
         said["problem"] = str(error)
     return {name: origin[name] for name in ("source_uri", "source_revision", "source_span")} | said
@@ -273,6 +278,8 @@ def _lines(found: dict[str, Any], selector: str) -> Iterator[str]:
         yield f"  rejected by {rejection['step']}: {rejection['reason']} (run {rejection['run_id']})"
     for source in found["sources"]:
         yield f"  source {source['source_uri']} {source['source_span']} ({source['source_revision'][:23]})"
+        if source["superseded_by"]:
+            yield f"    superseded by revision {source['superseded_by'][:23]}: it was rewritten in place"
         yield f"    {source['bytes'] if source['problem'] is None else source['problem']}"
 
 

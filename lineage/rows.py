@@ -13,7 +13,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -108,17 +108,33 @@ class Fingerprint:
         return canonical_json([self.name, self.revision, dict(self.parameters)])
 
 
-def source_row_id(
-    *, reader: str, revision: int, first_record: bytes, position: int, record: bytes, ordinal: int = 0
-) -> bytes:
-    """The id of a row that was read from a source.
+def origin_of(first_record: bytes) -> bytes:
+    """What a source is known by, however it grows and wherever it lies: 32 bytes over its first record."""
+    return hashlib.sha256(first_record).digest()
+
+
+def source_row_ids(
+    *,
+    reader: str,
+    revision: int,
+    origin: bytes,
+    positions: Iterable[int],
+    records: Iterable[bytes],
+    ordinals: Iterable[int],
+) -> Iterator[bytes]:
+    """The ids of rows that were read from one source.
 
     A copy of the source gives the same ids, a source that grew at its end keeps its old ones, and equal
-    records at two places differ. `position` counts bytes of the decompressed source; `ordinal` counts rows of
-    one record.
+    records at two places differ. Positions count bytes of the decompressed source (of a table: its rows);
+    ordinals count rows of one record.
     """
-    origin = hashlib.sha256(first_record).digest()
-    return _digest(b"source", reader.encode(), _int(revision), origin, _int(position), record, _int(ordinal))
+    parts = (b"source", reader.encode(), _int(revision), origin)
+    shared = _hash(b"".join(_framed(part) for part in parts))  # what rows of one source share is hashed once
+    eight = (8).to_bytes(8, "big")
+    for position, record, ordinal in zip(positions, records, ordinals, strict=True):
+        own = shared.copy()
+        own.update(b"".join((eight, _int(position), _int(len(record)), record, eight, _int(ordinal))))
+        yield own.digest()
 
 
 def derived_row_id(
@@ -177,8 +193,11 @@ def _canonical(value: Any) -> Any:
 
 
 def _digest(*parts: bytes) -> bytes:
-    framed = b"".join(_framed(part) for part in parts)
-    return hashlib.blake2b(framed, digest_size=ID_BYTES, person=b"stemma.row.v1").digest()
+    return _hash(b"".join(_framed(part) for part in parts)).digest()
+
+
+def _hash(framed: bytes) -> hashlib.blake2b:
+    return hashlib.blake2b(framed, digest_size=ID_BYTES, person=b"stemma.row.v1")
 
 
 def _framed(part: bytes) -> bytes:

@@ -17,6 +17,13 @@ from lineage.columns import PROVENANCE as PROVENANCE
 from lineage.columns import STATED as STATED
 from lineage.columns import UNSTATED as UNSTATED
 
+PII = Column(
+    "pii", pa.string(), "personal data and secrets in it: kind and how often, JSON text", nullable=True
+)
+
+REDACTED = "+redacted"
+"""Stands behind the name of a reader whose rows have pseudonyms in place of personal data."""
+
 TRACE = TableSpec(
     "traces",
     "What deployed models were asked and answered, with the verdict on it.",
@@ -37,6 +44,7 @@ TRACE = TableSpec(
         Column("input_tokens", pa.int64(), "as the source counts them", nullable=True),
         Column("output_tokens", pa.int64(), "as the source counts them", nullable=True),
         Column("extra", pa.string(), "all fields of the source without a column, JSON text", nullable=True),
+        PII,
     ),
 )
 
@@ -53,6 +61,7 @@ DOCUMENT = TableSpec(
         Column("text", pa.string(), "the text"),
         Column("language", pa.string(), "natural or programming language, or unstated"),
         Column("metadata", pa.string(), "front matter and the like, JSON text", nullable=True),
+        PII,
     ),
 )
 
@@ -108,9 +117,30 @@ EXCLUSION = TableSpec(
     ),
 )
 
+SOURCE = TableSpec(
+    "sources",
+    "Which contents were read, as which stretch of what: by it a source that grew is known again.",
+    writer="lineage.sources",
+    keys=("source_revision", "reader", "at"),
+    own=(
+        Column("source_uri", pa.string(), "where it lay"),
+        Column("source_revision", pa.string(), "digest of the content"),
+        Column("reader", pa.string(), "who read it: format, revision, and a digest of parameters"),
+        Column("table", pa.string(), "what it was read into"),
+        Column("key", pa.string(), "what the commit of its rows is known by; without that it counts not"),
+        Column("origin", pa.binary(), "digest of its first record: what it keeps however it grows"),
+        Column("size", pa.int64(), "bytes of its content, decompressed"),
+        Column("whole", pa.int64(), "of these, up to the last end of a line; of other framings: size"),
+        Column("grown_from", pa.string(), "the stored revision that it begins with, or not_applicable"),
+        Column("supersedes", pa.string(), "the revision that lay there before, or not_applicable"),
+        Column("run_id", pa.string(), "the run that read it"),
+        Column("at", TIMESTAMP, "when; of one content and reader the newest entry counts"),
+    ),
+)
+
 QUARANTINE = TableSpec(
     "quarantine",
-    "Input that no reader could read: kept byte for byte, with the reason.",
+    "Input that no reader could read: kept byte for byte, redaction or not, with the reason.",
     writer="pipelines.runner",
     keys=("source_revision", "source_span"),
     own=(
@@ -434,6 +464,7 @@ TRIAL = TableSpec(
 
 ROW_TABLES = (TRACE, DOCUMENT, EXAMPLE)
 BOOKS = (
+    SOURCE,
     CURRICULUM,
     EXCLUSION,
     QUARANTINE,

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from lineage.rows import Derivation, Fingerprint, RowError, canonical_payload, derived_row_id, source_row_id
+from lineage.rows import Derivation, Fingerprint, RowError, canonical_payload, derived_row_id, source_row_ids
 from lineage.schemas import MIXED, NOT_APPLICABLE, PROVENANCE, STATED, UNSTATED, TableSpec
 
 
@@ -27,69 +29,81 @@ class Stamp:
 
 
 @dataclass(frozen=True)
-class SourceRecord:
-    """One record of a source, and the rows a reader made of it.
-
-    The rows hold payload, and provenance that the source states.
-    """
-
-    position: int
-    """First byte in the decompressed source."""
-
-    record: bytes
-    rows: Sequence[dict[str, Any]]
-
-
-@dataclass(frozen=True)
 class Source:
-    """One source: where it lies, what it holds."""
+    """One source: where it lies, what it holds, and what it is known by however it grows (rows.origin_of)."""
 
     uri: str
     revision: str
-    first_record: bytes
+    origin: bytes
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where in their source rows come from; one entry per row, in their order."""
+
+    positions: Sequence[int]
+    """First byte of the row's record in the decompressed source, or the number of its row in a table."""
+
+    spans: Sequence[str]
+    """The same for people and programs: bytes:FIRST-END, or row:NUMBER."""
+
+    records: Sequence[bytes]
+    ordinals: Sequence[int]
+    """Which of its record's rows it is, from 0."""
 
 
 def stamp_source(
-    records: Sequence[SourceRecord], *, into: TableSpec, source: Source, reader: Fingerprint, stamp: Stamp
+    rows: pa.Table,
+    places: Places,
+    *,
+    into: TableSpec,
+    source: Source,
+    reader: Fingerprint,
+    stamp: Stamp,
+    first_row_no: int,
 ) -> pa.Table:
-    """Rows of `into` for records of one source, in order, without row numbers (-1: not yet leased)."""
-    columns: dict[str, list[Any]] = {field.name: [] for field in into.schema}
-    for item in records:
-        for ordinal, row in enumerate(item.rows):
-            provenance = {
-                "row_id": source_row_id(
-                    reader=reader.name,
-                    revision=reader.revision,
-                    first_record=source.first_record,
-                    position=item.position,
-                    record=item.record,
-                    ordinal=ordinal,
-                ),
-                "row_no": -1,
-                "parents": [],
-                "parent_nos": [],
-                "derivation": "source",
-                "source_uri": source.uri,
-                "source_revision": source.revision,
-                "source_span": f"bytes:{item.position}-{item.position + len(item.record)}",
-                "step": reader.name,
-                "step_revision": str(reader.revision),
-                "review": "none",
-                "reviewer": NOT_APPLICABLE,
-                **_of(stamp),
-            }
-            unknown = row.keys() - columns.keys()
-            if unknown:
-                raise RowError(
-                    f"reader '{reader.name}' returned columns {sorted(unknown)} "
-                    f"that {into.name} does not have"
-                )
-            for name, values in columns.items():
-                given = row.get(name)
-                if given is None and name in STATED and name not in ("score", "threshold"):
-                    given = provenance.get(name, UNSTATED)
-                values.append(provenance[name] if name in provenance and name not in STATED else given)
-    return pa.table({field.name: pa.array(columns[field.name], field.type) for field in into.schema})
+    """Rows of `into`, numbered in order from `first_row_no`.
+
+    `rows` holds what a reader made, in the columns of `into.derivable`: payload, and provenance that the
+    source states. What it does not state is `unstated`.
+    """
+    n = rows.num_rows
+    ids = source_row_ids(
+        reader=reader.name,
+        revision=reader.revision,
+        origin=source.origin,
+        positions=places.positions,
+        records=places.records,
+        ordinals=places.ordinals,
+    )
+    offsets = pa.array(np.zeros(n + 1, np.int32))
+    given: dict[str, Any] = {
+        "row_id": pa.array(ids, pa.binary(), size=n),
+        "row_no": pa.array(np.arange(first_row_no, first_row_no + n, dtype=np.int64)),
+        "parents": pa.ListArray.from_arrays(offsets, pa.array([], pa.binary())),
+        "parent_nos": pa.ListArray.from_arrays(offsets, pa.array([], pa.int64())),
+        "source_span": pa.array(places.spans, pa.string()),
+    }
+    same = {
+        "derivation": "source",
+        "source_uri": source.uri,
+        "source_revision": source.revision,
+        "step": reader.name,
+        "step_revision": str(reader.revision),
+        **_of(stamp),
+    }
+    unless_stated = {"review": "none", "reviewer": NOT_APPLICABLE}
+    columns: list[Any] = []
+    for field in into.schema:
+        if field.name in given:
+            columns.append(given[field.name])
+        elif field.name in same:
+            columns.append(pa.repeat(pa.scalar(same[field.name], field.type), n))
+        elif field.name in STATED and pa.types.is_string(field.type):
+            columns.append(pc.fill_null(rows[field.name], unless_stated.get(field.name, UNSTATED)))
+        else:
+            columns.append(rows[field.name])
+    return pa.table(columns, schema=into.schema)
 
 
 def stamp_derived(

@@ -3,40 +3,133 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
 from expectations.gate import admit, exit_code
-from expectations.reports import as_text
+from expectations.reports import as_text, in_brief
 from infra.cli import Json, Lake, Set, existing, open_runtime
 from infra.config import read_config
 from infra.runtime import Runtime
 from infra.screen import plain
 from infra.settings import Settings
+from lineage import verdicts
 from lineage.review import ReviewError, Word, history, standing, told
 from lineage.runs import Outcome
 from lineage.selectors import Selector, resolved
 from lineage.tables import resolve
 from pipelines import curate as curation
 from pipelines import ingest as ingestion
+from pipelines.progress import ReadingProgress
+from pipelines.requeue import retry
 from pipelines.review import review as put_on_record
 
 
 def ingest(
-    sources: Annotated[list[str], typer.Argument(help="Files, folders or globs.")],
-    format: Annotated[str, typer.Option(help="A format's name, or auto.")] = "auto",
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SOURCE]...", help="Files, folders, globs, archives, object-store URIs."),
+    ] = None,
+    format: Annotated[str, typer.Option(help="A format's name, or auto: seen from the content.")] = "auto",
     field_map: Annotated[str | None, typer.Option(help="TOML map from fields to columns.")] = None,
+    extra: Annotated[bool, typer.Option(help="Keep the fields that have no column.")] = True,
+    pii: Annotated[bool, typer.Option(help="Look for personal data and secrets, and count them.")] = True,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Replace personal data and secrets by pseudonyms.")
+    ] = False,
+    max_quarantined: Annotated[
+        float, typer.Option(help="Share of records that may be unreadable; above it nothing is stored.")
+    ] = 0.05,
+    retry_quarantine: Annotated[
+        bool, typer.Option("--retry-quarantine", help="Read again what could not be read before.")
+    ] = False,
     gate: Annotated[bool, typer.Option(help="Validate what was stored.")] = True,
     lake: Lake = None,
 ) -> int:
-    """Store sources as rows of `traces`, then put them before the gate.
+    """Store sources as rows of `traces` or `documents`, then put them before the gate.
+
+    Each record is stored once, however often, from wherever and beside whomever its source is read; a source
+    that grew gives its new part. Exit 1 where a source could not be read (the others were) or a gate refused.
 
     Example: stemma ingest logs/*.jsonl
     """
-    config = ingestion.IngestConfig(sources=tuple(sources), format=format, field_map=field_map)
-    with open_runtime(lake) as runtime:
-        return _told(runtime, "ingest", ingestion.ingest(runtime, config), gate=gate)
+    if retry_quarantine == bool(sources):
+        raise ingestion.IngestError("give sources, or --retry-quarantine alone")
+    if redact and not pii:
+        raise ingestion.IngestError("--redact replaces what is found; give it without --no-pii")
+    if not 0 <= max_quarantined <= 1:
+        raise ingestion.IngestError(f"--max-quarantined is a share from 0 to 1, not {max_quarantined}")
+    config = ingestion.IngestConfig(
+        sources=tuple(sources or ()),
+        format=format,
+        field_map=field_map,
+        extra=extra,
+        pii="redact" if redact else "flag" if pii else "off",
+        max_quarantined=max_quarantined,
+    )
+    with open_runtime(lake) as runtime, ReadingProgress() as progress:
+        if retry_quarantine:
+            outcome = retry(runtime, extra=extra, pii=pii)
+            told = [_retried(outcome.counts)]
+        else:
+            outcome = ingestion.ingest(runtime, config, show=progress.show)
+            told = _ingested(outcome)
+        progress.stop()
+        print("\n".join(told))
+        for problem in outcome.facets.get("problems", {}).values():
+            print(f"NOT READ  {problem}", file=sys.stderr)
+        code = _gated(runtime, outcome, gate=gate)
+        return max(code, 1) if outcome.facets.get("problems") else code
+
+
+def _ingested(outcome: Outcome) -> list[str]:
+    """What was read as what, the balance, and what else a reader of it should know, a line each."""
+    facets = outcome.facets
+    lines = [f"read as {how}" for how in sorted(set(facets.get("formats", {}).values()))]
+    lines.append(_balance(outcome))
+    if unreadable := facets.get("unreadable"):
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(unreadable.items()))
+        where = f"select * from quarantine where run_id = '{outcome.run_id}'"
+        lines.append(f'in quarantine: {reasons}; see: stemma query "{where}"')
+    lines += [
+        f"rewritten: {uri}; the rows of what it held before stay, on record as superseded"
+        for uri in facets.get("superseded", ())
+    ]
+    return lines
+
+
+def _balance(outcome: Outcome) -> str:
+    """read = stored + quarantined + duplicates, in records, and what else they can become."""
+    counts = outcome.counts
+    if outcome.again:
+        return "nothing new: this was ingested before, and nothing of it changed"
+    if "in" not in counts:
+        return f"nothing new: all {counts['sources_stored_before']} sources were stored before"
+    parts = {
+        "stored": counts["records_stored"],
+        "quarantined": counts["quarantined"],
+        "duplicates": counts["records_known"],
+        "recalled": counts["records_recalled"],
+        "without a row": counts["empty"],
+    }
+    listed = " + ".join(f"{number:,} {what}" for what, number in parts.items() if number or what == "stored")
+    rows = counts["out"] - counts["known"]
+    personal = f", {counts['personal']:,} of them with personal data or secrets" if counts["personal"] else ""
+    return f"{counts['in']:,} records read = {listed}; {rows:,} rows stored{personal}"
+
+
+def _retried(counts: Mapping[str, int]) -> str:
+    """What came of the records that lay in quarantine."""
+    more = f", {counts['recalled']:,} rows recalled" if counts["recalled"] else ""
+    return (
+        f"{counts['records']:,} records can be read now: {counts['rows']:,} rows stored{more}; "
+        f"{counts['still_quarantined']:,} cannot, {counts['not_tried']:,} were read by a map (ingest their "
+        f"sources again with a mended one), {counts['of_unstored']:,} are of sources that are not stored "
+        "(ingest those again)"
+    )
 
 
 def curate(
@@ -51,7 +144,10 @@ def curate(
     """
     with open_runtime(lake) as runtime:
         wanted = read_config(curation.CurateConfig, config, set or ())
-        return _told(runtime, "curate", curation.curate(runtime, wanted), gate=gate)
+        outcome = curation.curate(runtime, wanted)
+        counts = ", ".join(f"{name} {number:,}" for name, number in outcome.counts.items() if number)
+        print(f"curate{' (done before)' if outcome.again else ''}: {counts}")
+        return _gated(runtime, outcome, gate=gate)
 
 
 def review(
@@ -125,15 +221,16 @@ def _list(settings: Settings, references: list[str], as_json: bool) -> None:
         print("nothing was reviewed")
 
 
-def _told(runtime: Runtime, job: str, outcome: Outcome, *, gate: bool) -> int:
-    """Print what a job did, gate its batches, and return the worst exit code."""
-    counts = ", ".join(f"{name} {number:,}" for name, number in outcome.counts.items() if number)
-    print(f"{job} {', '.join(outcome.outputs)}{' (done before)' if outcome.again else ''}: {counts}")
-    if not gate:
-        return 0
-    codes = []
+def _gated(runtime: Runtime, outcome: Outcome, *, gate: bool) -> int:
+    """Gate a job's batches and return the worst exit code. A verdict of before is told in a line."""
+    codes = [0]
     for output in outcome.outputs:
-        verdict = admit(runtime, resolve(runtime.settings, output))
-        print(as_text(verdict, runtime.settings))
+        batch = resolve(runtime.settings, output)
+        if not gate:
+            print(f"{batch}: not gated; see: stemma gate {batch}")
+            continue
+        before = verdicts.latest(runtime.settings, batch)
+        verdict = admit(runtime, batch)
+        print((in_brief if verdict == before and verdict.passed else as_text)(verdict, runtime.settings))
         codes.append(exit_code(verdict))
-    return max(codes, default=0)
+    return max(codes)

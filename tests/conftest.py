@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.fs
 import pytest
 from hypothesis import settings as hypothesis_settings
 
@@ -90,7 +95,10 @@ def trained_lake(tmp_path_factory: pytest.TempPathFactory, ray_session: None) ->
     )
     settings = settings_from_environment(str(tmp_path_factory.mktemp("trained") / "lake"))
     runtime = Runtime(settings)
-    stored = [ingest(runtime, IngestConfig(sources=(str(source),))) for source in (log, evaluation)]
+    stored = [
+        ingest(runtime, IngestConfig(sources=(str(source),), max_quarantined=1))
+        for source in (log, evaluation)
+    ]
     off = {"scorer_base_model": None}
     for outcome in stored:
         assert admit(runtime, outcome.outputs[0]).passed
@@ -173,3 +181,56 @@ def exchange(
 def lesson(question: str, answer: str) -> dict[str, Any]:
     """One supervised line."""
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """A bucket of an S3 server on this machine."""
+
+    files: pyarrow.fs.FileSystem
+    bucket: str
+
+    def put(self, key: str, content: bytes) -> str:
+        """Store an object; its URI, for a key that needs no escapes."""
+        with self.files.open_output_stream(f"{self.bucket}/{key}", compression=None) as stream:
+            stream.write(content)
+        return f"s3://{self.bucket}/{key}"
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[str]:
+    """The address of an S3 server, started by the first test that needs it."""
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        assert server.stdout is not None
+        try:
+            said = []
+            for line in server.stdout:
+                said.append(line)
+                if "Running on http" in line:
+                    break
+            else:
+                pytest.fail("the S3 server did not start: " + "".join(said))
+            # It tells of every request, and would wait for a reader when the pipe is full.
+            threading.Thread(target=server.stdout.read, daemon=True).start()
+            yield said[-1].split("Running on ")[1].split()[0]
+        finally:
+            server.terminate()
+
+
+@pytest.fixture
+def object_store(object_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """An empty bucket, to which the environment of this process leads."""
+    environment = {
+        "AWS_ENDPOINT_URL": object_server,
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "nothing",
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{hashlib.sha256(bytes(tmp_path)).hexdigest()[:12]}"
+    files = pyarrow.fs.S3FileSystem(endpoint_override=object_server, allow_bucket_creation=True)
+    files.create_dir(bucket)
+    return ObjectStore(files, bucket)

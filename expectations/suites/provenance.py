@@ -27,7 +27,7 @@ NOBODY = (UNSTATED, NOT_APPLICABLE, MIXED)  # no one in particular: as a scorer 
 # A digest with or without the name of its algorithm, a git commit, or a table version.
 REVISION = rf"^(?:{MIXED}|(?:[a-z0-9]+:)?[0-9a-f]{{16,128}}|[a-z_]+@\d+)$"
 CODE_REVISION = r"^sha256:[0-9a-f]{32,64}$"
-_SPAN = re.compile(r"bytes:(\d+)-(\d+)")
+_SPAN = re.compile(r"bytes:(\d+)-(\d+)|row:\d+")
 
 
 def frame(batch: pa.Table, admitted: Admitted, *, spec: TableSpec) -> pd.DataFrame:
@@ -52,6 +52,7 @@ def frame(batch: pa.Table, admitted: Admitted, *, spec: TableSpec) -> pd.DataFra
                 None if scorer in NOBODY else score is not None
                 for scorer, score in zip(columns["scorer"], batch["score"].to_pylist(), strict=True)
             ],
+            "measure": columns["score"].where(columns["threshold"].notna()),
         }
     )
 
@@ -142,7 +143,7 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
             column="span_is_well_formed",
             **told(
                 "source_span_well_formed",
-                f"source_span is bytes:A-B with A < B, or '{MIXED}'",
+                f"source_span is bytes:A-B with A < B, of a Parquet file row:N, or '{MIXED}'",
                 why="a span that cannot be cut out of its source shows nobody the evidence",
                 cites="C2",
             ),
@@ -186,12 +187,12 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
             ),
         ),
         gxe.ExpectColumnValuesToBeBetween(
-            column="score",
+            column="measure",
             min_value=0,
             max_value=1,
             **told(
                 "score_in_range",
-                "a score lies in [0, 1]",
+                "a score that is held against a threshold lies in [0, 1]",
                 why="scores of all scorers are compared",
                 cites="C7",
             ),
@@ -200,7 +201,7 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
             column="scorer_gave_score",
             **told(
                 "scorer_gave_score",
-                "a row that names its scorer has a score",
+                "a row that names its scorer has a score, or of a trace a verdict",
                 why="a judge without a judgement is a lost judgement",
                 cites="C2",
             ),
@@ -255,4 +256,4 @@ def _parents_fit(derivation: str, parents: list[bytes], parent_nos: list[int]) -
 
 def _is_span(span: str) -> bool:
     match = _SPAN.fullmatch(span)
-    return span == MIXED or (match is not None and int(match[1]) < int(match[2]))
+    return span == MIXED or (match is not None and (match[1] is None or int(match[1]) < int(match[2])))

@@ -22,7 +22,8 @@ kept.py
     pins          every registered version leads to its checkpoint and curriculum; no vacuum took what a live
                   model or a recall rests on
 recorded.py
-    balance       rows in (+ created) = rows out + merged + rejected + quarantined, for every finished run
+    balance       rows in (+ created) = rows out + merged + rejected + quarantined + empty, for every finished
+                  run
     books         what finished runs, commits and row numbers speak of is on record
     aliases       every alias names a registered version whose checkpoint is there, here and in MLflow
     mirrored      MLflow, where it can be asked, shows every version with the tags that follow from the record

@@ -13,6 +13,7 @@ import pyarrow.dataset as pads
 
 from infra.settings import Settings
 from infra.storage import StorageError, survey
+from lineage import sources as book
 from lineage import tables
 from lineage.ancestry import LineageError, source_bytes
 from lineage.consumption import checkpoints, eaten_by
@@ -74,6 +75,7 @@ def sources(settings: Settings) -> Findings:
     """
     looked_at, found = 0, []
     revisions: dict[str, str] = {}
+    origins = book.origins(settings)
     for spec in ROW_TABLES:
         names = ["row_no", "row_id", "source_uri", "source_revision", "source_span", "step", "step_revision"]
         rows = tables.read(settings, spec, columns=[*names, "derivation"]).sort_by("row_no")
@@ -81,7 +83,7 @@ def sources(settings: Settings) -> Findings:
         chosen = read[:: -(-len(read) // SAMPLED) or 1]
         for row in rows.take(pa.array(chosen, pa.int64())).to_pylist():
             try:
-                source_bytes(row)
+                source_bytes(row, origins=origins)
             except LineageError:
                 uri = row["source_uri"]
                 if uri not in revisions:

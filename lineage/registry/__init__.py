@@ -5,6 +5,7 @@
     models      registered models, their versions, their aliases
     inputs      rows among a run's inputs; a logged model tied to the runs that made and scored it
     datasets    the rows as MLflow's own Dataset and DatasetSource; MLflow imports it, by entry point
+    traces      the traces that a tracking server holds, as lines for the reader of MLflow's traces
     pedigree/   the pedigree of a model version or a row as a page and as JSON; knows nothing of MLflow
 
 Callers write Delta first and then call here; every call may be repeated. Importing this package imports no
@@ -29,6 +30,7 @@ from lineage.registry.models import (
     tag_version,
 )
 from lineage.registry.pedigree import Pedigree, RowPedigree, pedigree_html, pedigree_json, row_pedigree_html
+from lineage.registry.traces import exported_traces
 from lineage.registry.tracking import (
     EXPERIMENT,
     SHOWN,
@@ -55,6 +57,7 @@ __all__ = [
     "RegistryError",
     "RowPedigree",
     "close_run",
+    "exported_traces",
     "if_reachable",
     "indexed_aliases",
     "is_shown",

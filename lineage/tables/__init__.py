@@ -15,13 +15,22 @@
 One error family: TableError; AlreadyStored, Damaged and UnknownTable are its members.
 """
 
-from lineage.tables.commit import AlreadyStored, commit, is_stored, record, replace, take_out, withdraw
+from lineage.tables.commit import (
+    AlreadyStored,
+    commit,
+    counts,
+    is_stored,
+    record,
+    replace,
+    take_out,
+    withdraw,
+)
 from lineage.tables.damage import Damaged, damage
-from lineage.tables.files import WrittenFile, read_file, write_file
+from lineage.tables.files import FileWriter, WrittenFile, read_file, write_file
 from lineage.tables.layout import COLUMNS, TableVersion, UnknownTable, current, resolve
 from lineage.tables.leases import reserve
 from lineage.tables.lifted import could_stand, put_back
-from lineage.tables.place import TableError
+from lineage.tables.place import TableError, open_filesystem
 from lineage.tables.reads import (
     after_all,
     batch_with,
@@ -29,11 +38,13 @@ from lineage.tables.reads import (
     before_recalls,
     commits,
     facts,
+    holders,
     read,
     read_batch,
     read_ever,
     rewrites,
     stored_by,
+    stored_keys,
     withdrawn,
 )
 from lineage.tables.snapshots import Snapshot, forget, snapshot
@@ -46,6 +57,7 @@ __all__ = [
     "AlreadyStored",
     "Answer",
     "Damaged",
+    "FileWriter",
     "Snapshot",
     "StatementError",
     "TableError",
@@ -59,12 +71,15 @@ __all__ = [
     "commit",
     "commits",
     "could_stand",
+    "counts",
     "current",
     "damage",
     "facts",
     "forget",
+    "holders",
     "is_stored",
     "lost",
+    "open_filesystem",
     "orphans",
     "put_back",
     "read",
@@ -83,6 +98,7 @@ __all__ = [
     "spare",
     "sql",
     "stored_by",
+    "stored_keys",
     "take_out",
     "vacuum",
     "withdraw",

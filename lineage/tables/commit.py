@@ -13,7 +13,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,12 @@ def is_stored(settings: Settings, key: str, *, into: TableSpec) -> bool:
     return table is not None and _epoch(table, key) % 2 == 1
 
 
+def counts(settings: Settings, names: Iterable[str], *, into: TableSpec) -> dict[str, int]:
+    """How often commits of the table have named each of these as `counted`."""
+    table = open_table(settings, into)
+    return {name: _epoch(table, name) if table is not None else 0 for name in names}
+
+
 def commit(
     settings: Settings,
     files: Sequence[WrittenFile],
@@ -51,19 +57,23 @@ def commit(
     run_id: str,
     keys: Sequence[str],
     facts: Mapping[str, Any] | None = None,
+    counted: Mapping[str, int] | None = None,
 ) -> TableVersion:
     """Make files visible in one Delta transaction. Raises AlreadyStored when one of the keys is in the table.
 
-    `facts` go into the commit's metadata beside the run id.
+    `facts` go into the commit's metadata beside the run id. `counted`: name -> how often a commit has named
+    it so far, as `counts` gave it; where that is no longer so, somebody stored what may be the same, and
+    AlreadyStored is raised, too.
     """
     for attempt in range(ATTEMPTS):
         table = create_table(settings, into)
         epochs = {key: _epoch(table, key) for key in keys}
         stored = sorted(key for key, epoch in epochs.items() if epoch % 2 == 1)
+        stored += sorted(name for name, count in (counted or {}).items() if _epoch(table, name) != count)
         if stored:
             raise AlreadyStored(f"'{into.name}' already holds {stored[0]}; nothing was written")
         metadata = {"stemma.run_id": run_id, "stemma.keys": json.dumps(sorted(keys)), **_text(facts)}
-        raised = {key: epoch + 1 for key, epoch in epochs.items()}
+        raised = {key: epoch + 1 for key, epoch in (*epochs.items(), *(counted or {}).items())}
         if is_written(settings, into, table, [added_file(file) for file in files], metadata, raised):
             return written_after(settings, into, table.version(), metadata)
         time.sleep(0.01 * attempt)

@@ -38,23 +38,75 @@ def write_file(settings: Settings, rows: pa.Table, *, into: TableSpec, name: str
 
     The same name overwrites, so a retry is safe.
     """
-    check(rows, into)
-    path = f"{name}.parquet"
-    filesystem, folder = open_filesystem(settings, location(settings, into))
-    with told(settings, into):
-        filesystem.create_dir(folder, recursive=True)
-        with filesystem.open_output_stream(f"{folder}/{path}") as sink:
-            pq.write_table(
-                rows,
-                sink,
-                compression="zstd",
-                use_dictionary=_dictionary(into),  # type: ignore[arg-type]
-                column_encoding=_encodings(into),
-                write_statistics=[name for name in SKIPPED_BY if name in into.schema.names],  # type: ignore[arg-type]
-                store_schema=False,  # the table's own counts; of a small file it would be a fifth
-            )
-        size = filesystem.get_file_info(f"{folder}/{path}").size
-    return WrittenFile(path, rows.num_rows, size, json.dumps(_statistics(rows)))
+    with FileWriter(settings, into, name) as file:
+        file.write(rows)
+    return file.written()
+
+
+class FileWriter:
+    """Writes rows as one file `name`.parquet beside the table's others, part by part: a row group each.
+
+    Nothing is made before the first part comes. The same name overwrites, so a retry is safe.
+    """
+
+    def __init__(self, settings: Settings, into: TableSpec, name: str):
+        self._settings, self._into = settings, into
+        self._path = f"{name}.parquet"
+        self._filesystem, self._folder = open_filesystem(settings, location(settings, into))
+        self._writer: pq.ParquetWriter | None = None
+        self._sink: pa.NativeFile | None = None
+        self._statistics: list[dict[str, Any]] = []
+        self._size = 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows were written so far."""
+        return sum(each["numRecords"] for each in self._statistics)
+
+    def write(self, rows: pa.Table) -> None:
+        """Write the next rows. Raises TableError where they do not fit the table."""
+        check(rows, self._into)
+        with told(self._settings, self._into):
+            if self._writer is None:
+                self._filesystem.create_dir(self._folder, recursive=True)
+                self._sink = self._filesystem.open_output_stream(f"{self._folder}/{self._path}")
+                self._writer = _parquet_writer(self._sink, self._into)
+            self._writer.write_table(rows)
+        self._statistics.append(_statistics(rows))
+
+    def written(self) -> WrittenFile:
+        """The file, once it is closed."""
+        if self._writer is None:
+            raise TableError(f"no rows were written to '{self._path}' of '{self._into.name}'")
+        return WrittenFile(self._path, self.rows, self._size, json.dumps(_together(self._statistics)))
+
+    def __enter__(self) -> FileWriter:
+        """Begin."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close the file; after an error what there is of it stays, and is seen by nobody."""
+        if self._writer is None or self._sink is None:
+            return
+        with told(self._settings, self._into):
+            try:
+                self._writer.close()
+            finally:
+                self._sink.close()
+            if kind is None:
+                self._size = self._filesystem.get_file_info(f"{self._folder}/{self._path}").size
+
+
+def _parquet_writer(sink: pa.NativeFile, into: TableSpec) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        sink,
+        into.schema,
+        compression="zstd",
+        use_dictionary=_dictionary(into),  # type: ignore[arg-type]
+        column_encoding=_encodings(into),
+        write_statistics=[name for name in SKIPPED_BY if name in into.schema.names],  # type: ignore[arg-type]
+        store_schema=False,  # the table's own counts; of a small file it would be a fifth
+    )
 
 
 def read_file(
@@ -141,3 +193,17 @@ def _statistics(rows: pa.Table) -> dict[str, Any]:
             found["minValues"][name], found["maxValues"][name] = extremes["min"], extremes["max"]
             found["nullCount"][name] = rows[name].null_count
     return found
+
+
+def _together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The statistics of a file from those of its parts."""
+    whole: dict[str, Any] = {"numRecords": 0, "minValues": {}, "maxValues": {}, "nullCount": {}}
+    for part in parts:
+        whole["numRecords"] += part["numRecords"]
+        for name, nulls in part["nullCount"].items():
+            whole["nullCount"][name] = whole["nullCount"].get(name, 0) + nulls
+        for bound, choose in (("minValues", min), ("maxValues", max)):
+            for name, value in part[bound].items():
+                both = [each for each in (whole[bound].get(name), value) if each is not None]
+                whole[bound][name] = choose(both, default=None)
+    return whole

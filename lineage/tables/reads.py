@@ -179,6 +179,30 @@ def batch_with(settings: Settings, key: str, *, into: TableSpec) -> TableVersion
     return TableVersion(into.name, max(found)) if found else None
 
 
+def holders(settings: Settings, keys: Iterable[str], *, into: TableSpec) -> dict[str, TableVersion]:
+    """The batch that holds what a key names, for those of the keys whose batch was not withdrawn."""
+    wanted = set(keys)
+    handle = open_table(settings, into) if wanted else None
+    if handle is None:
+        return {}
+    with told(settings, into):
+        standing = {key for key in wanted if (handle.transaction_version(key) or 0) % 2 == 1}
+    found: dict[str, int] = {}
+    for entry in commits(settings, into) if standing else ():
+        for key in standing.intersection(json.loads(entry.get("stemma.keys", "[]"))):
+            found[key] = entry["version"]
+    return {key: TableVersion(into.name, version) for key, version in found.items()}
+
+
+def stored_keys(settings: Settings, spec: TableSpec) -> dict[str, list[str]]:
+    """Run id -> the keys of the batch that it stored, oldest first."""
+    return {
+        entry["stemma.run_id"]: json.loads(entry["stemma.keys"])
+        for entry in commits(settings, spec)
+        if "stemma.keys" in entry
+    }
+
+
 def stored_by(settings: Settings, version: TableVersion) -> str:
     """The run that stored a batch; empty where this version stored none."""
     metadata = commit_metadata(settings, version)

@@ -2,240 +2,227 @@
 
 {"id", "request": {"model", "messages", "metadata"}, "response": {"model", "choices", "usage", "created"},
  "verdict": {"value", "judge", "judge_version", "score", "threshold"}, "review": {"reviewer", "correction"}}
-{"messages": [..., {"role": "assistant", "content": ...}], "metadata": {...}}
+    "response" may be a list of chat.completion.chunk, as streamed; so may "chunks" in its place
+    "response" may be another provider's (_answers.py), and the request with it
+    "response": null | {"error": ...}, or "error" beside it: a row without an answer
+{"object": "chat.completion", "model", "choices", ...}     a response alone: nobody logged the request
+{"messages": [..., {"role": "assistant", "content": ..., "weight"}], "tools", "functions", "metadata": {...}}
+    the last answer is the one to learn; what follows it answers nothing and goes to extra
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
 
 from lineage.rows import Fingerprint
 from lineage.schemas import NOT_APPLICABLE, TRACE, UNSTATED, TableSpec
-from pipelines.readers import Unreadable
+from pipelines.readers import Unreadable, values
+from pipelines.readers import _exchange_columns as by_columns
+from pipelines.readers._answers import Answer, answer, chat
+from pipelines.readers._exchange_fields import KNOWN, kept
+from pipelines.readers._last_answer import beside, split_at_last_answer
+from pipelines.readers._requests import Asked, asked
+from pipelines.readers._streams import body_of
 
-_PASS = {"pass", "passed", "correct", "right", "true", "yes", "1", "1.0"}
-_FAIL = {"fail", "failed", "incorrect", "wrong", "false", "no", "0", "0.0"}
-_READ = {"id", "request", "response", "verdict", "review", "messages", "metadata"}
 _METADATA = {"prompt_name", "prompt_version"} | {"generator", "generator_revision"}
 _METADATA |= {"scorer", "scorer_revision", "score", "threshold"}
 
 
 @dataclass(frozen=True)
 class ChatCompletions:
-    """Reads both shapes; which one a line has is seen from its keys."""
+    """Reads these shapes; which one a line has is seen from its keys."""
 
     writes: ClassVar[TableSpec] = TRACE
-
-    @property
-    def rows_per_record(self) -> int:
-        """One line, one exchange."""
-        return 1
+    rows_per_record: ClassVar[int] = 1
 
     @property
     def fingerprint(self) -> Fingerprint:
         """The reader's identity."""
         return Fingerprint("chat_completions", 1, {})
 
-    def recognises(self, record: Mapping[str, Any]) -> bool:
-        """A line with messages, at its top or inside its request."""
+    def recognises(self, record: Mapping[str, Any]) -> str | None:
+        """A line with messages, at its top or inside its request, or with an answer of this kind alone."""
+        if isinstance(record.get("messages"), list):
+            return "'messages' at its top"
         request = record.get("request")
-        return isinstance(record.get("messages"), list) or (
-            isinstance(request, Mapping) and isinstance(request.get("messages"), list)
-        )
+        if isinstance(request, Mapping) and isinstance(request.get("messages"), list):
+            return "'request' with 'messages'"
+        if _is_stream(record.get("response")) or _is_stream(record.get("chunks")):
+            return "chunks of a chat.completion"
+        is_answer = record.get("object") == "chat.completion" and isinstance(record.get("choices"), list)
+        return "a chat.completion alone" if is_answer else None
 
     def read(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One row."""
-        if isinstance(record.get("messages"), list):
-            return [_supervised(record)]
-        if isinstance(record.get("request"), Mapping):
-            return [_exchange(record)]
-        raise Unreadable(
-            "not_a_chat_completion", f"found keys {sorted(record)[:8]}, expected 'messages' or 'request'"
-        )
+        with values.readable():
+            return [_supervised(record) if isinstance(record.get("messages"), list) else _logged(record)]
+
+    def read_columns(self, lines: Sequence[bytes], *, keep_extra: bool) -> tuple[pa.Table, np.ndarray]:
+        """The rows of plain exchanges at once, and for each the number of its line."""
+        return by_columns.exchanges(lines, verdict=_said_verdict, keep_rest=keep_extra)
+
+
+def _said_verdict(value: Any) -> str:
+    return _verdict(value, corrected=False)
+
+
+def _logged(record: Mapping[str, Any]) -> dict[str, Any]:
+    streamed, around = record.get("response"), record
+    if streamed is None and isinstance(record.get("chunks"), list):
+        streamed, around = record["chunks"], values.without(record, {"chunks"})
+    if isinstance(streamed, list):
+        if not all(isinstance(chunk, Mapping) for chunk in streamed):
+            raise Unreadable("bad_stream", "a chunk is no object, expected chat.completion.chunk")
+        row = _exchange({**around, "response": body_of(streamed)})
+        extra = json.loads(row["extra"] or "{}")
+        return row | {"extra": values.extra_of(**extra, shortened=[f"chunks: {len(streamed)} put together"])}
+    if isinstance(record.get("request"), Mapping):
+        return _exchange(record)
+    if "choices" in record:
+        return _exchange({"response": record})
+    raise Unreadable(
+        "not_a_chat_completion", f"found keys {sorted(record)[:8]}, expected 'messages' or 'request'"
+    )
+
+
+def _is_stream(value: Any) -> bool:
+    first = value[0] if isinstance(value, list) and value else None
+    return isinstance(first, Mapping) and first.get("object") == "chat.completion.chunk"
 
 
 def _exchange(record: Mapping[str, Any]) -> dict[str, Any]:
-    request, response = _object(record, "request"), _object(record, "response")
-    verdict, review = _object(record, "verdict"), _object(record, "review")
-    choices = response.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
-        raise Unreadable("no_choice", "the response has no 'choices', expected at least one")
-    choice = choices[0]
-    answer = _object(choice, "message")
-    model = _text(response.get("model")) or UNSTATED
-    metadata, usage = _object(request, "metadata"), _object(response, "usage")
-    value = _verdict(verdict.get("value"), corrected=review.get("correction") is not None)
-    name, _, version = model.partition("@")
+    request, response = values.object_in(record, "request"), values.object_in(record, "response")
+    verdict, review = values.object_in(record, "verdict"), values.object_in(record, "review")
+    question = _asked(request, response) if "request" in record else Asked(None, [], {}, is_input=False)
+    answered = _answered(record, response)
+    metadata = values.object_in(request, "metadata")
+    value, reviewed = _judged(verdict, review)
+    score, threshold = (values.number_in(verdict.get(name)) for name in ("score", "threshold"))
+    unread = _unread(verdict, score, threshold)
+    name, _, version = (answered.model or UNSTATED).partition("@")
     return {
-        "trace_key": _text(record.get("id")) or _text(response.get("id")) or UNSTATED,
-        "happened_at": _time(response.get("created")),
-        "model_requested": _text(request.get("model")) or UNSTATED,
-        "model_answered": model,
-        "messages": _messages(request.get("messages")),
-        "response": _content(answer.get("content")),
-        "response_tool_calls": _json(answer.get("tool_calls")),
-        "finish_reason": _text(choice.get("finish_reason")),
+        **answered.columns(),
+        "trace_key": values.text(record.get("id")) or answered.key or UNSTATED,
+        "model_requested": question.model or UNSTATED,
+        "messages": question.messages,
         "verdict": value,
-        "correction": _text(review.get("correction")),
-        "input_tokens": _count(usage.get("prompt_tokens")),
-        "output_tokens": _count(usage.get("completion_tokens")),
-        "extra": _rest(record, request, response, choices, answer, metadata, usage, verdict, review),
-        "prompt_name": _text(metadata.get("prompt_name")),
-        "prompt_version": _text(metadata.get("prompt_version")),
+        "correction": values.text(review.get("correction")),
+        "extra": _rest(record, question, answered, metadata, verdict, review, unread),
+        "prompt_name": values.text(metadata.get("prompt_name")),
+        "prompt_version": values.text(metadata.get("prompt_version")),
         "generator": name,
         "generator_revision": version or UNSTATED,
-        "scorer": _text(verdict.get("judge")),
-        "scorer_revision": _text(verdict.get("judge_version")),
-        "score": _number(verdict.get("score")),
-        "threshold": _number(verdict.get("threshold")),
-        "review": "overridden" if review.get("correction") is not None else "none",
-        "reviewer": _text(review.get("reviewer")) or (UNSTATED if review else NOT_APPLICABLE),
+        "scorer": values.text(verdict.get("judge")),
+        "scorer_revision": values.text(verdict.get("judge_version")),
+        "score": score,
+        "threshold": threshold,
+        "review": reviewed,
+        "reviewer": values.text(review.get("reviewer")) or (UNSTATED if review else NOT_APPLICABLE),
     }
+
+
+def _asked(request: Mapping[str, Any], response: Mapping[str, Any]) -> Asked:
+    """The question in OpenAI's shape; where another provider answered, in that one's. Raises Unreadable."""
+    is_openai = "choices" in response or not response.keys() - {"error"}
+    found = None if is_openai else asked(request, "")
+    if found is None:
+        messages, model = values.messages(request.get("messages")), values.text(request.get("model"))
+        found = Asked(model, messages, request, is_input=False)
+    return replace(found, rest=values.without(found.rest, KNOWN["request"]))
+
+
+def _answered(record: Mapping[str, Any], response: Mapping[str, Any]) -> Answer:
+    """What came back; nothing, or an error in its place, is no answer. Raises Unreadable for all else."""
+    if (found := answer(response)) is not None:
+        return found
+    if error := response.get("error") or record.get("error"):
+        rest = {"error": error, "response": values.without(response, {"error"})}
+        return Answer(finish_reason="error", rest=rest)
+    if "response" in record and record["response"] is None:
+        return Answer()
+    return chat(response)
 
 
 def _supervised(record: Mapping[str, Any]) -> dict[str, Any]:
-    messages = _messages(record["messages"])
-    if not messages or messages[-1]["role"] != "assistant":
-        raise Unreadable("no_answer", "the last message is not the assistant's, expected an answer to learn")
-    metadata = _object(record, "metadata")
-    rest = {key: value for key, value in record.items() if key not in _READ}
+    before, said, after = split_at_last_answer(values.messages(record["messages"]))
+    if said is None:
+        raise Unreadable("no_answer", "no message is the assistant's, expected an answer to learn")
+    metadata = values.object_in(record, "metadata")
+    rest = values.without(record, {"id", "messages", "metadata"})
     if unread := {key: value for key, value in metadata.items() if key not in _METADATA}:
         rest["metadata"] = unread
+    score, threshold = (values.number_in(metadata.get(name)) for name in ("score", "threshold"))
+    if odd := _unread(metadata, score, threshold):
+        rest["unread"] = odd
+    if more := beside(said):  # a weight, a refusal, a function call of the older kind
+        rest["message"] = more
+    if after:
+        rest["after_the_answer"] = record["messages"][-len(after) :]
     return {
-        "trace_key": _text(record.get("id")) or UNSTATED,
+        "trace_key": values.text(record.get("id")) or UNSTATED,
         "model_requested": NOT_APPLICABLE,
         "model_answered": NOT_APPLICABLE,
-        "messages": messages[:-1],
-        "response": messages[-1]["content"],
-        "response_tool_calls": messages[-1]["tool_calls"],
+        "messages": before,
+        "response": said["content"],
+        "response_tool_calls": said["tool_calls"],
         "verdict": UNSTATED,
-        "extra": _json(rest or None),
-        **{name: _text(metadata.get(name)) for name in _METADATA - {"score", "threshold"}},
-        "score": _number(metadata.get("score")),
-        "threshold": _number(metadata.get("threshold")),
+        "extra": values.json_text(kept(rest) or None),
+        **{name: values.text(metadata.get(name)) for name in _METADATA - {"score", "threshold"}},
+        "score": score,
+        "threshold": threshold,
     }
-
-
-def _messages(value: Any) -> list[dict[str, Any]]:
-    if not isinstance(value, list):
-        raise Unreadable("no_messages", f"'messages' is {type(value).__name__}, expected a list")
-    return [_message(message) for message in value]
-
-
-def _message(value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not isinstance(value.get("role"), str):
-        raise Unreadable("bad_message", "a message without a role, expected {'role', 'content'}")
-    parts = value.get("content")
-    known = {"role", "content", "name", "tool_calls", "tool_call_id"}
-    extra = {key: item for key, item in value.items() if key not in known and item is not None}
-    if isinstance(parts, list) and any(_text_of_part(part) is None for part in parts):
-        extra["content"] = parts  # images and the like: kept whole beside the text
-    return {
-        "role": value["role"],
-        "content": _content(parts),
-        "name": _text(value.get("name")),
-        "tool_calls": _json(value.get("tool_calls")),
-        "tool_call_id": _text(value.get("tool_call_id")),
-        "extra": _json(extra or None),
-    }
-
-
-def _content(value: Any) -> str | None:
-    if isinstance(value, list):
-        return "".join(text for part in value if (text := _text_of_part(part)) is not None)
-    return _text(value)
-
-
-def _text_of_part(part: Any) -> str | None:
-    if isinstance(part, Mapping) and part.get("type") in ("text", "output_text"):
-        return _text(part.get("text"))
-    return part if isinstance(part, str) else None
 
 
 def _rest(
     record: Mapping[str, Any],
-    request: Mapping[str, Any],
-    response: Mapping[str, Any],
-    choices: list[Any],
-    answer: Mapping[str, Any],
+    question: Asked,
+    answered: Answer,
     metadata: Mapping[str, Any],
-    usage: Mapping[str, Any],
     verdict: Mapping[str, Any],
     review: Mapping[str, Any],
+    unread: Mapping[str, Any],
 ) -> str | None:
     """What has no column: kept, so that nothing of the source is lost."""
+    error = answered.rest.get("error")
+    is_told = error is not None and error is record.get("error")
     parts = {
-        "record": _without(record, _READ),
-        "request": _without(request, {"model", "messages", "metadata"}),
-        "metadata": _without(metadata, {"prompt_name", "prompt_version"}),
-        "response": _without(response, {"id", "model", "choices", "created", "usage"}),
-        "choice": _without(choices[0], {"index", "message", "finish_reason"}),
-        "message": _without(answer, {"role", "content", "tool_calls"}),
-        "other_choices": choices[1:],
-        "usage": _without(usage, {"prompt_tokens", "completion_tokens", "total_tokens"}),
-        "verdict": _without(verdict, {"value", "judge", "judge_version", "score", "threshold"}),
-        "review": _without(review, {"reviewer", "correction"}),
+        **answered.rest,
+        "record": values.without(record, KNOWN["record"] | ({"error"} if is_told else set())),
+        "request": question.rest,
+        "metadata": values.without(metadata, KNOWN["metadata"]),
+        "verdict": values.without(verdict, KNOWN["verdict"]),
+        "review": values.without(review, KNOWN["review"]),
+        "unread": {**answered.rest.get("unread", {}), **unread},
     }
-    return _json({name: value for name, value in parts.items() if value} or None)
+    return values.json_text(kept({name: part for name, part in parts.items() if part}) or None)
 
 
-def _without(value: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
-    return {key: item for key, item in value.items() if key not in keys}
+def _unread(said: Mapping[str, Any], score: float | None, threshold: float | None) -> dict[str, Any]:
+    return values.unread(score=(said.get("score"), score), threshold=(said.get("threshold"), threshold))
 
 
-def _object(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = parent.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise Unreadable("bad_shape", f"'{key}' is {type(value).__name__}, expected an object")
-    return value
-
-
-def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
-
-
-def _json(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value)
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _judged(verdict: Mapping[str, Any], review: Mapping[str, Any]) -> tuple[str, str]:
+    """The verdict, and what a person made of it: who corrects or judges otherwise beats the machine."""
+    corrected = review.get("correction") is not None
+    said = _verdict(verdict.get("value"), corrected=corrected)
+    word = _verdict(review.get("verdict"), corrected=False)
+    if corrected or word == UNSTATED:
+        return said, "overridden" if corrected else "none"
+    if said not in (word, UNSTATED):
+        return word, "overridden"
+    return word, "approved" if word == "pass" else "rejected"
 
 
 def _verdict(value: Any, *, corrected: bool) -> str:
     """Pass or fail; a correction says that the answer was wrong. Raises Unreadable for any other word."""
+    said = values.verdict_in(value)
     word = "" if value is None else str(value).strip().lower()
-    if word in _PASS | _FAIL:
-        return "pass" if word in _PASS and not corrected else "fail"
-    if word not in ("", UNSTATED):
+    if said is None and word not in ("", UNSTATED):
         raise Unreadable("unknown_verdict", f"verdict {word[:40]!r}, expected pass or fail")
-    return "fail" if corrected else UNSTATED
-
-
-def _time(value: Any) -> dt.datetime | None:
-    """Unix time in seconds, milli- or microseconds, or ISO 8601."""
-    if isinstance(value, str):
-        try:
-            read = dt.datetime.fromisoformat(value)
-        except ValueError:
-            return None
-        return read.replace(tzinfo=dt.UTC) if read.tzinfo is None else read.astimezone(dt.UTC)
-    number = _number(value)
-    if number is None:
-        return None
-    scale = next((s for s in (1, 1e3, 1e6) if abs(number) < 1e11 * s), 1e9)  # 1e11 seconds: the year 5138
-    return dt.datetime.fromtimestamp(number / scale, dt.UTC)
+    return "fail" if corrected else said or UNSTATED

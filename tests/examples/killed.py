@@ -24,8 +24,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-IMPORTS = ("examples.demo", "deltalake", "ray.data", "ray.tune", "ray.train", "torch", "transformers", "peft")
-IMPORTS += ("mlflow", "great_expectations", "sklearn.linear_model", "optuna", "search.searcher")
+READING = ("pipelines.commands", "deltalake", "ray.data")
+TRAINING = ("examples.demo", "ray.tune", "ray.train", "torch", "transformers", "peft", "mlflow")
+TRAINING += ("great_expectations", "sklearn.linear_model", "optuna", "search.searcher")
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
 
     out, *words = sys.argv[1:]
     prepare_environment()
-    for name in IMPORTS:
+    for name in READING if words[0] == "ingest" else (*READING, *TRAINING):
         import_module(name)
     for number, line in enumerate(sys.stdin):
         started = time.monotonic()

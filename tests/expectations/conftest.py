@@ -17,11 +17,18 @@ from infra.settings import Settings
 from lineage import tables
 from lineage.rows import Derivation, Fingerprint
 from lineage.schemas import CURRICULUM, DOCUMENT, EXAMPLE, TRACE, TableSpec
-from lineage.stamp import Source, SourceRecord, Stamp, stamp_derived, stamp_source
+from lineage.stamp import Places, Source, Stamp, stamp_derived, stamp_source
 from lineage.tables import TableVersion
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 LABELS = ("balance", "transfer", "card")
+
+
+def places(source: str, rows: int) -> Places:
+    """Records of a hundred bytes, one after the other."""
+    spans = [f"bytes:{i * 100}-{i * 100 + 100}" for i in range(rows)]
+    records = [f"{source}-{i}".encode() * 10 for i in range(rows)]
+    return Places([i * 100 for i in range(rows)], spans, records, [0] * rows)
 
 
 class Toy:
@@ -31,17 +38,16 @@ class Toy:
         self, rows: int = 6, *, source: str = "log-a", reader: str = "chat_completions", **changes: Any
     ) -> pa.Table:
         """Judged chat-log lines; `changes` replace columns of every row."""
-        records = []
-        for i in range(rows):
-            payload = self.trace(f"{source}: question {i}") | changes
-            records.append(SourceRecord(i * 100, f"{source}-{i}".encode() * 10, [payload]))
+        read = [self.trace(f"{source}: question {i}") | changes for i in range(rows)]
         origin = Source(f"/logs/{source}.jsonl", digest(source), f"{source}-0".encode())
         made = stamp_source(
-            records,
+            pa.Table.from_pylist(read, schema=TRACE.derivable),
+            places(source, rows),
             into=TRACE,
             source=origin,
             reader=Fingerprint(reader, 1, {}),
             stamp=self.stamp(f"ingest-{source}"),
+            first_row_no=0,
         )
         return numbered(made, source)
 
@@ -92,19 +98,18 @@ class Toy:
 
     def documents(self, rows: int = 3, *, source: str = "manual", **changes: Any) -> pa.Table:
         """Sections of a manual; `changes` replace columns of every row."""
-        records = []
-        for i in range(rows):
-            payload = {
-                "kind": "markdown",
-                "title": source,
-                "text": f"section {i}",
-                "language": "en",
-            } | changes
-            records.append(SourceRecord(i * 100, f"{source}-{i}".encode(), [payload]))
+        said = {"kind": "markdown", "title": source, "language": "en"}
+        read = [said | {"text": f"section {i}"} | changes for i in range(rows)]
         origin = Source(f"/docs/{source}.md", digest(source), b"first")
         reader = Fingerprint("markdown", 1, {})
         made = stamp_source(
-            records, into=DOCUMENT, source=origin, reader=reader, stamp=self.stamp(f"ingest-{source}")
+            pa.Table.from_pylist(read, schema=DOCUMENT.derivable),
+            places(source, rows),
+            into=DOCUMENT,
+            source=origin,
+            reader=reader,
+            stamp=self.stamp(f"ingest-{source}"),
+            first_row_no=0,
         )
         return numbered(made, source)
 

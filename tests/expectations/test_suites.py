@@ -56,7 +56,6 @@ TRACE_DEFECTS = {
     "code_revision_is_digest": ("code_revision", "main"),
     "review_known": ("review", "maybe"),
     "score_in_range": ("score", 80.0),
-    "scorer_gave_score": ("score", None),
     "verdict_known": ("verdict", "good"),
     "judgement_whole": ("scorer", "unstated"),
     "prompt_version_stated": ("prompt_version", "unstated"),
@@ -69,6 +68,33 @@ TRACE_DEFECTS = {
 def test_a_defect_planted_in_traces_is_named_by_its_rule(rule, toy, change: Change, admitted_of):
     column, value = TRACE_DEFECTS[rule]
     assert rule in broken(judge("traces", change(toy.traces(), column, value), admitted_of()))
+
+
+def test_a_scorer_that_is_named_gave_a_score_or_a_verdict(toy, admitted_of):
+    judged = {"verdict": "fail", "reader": "otlp"}
+    lost = {"score": None, "threshold": None}
+    assert broken(judge("traces", toy.traces(**judged, **lost), admitted_of())) == set()
+    lost["verdict"] = "unstated"
+    assert broken(judge("traces", toy.traces(**lost), admitted_of())) == {"scorer_gave_score"}
+
+
+def test_formats_are_not_asked_for_what_they_have_no_place_for(toy, admitted_of):
+    pair = {"verdict": "pass", "scorer": "unstated", "score": None, "threshold": None}
+    assert broken(judge("traces", toy.traces(reader="trl", **pair), admitted_of())) == set()
+    assert broken(judge("traces", toy.traces(**pair), admitted_of())) == {"judgement_whole"}
+    unversioned = {"prompt_name": "intent", "prompt_version": "unstated"}
+    assert broken(judge("traces", toy.traces(reader="otlp", **unversioned), admitted_of())) == set()
+    answers = {"messages": [], "model_requested": "unstated"}
+    assert broken(judge("traces", toy.traces(reader="openai_batch", **answers), admitted_of())) == set()
+    failed = {"response": None, "finish_reason": "error"}
+    assert broken(judge("traces", toy.traces(**failed), admitted_of())) == set()
+    rating = {"score": 4.5, "threshold": None}
+    assert broken(judge("traces", toy.traces(**rating), admitted_of())) == set()
+
+
+def test_what_was_redacted_is_asked_the_same(toy, admitted_of):
+    traces = toy.traces(reader="chat_completions+redacted", scorer="unstated")
+    assert broken(judge("traces", traces, admitted_of())) == {"judgement_whole"}
 
 
 EXAMPLE_DEFECTS = {
@@ -239,12 +265,12 @@ def test_repetition_is_the_share_of_word_pairs_seen_before():
 
 def test_a_rule_that_crashes_is_an_error_and_takes_no_other_rule_with_it(toy, admitted_of):
     suite = SUITES["traces"]
-    frame = suite.frame(toy.traces(), admitted_of()).drop(columns=["n_messages"])
-    frame["score"] = ["a word"] * 6
+    frame = suite.frame(toy.traces(), admitted_of()).drop(columns=["is_asked"])
+    frame["measure"] = ["a word"] * 6
     rules = {rule.name: rule for rule in evaluate(frame, suite.build(DEFAULTS))}
     crashed = {name for name, rule in rules.items() if rule.outcome == "error"}
     assert crashed == {"messages_not_empty", "score_in_range"}
-    assert "n_messages" in rules["messages_not_empty"].sentence
+    assert "is_asked" in rules["messages_not_empty"].sentence
     assert all(rule.outcome == "pass" for name, rule in rules.items() if name not in crashed)
 
 

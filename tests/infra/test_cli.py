@@ -251,8 +251,8 @@ def sources(folder: Path) -> dict[str, tuple[Sequence[str], str]]:
         "no archive": ([at("plain.jsonl.gz")], "cannot be read to its end"),
         "a damaged archive": ([at("damaged.jsonl.gz")], "cannot be read to its end"),
         "nowhere": ([at("gone.jsonl")], "names no file; expected a file, a folder or a glob"),
-        "an object store": (["s3://bucket/log.jsonl"], "is not a local file"),
-        "an unknown format": ([at("binary.jsonl"), "--format", "parquet"], "known: auto, chat_completions"),
+        "no object store": (["nosuch://bucket/log.jsonl"], "is no object store that can be reached"),
+        "an unknown format": ([at("binary.jsonl"), "--format", "parquet"], "known: auto, claude_code"),
         "a bad map": ([at("binary.jsonl"), "--field-map", at("map.toml")], "unknown 'nonsense'; allowed:"),
         "no map": ([at("binary.jsonl"), "--field-map", at("none.toml")], "cannot be read"),
     }
@@ -273,6 +273,6 @@ def test_a_source_without_one_readable_line_leaves_its_lines_in_quarantine_alone
     before = versions(lake)
     words = [str(tmp_path / "binary.jsonl"), "--format", "chat_completions", "--lake", lake]
     assert run("ingest", words) == 2
-    assert "no record of 1 sources could be read" in one_sentence(capsys.readouterr().err)
+    assert "2 of 2 records could not be read" in one_sentence(capsys.readouterr().err)
     after = versions(lake)
     assert {name for name in after if after[name] != before[name]} == {"quarantine", "runs", "leases"}

@@ -6,7 +6,7 @@ What goes to a worker and comes back is pickled, as Ray does it.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,12 @@ class RuntimeHere(Runtime):
 
     def ray(self) -> Any:
         """What stands in for the `ray` module."""
-        return SimpleNamespace(data=SimpleNamespace(from_items=Items, from_arrow=Blocks), get=pickle.loads)
+        return SimpleNamespace(
+            data=SimpleNamespace(from_items=Items, from_arrow=Blocks),
+            get=pickle.loads,
+            cluster_resources=lambda: {"CPU": 2.0},
+            exceptions=SimpleNamespace(WorkerCrashedError=ChildProcessError),
+        )
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,11 @@ class Items:
     items: Sequence[dict[str, Any]]
     override_num_blocks: int = 1
 
-    def map(self, work: Callable[[dict[str, Any]], dict[str, Any]]) -> Items:
+    def map(self, work: Callable[[dict[str, Any]], dict[str, Any]], **_: object) -> Items:
         return Items([pickle.loads(pickle.dumps(work(dict(item)))) for item in self.items])
 
-    def take_all(self) -> list[dict[str, Any]]:
-        return list(self.items)
+    def iter_rows(self) -> Iterator[dict[str, Any]]:
+        return iter(self.items)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ WRITES: tuple[tuple[Any, str], ...] = (
     (deltalake.DeltaTable, "create_write_transaction"),
     (deltalake.DeltaTable, "create"),
     (leases, "write_deltalake"),
-    (pq, "write_table"),  # before it the file is there, and empty
+    (pq.ParquetWriter, "write_table"),  # before it the file is there, and empty
     (pathlib.Path, "write_text"),
     (pathlib.Path, "rename"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,8 @@ def lake(runtime: Runtime, tmp_path: Path, toys: SimpleNamespace) -> SimpleNames
     lines[1]["request"]["metadata"]["prompt_version"] = "2"
     log = toys.write_lines(tmp_path / "log.jsonl", lines)
 
-    def store(source: Path, **more: str) -> Outcome:
-        return ingest(runtime, IngestConfig(sources=(str(source),), **more))
+    def store(source: Path, **more: Any) -> Outcome:
+        return ingest(runtime, IngestConfig(**{"sources": (str(source),), "max_quarantined": 1} | more))
 
     assert admit(runtime, store(log).outputs[0]).passed
     return SimpleNamespace(
@@ -64,7 +65,7 @@ def test_a_file_of_banned_rows_alone_says_how_many_and_by_which_recall(lake, tmp
     called = call_back(lake, prompt="router@2")
     source = lake.write(tmp_path / "bad.jsonl", [lake.lines[1] | {"id": n} for n in "ab"] + [b"nonsense"])
     with pytest.raises(IngestError) as refused:
-        lake.store(source, format="chat_completions")
+        lake.store(source, format="chat_completions", max_quarantined=1)
     assert str(refused.value) == (
         f"nothing was stored: all 2 rows of 1 sources are banned by recall {called}, and 1 records could not "
         "be read (see table 'quarantine'); see: stemma status"
@@ -82,7 +83,7 @@ def test_a_stored_file_whose_rows_were_all_taken_out_says_so(lake):
 def test_a_grown_file_brings_its_new_rows_and_no_banned_one(lake):
     call_back(lake, where="messages[1]['content'] = 'question 0'")
     outcome = lake.store(lake.write(lake.log, [*lake.lines, lake.lines[2] | {"id": "new"}]))
-    assert (outcome.counts["out"], outcome.counts["known"], outcome.counts["rejected"]) == (3, 2, 1)
+    assert (outcome.counts["out"], outcome.counts["known"], outcome.counts["rejected"]) == (1, 0, 0)
     assert asked(lake.settings) == ["question 1", "question 2", "question 2"]
 
 

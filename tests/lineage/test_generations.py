@@ -169,7 +169,7 @@ def test_contamination_is_followed_and_called_back_through_two_generations(
         for verb in ("what about", "look at", "somebody asks for", "again:")
     ]
     log = toys.write_lines(tmp_path / "answers.jsonl", answers)  # each names router@1, as the reader reads it
-    stored = ingest(runtime, IngestConfig(sources=(str(log),)))
+    stored = ingest(runtime, IngestConfig(sources=(str(log),), max_quarantined=1))
     assert admit(runtime, stored.outputs[0]).passed
     off = {"scorer_base_model": None, "sources": ("*/answers.jsonl",)}
     made = curate(runtime, CurateConfig.model_validate(off))
@@ -213,8 +213,8 @@ def test_contamination_is_followed_and_called_back_through_two_generations(
         source = toys.write_lines(tmp_path / f"{version}.jsonl", more)
         if is_refused:
             with pytest.raises(IngestError, match="all 3 rows of 1 sources are banned by recall"):
-                ingest(runtime, IngestConfig(sources=(str(source),)))
+                ingest(runtime, IngestConfig(sources=(str(source),), max_quarantined=1))
         else:
-            assert ingest(runtime, IngestConfig(sources=(str(source),))).counts["out"] == 3
+            assert ingest(runtime, IngestConfig(sources=(str(source),), max_quarantined=1)).counts["out"] == 3
     checks = {check.name: check.found for check in fsck.fsck(settings) if check.found}
     assert checks == {}

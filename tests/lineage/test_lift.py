@@ -378,7 +378,7 @@ def test_what_was_refused_while_a_recall_stood_may_come_after_its_lift(
         for line, version in zip(lines, version_of.values(), strict=True):
             line["request"]["metadata"]["prompt_version"] = version
         source = toys.write_lines(tmp_path / name, lines)
-        return ingest(runtime, IngestConfig(sources=(str(source),)))
+        return ingest(runtime, IngestConfig(sources=(str(source),), max_quarantined=1))
 
     store("good.jsonl", good="1")
     store("bad.jsonl", bad="2")

@@ -12,7 +12,8 @@ from lineage.rows import (
     RowError,
     canonical_payload,
     derived_row_id,
-    source_row_id,
+    origin_of,
+    source_row_ids,
 )
 
 STEP = Fingerprint("split_turns", 1, {"most": 3})
@@ -27,7 +28,15 @@ def test_a_payload_is_json_with_its_names_in_order():
 
 def test_equal_records_at_two_places_differ_and_a_copy_of_the_source_does_not():
     def at(position: int, first: bytes = FIRST) -> bytes:
-        return source_row_id(reader="chat", revision=1, first_record=first, position=position, record=b"same")
+        (row_id,) = source_row_ids(
+            reader="chat",
+            revision=1,
+            origin=origin_of(first),
+            positions=[position],
+            records=[b"same"],
+            ordinals=[0],
+        )
+        return row_id
 
     assert at(0) != at(5)
     assert at(5) == at(5)

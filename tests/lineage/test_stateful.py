@@ -48,7 +48,9 @@ from lineage.selectors import Selector, SelectorError
 from lineage.tables import TableError
 from lineage.verdicts import NotAdmitted
 from pipelines.curate import CurateConfig, CurateError, curate
-from pipelines.ingest import FORMATS, IngestConfig, IngestError, ingest, source_key
+from pipelines.formats import FORMATS
+from pipelines.ingest import IngestConfig, IngestError, identity, ingest, source_key
+from pipelines.personal import Treatment
 from tests.lineage.expected import Example, Expected, Named, Place, Said, Trace, line, places
 from tests.lineage.in_process import RuntimeHere
 from tests.lineage.mortal import Mortal
@@ -297,7 +299,8 @@ class Lake(RuleBasedStateMachine):
         source = survey((self.folder / name).as_uri())
         before, after = self.expected, copy.deepcopy(self.expected)
         after.ingest(name, source.revision, content, self.said)
-        config = IngestConfig(sources=(str(self.folder / name),), format="chat_completions")
+        sources = (str(self.folder / name),)
+        config = IngestConfig(sources=sources, format="chat_completions", max_quarantined=1)
         given = self.give(
             f"ingest {name}",
             partial(self.do_ingest, name),
@@ -314,7 +317,7 @@ class Lake(RuleBasedStateMachine):
             self.lacking[source.revision] = {
                 place for place, _ in places(content, self.said) if place not in self.expected.traces
             }
-        key = source_key(source, FORMATS["chat_completions"])
+        key = source_key(source, identity(FORMATS["chat_completions"], Treatment()))
         if tables.is_stored(self.settings, key, into=TRACE):
             batch = tables.batch_with(self.settings, key, into=TRACE)
             assert batch is not None

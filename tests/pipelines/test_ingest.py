@@ -3,24 +3,29 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pyarrow.dataset as pads
 import pytest
 
 from infra.runtime import Runtime
 from infra.settings import settings_from_environment
-from infra.storage import StorageError, read_span, records, survey
+from infra.storage import StorageError, first_record, read_span, records, survey
 from lineage import tables
 from lineage.ancestry import source_bytes
+from lineage.rows import origin_of
 from lineage.runs import Run
 from lineage.schemas import QUARANTINE, RUN, TRACE
+from lineage.stamp import Source
 from pipelines.ingest import IngestConfig, IngestError, ingest
 from pipelines.readers.chat_completions import ChatCompletions
-from pipelines.runner import read_sources
+from pipelines.runner import Work, read_sources
 
 
-def config(*sources: Path, **more: str) -> IngestConfig:
-    return IngestConfig(sources=tuple(str(source) for source in sources), **more)
+def config(*sources: Path, **more: Any) -> IngestConfig:
+    """Any share of unreadable records is allowed, unless it is given."""
+    named = tuple(str(source) for source in sources)
+    return IngestConfig.model_validate({"sources": named, "max_quarantined": 1, **more})
 
 
 def ids(runtime: Runtime) -> list[str]:
@@ -90,7 +95,7 @@ def test_a_file_that_grew_keeps_its_old_ids_and_adds_only_what_is_new(
     before = ids(runtime)
     toys.write_lines(source, lines)
     grown = ingest(runtime, config(source))
-    assert (grown.counts["known"], grown.counts["out"]) == (3, 5)
+    assert (grown.counts["in"], grown.counts["known"], grown.counts["out"]) == (2, 0, 2)
     assert ids(runtime)[:3] == before
     assert len(set(ids(runtime))) == 5
 
@@ -102,7 +107,7 @@ def test_a_file_and_its_grown_copy_in_one_batch_give_each_row_once(
     one = toys.write_lines(tmp_path / "a.jsonl", lines[:3])
     two = toys.write_lines(tmp_path / "b.jsonl", lines)
     outcome = ingest(runtime, config(one, two))
-    assert (outcome.counts["known"], len(ids(runtime)), len(set(ids(runtime)))) == (3, 5, 5)
+    assert (outcome.counts["in"], len(ids(runtime)), len(set(ids(runtime)))) == (5, 5, 5)
     shorter = toys.write_lines(tmp_path / "c.jsonl", lines[:2])
     assert ingest(runtime, config(shorter)).counts["known"] == 2
     assert len(ids(runtime)) == 5
@@ -147,7 +152,9 @@ def test_however_many_workers_share_a_source_its_rows_have_the_same_ids(
     for size in (100, 700, 100_000):
         source = survey(uri, block_bytes=size)
         there = Runtime(settings_from_environment(str(tmp_path / str(len(source.blocks)))))
-        read_sources(there, [(source, reader)], run=Run("ab", 1, "ingest"), keys=["log"])
+        known_by = Source(uri, source.revision, origin_of(first_record(source.uri)))
+        work = Work(source, known_by, reader, "lines", key="log")
+        read_sources(there, [work], run=Run("ab", 1, "ingest"))
         found[len(source.blocks)] = ids(there)
     assert min(found) == 1
     assert max(found) > 20
@@ -162,7 +169,7 @@ def test_a_last_line_without_its_end_is_read(runtime: Runtime, tmp_path: Path):
 
 def test_an_empty_file_is_refused(runtime: Runtime, tmp_path: Path):
     (tmp_path / "empty.jsonl").write_bytes(b"")
-    with pytest.raises(StorageError, match=r"empty\.jsonl' is empty; expected at least one record"):
+    with pytest.raises(IngestError, match=r"empty\.jsonl' is empty; expected at least one record"):
         ingest(runtime, config(tmp_path / "empty.jsonl"))
 
 
@@ -173,8 +180,21 @@ def test_a_source_that_does_not_exist_is_named(runtime: Runtime, tmp_path: Path)
 
 def test_a_truncated_archive_is_one_sentence(runtime: Runtime, tmp_path: Path):
     (tmp_path / "log.jsonl.gz").write_bytes(gzip.compress(b'{"a": 1}\n' * 1000)[:-20])
-    with pytest.raises(StorageError, match="cannot be read to its end"):
+    with pytest.raises(IngestError, match="cannot be read to its end"):
         ingest(runtime, config(tmp_path / "log.jsonl.gz"))
+
+
+def test_a_file_that_only_begins_as_parquet_does_costs_no_other(
+    runtime: Runtime, tmp_path: Path, toys: SimpleNamespace
+):
+    broken, source = (
+        tmp_path / "cut.parquet",
+        toys.write_lines(tmp_path / "log.jsonl", [toys.lesson("a", "b")]),
+    )
+    broken.write_bytes(b"PAR1 and no more")
+    outcome = ingest(runtime, config(broken, source))
+    assert outcome.counts["out"] == 1
+    assert list(outcome.facets["problems"]) == [broken.as_uri()]
 
 
 def test_a_source_of_no_known_format_says_what_to_do(runtime: Runtime, tmp_path: Path, toys: SimpleNamespace):

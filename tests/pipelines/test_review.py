@@ -127,7 +127,7 @@ def test_an_approval_beats_no_recall_and_lets_nothing_onto_another_split(lake, t
     (tmp_path / "more").mkdir()
     lines = [leak, toys.exchange("a desk", "room")]
     source = toys.write_lines(tmp_path / "more" / "log.jsonl", lines)
-    admit(lake, ingest(lake, IngestConfig(sources=(str(source),))).outputs[0])
+    admit(lake, ingest(lake, IngestConfig(sources=(str(source),), max_quarantined=1)).outputs[0])
     rows = tables.read(lake.settings, TRACE).sort_by("row_no").to_pylist()[-2:]
     say(lake, "approved", *(row["row_id"].hex() for row in rows))
     _, lost = curated(lake)

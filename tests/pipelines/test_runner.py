@@ -19,7 +19,7 @@ from lineage import tables
 from lineage.rows import Derivation, Fingerprint, Rejection, RowError
 from lineage.runs import Run
 from lineage.schemas import EXAMPLE, REJECTED, TRACE
-from lineage.stamp import Source, SourceRecord, Stamp, stamp_source
+from lineage.stamp import Places, Source, Stamp, stamp_source
 from pipelines.runner import RunnerError, apply, check_balance, derive
 from pipelines.step import Step, keep
 from pipelines.steps.duplicates import MergeDuplicates
@@ -41,25 +41,25 @@ MARK = pa.field(  # rides along with each row, and is null while the row goes on
 def traces(*said: tuple[str, str], verdict: str = "pass", **stated: Any) -> pa.Table:
     """One stored trace per (question, answer)."""
     payload = {"trace_key": "unstated", "model_requested": "m", "model_answered": "m", "verdict": verdict}
-    records = [
-        SourceRecord(
-            100 * n,
-            f"{n}".encode(),
-            [payload | {"messages": [{"role": "user", "content": asked}], "response": answer} | stated],
-        )
-        for n, (asked, answer) in enumerate(said)
+    read = [
+        payload | {"messages": [{"role": "user", "content": asked}], "response": answer} | stated
+        for asked, answer in said
     ]
-    rows = stamp_source(
-        records,
+    numbers = range(len(said))
+    places = Places(
+        [100 * n for n in numbers],
+        [f"bytes:{100 * n}" for n in numbers],
+        [b"%d" % n for n in numbers],
+        [0] * len(said),
+    )
+    return stamp_source(
+        pa.Table.from_pylist(read, schema=TRACE.derivable),
+        places,
         into=TRACE,
         source=Source("file:///log.jsonl", "sha256:0", b"first"),
         reader=Fingerprint("toy", 1, {}),
         stamp=stamp(),
-    )
-    return rows.set_column(
-        rows.column_names.index("row_no"),
-        TRACE.schema.field("row_no"),
-        pa.array(range(len(said)), pa.int64()),
+        first_row_no=0,
     )
 
 

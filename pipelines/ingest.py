@@ -26,7 +26,7 @@ from infra.storage import Problem, SourceFile, StorageError
 from lineage import bans, sources, tables
 from lineage.rows import canonical_json, origin_of
 from lineage.runs import Outcome, Run, carry_out, identity_of, of_any_attempt
-from lineage.schemas import NOT_APPLICABLE, QUARANTINE, REJECTED, ROW_TABLES, TableSpec
+from lineage.schemas import NOT_APPLICABLE, QUARANTINE, REJECTED, TABLES, TableSpec
 from lineage.sources import Entry
 from lineage.stamp import Source
 from lineage.tables import AlreadyStored, TableVersion
@@ -267,10 +267,6 @@ class _Plan:
         )
 
 
-def _spec(name: str) -> TableSpec:
-    return next(spec for spec in ROW_TABLES if spec.name == name)
-
-
 def _held(settings: Settings, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], TableVersion]:
     """(table, key) -> the batch that holds it, where it is stored."""
     by_table: dict[str, list[str]] = defaultdict(list)
@@ -279,7 +275,7 @@ def _held(settings: Settings, keys: Iterable[tuple[str, str]]) -> dict[tuple[str
     return {
         (name, key): version
         for name, mine in by_table.items()
-        for key, version in tables.holders(settings, mine, into=_spec(name)).items()
+        for key, version in tables.holders(settings, mine, into=TABLES[name]).items()
     }
 
 
@@ -352,7 +348,7 @@ def _beginnings(settings: Settings, found: Sequence[Found]) -> dict[str, tuple[s
     counts: dict[tuple[str, str], int] = {}
     for name in {each.how.reader.writes.name for each in found}:
         mine = [named[each.key] for each in found if each.how.reader.writes.name == name]
-        counts |= {(name, at): n for at, n in tables.counts(settings, mine, into=_spec(name)).items()}
+        counts |= {(name, at): n for at, n in tables.counts(settings, mine, into=TABLES[name]).items()}
     return {
         each.key: (named[each.key], counts[each.how.reader.writes.name, named[each.key]]) for each in found
     }
@@ -484,7 +480,7 @@ def _require_rows_left(settings: Settings, found: Sequence[Found]) -> None:
     )
     gone = {ban["row_id"]: ban["recall"] for ban in banned.to_pylist()}
     if gone and not any(
-        tables.read(settings, _spec(name), columns=["row_no"], where=theirs).num_rows
+        tables.read(settings, TABLES[name], columns=["row_no"], where=theirs).num_rows
         for name in here.to_pylist()
     ):
         raise IngestError(

@@ -15,7 +15,7 @@ from infra.storage import StorageError, first_record, read_span
 from lineage import sources, tables
 from lineage.graph import RowGraph, graph
 from lineage.parquet_rows import read_row
-from lineage.rows import LEAST_PREFIX, origin_of, source_row_ids
+from lineage.rows import LEAST_PREFIX, origin_of, record_row_ids
 from lineage.schemas import PROVENANCE, REJECTED, ROW_TABLES, TableSpec
 from lineage.tables import TableError
 
@@ -171,15 +171,15 @@ def source_bytes(row: Mapping[str, Any], *, origins: Mapping[tuple[str, str], by
     what, _, place = row["source_span"].partition(":")
     if what not in ("bytes", "row"):
         raise LineageError(f"row {row['row_id'].hex()} has several sources; ask for its ancestors")
-    first, end = (int(number) for number in place.split("-")) if what == "bytes" else (int(place), None)
+    first, *end = (int(number) for number in place.split("-"))
     try:
-        record = read_span(row["source_uri"], first, end) if end else read_row(row["source_uri"], first)
+        record = read_span(row["source_uri"], first, *end) if end else read_row(row["source_uri"], first)
         is_as_read = _gives(sources.origin(origins or {}, row), row, first, record)
     except StorageError as error:
         raise LineageError(
             f"{error}; revision {row['source_revision']} is what row {row['row_id'].hex()} came from"
         ) from error
-    if end is not None and len(record) != end - first:
+    if end and len(record) != end[0] - first:
         raise LineageError(
             f"source '{row['source_uri']}' is shorter than when row {row['row_id'].hex()} was read from it"
         )
@@ -196,13 +196,11 @@ def _gives(origin: bytes | None, row: Mapping[str, Any], position: int, record: 
 
     Its id says so, which a copy of the source keeps and a source that grew; a digest of the file would not.
     """
-    most = _MOST_ROWS_PER_RECORD
-    ids = source_row_ids(
+    ids = record_row_ids(
         reader=row["step"],
         revision=int(row["step_revision"]),
         origin=origin or origin_of(first_record(row["source_uri"])),
-        positions=itertools.repeat(position, most),
-        records=itertools.repeat(record, most),
-        ordinals=range(most),
+        position=position,
+        record=record,
     )
-    return row["row_id"] in ids
+    return row["row_id"] in itertools.islice(ids, _MOST_ROWS_PER_RECORD)

@@ -238,7 +238,7 @@ def _row(settings: Settings, prefix: str, page: str | None, as_json: bool) -> in
 
     above = [ancestor for i, ancestor in graph.items() if i != row["row_id"]]
     below = ancestry.descendants(settings, row["row_id"])
-    known = book.origins(settings)
+    known, superseded = book.origins(settings), book.superseded(settings)
     found = {
         "table": spec.name,
         "text": text,
@@ -250,7 +250,7 @@ def _row(settings: Settings, prefix: str, page: str | None, as_json: bool) -> in
         "eaten_by": _contacts(settings, row["row_id"]),
         "rejected": plain(ancestry.rejections(settings, row["row_id"])),
         "reviews": plain([vars(said) for said in history(settings, row["row_id"])]),
-        "sources": [_source(settings, origin, known) for origin in origins],
+        "sources": [_source(origin, known, superseded) for origin in origins],
     }
     if as_json:
         print(json.dumps(found, default=str))
@@ -261,11 +261,11 @@ def _row(settings: Settings, prefix: str, page: str | None, as_json: bool) -> in
 
 
 def _source(
-    settings: Settings, origin: dict[str, Any], known: Mapping[tuple[str, str], bytes]
+    origin: dict[str, Any], known: Mapping[tuple[str, str], bytes], superseded: Sequence[book.Superseded]
 ) -> dict[str, Any]:
     """Where a source row was read, its bytes or why they cannot be had, and what lies in its place now."""
     said: dict[str, Any] = {"bytes": None, "problem": None}
-    said["superseded_by"] = book.superseded_by(settings, origin)
+    said["superseded_by"] = book.superseded_by(superseded, origin)
     try:
         said["bytes"] = ancestry.source_bytes(origin, origins=known).decode("utf-8", "backslashreplace")
     except LineageError as error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 ID_BYTES = 16  # 2**64 rows before a collision is as likely as not
+_EIGHT = (8).to_bytes(8, "big")  # how a number of eight bytes is framed
 LEAST_PREFIX = 4  # hex digits by which a person may name a row, a run, a source revision or a recall
 CONFLICTING = (
     "conflicting_answers"  # reason: equal questions were answered differently; nobody knows which is right
@@ -128,12 +130,22 @@ def source_row_ids(
     records at two places differ. Positions count bytes of the decompressed source (of a table: its rows);
     ordinals count rows of one record.
     """
-    parts = (b"source", reader.encode(), _int(revision), origin)
-    shared = _hash(b"".join(_framed(part) for part in parts))  # what rows of one source share is hashed once
-    eight = (8).to_bytes(8, "big")
+    shared = _of_source(reader, revision, origin)  # what rows of one source share is hashed once
     for position, record, ordinal in zip(positions, records, ordinals, strict=True):
         own = shared.copy()
-        own.update(b"".join((eight, _int(position), _int(len(record)), record, eight, _int(ordinal))))
+        own.update(b"".join((_EIGHT, _int(position), _int(len(record)), record, _EIGHT, _int(ordinal))))
+        yield own.digest()
+
+
+def record_row_ids(
+    *, reader: str, revision: int, origin: bytes, position: int, record: bytes
+) -> Iterator[bytes]:
+    """The ids that rows of one record may have, without end: of its first row, its second, and so on."""
+    shared = _of_source(reader, revision, origin)
+    shared.update(b"".join((_EIGHT, _int(position), _int(len(record)), record, _EIGHT)))
+    for ordinal in itertools.count():
+        own = shared.copy()
+        own.update(_int(ordinal))
         yield own.digest()
 
 
@@ -202,6 +214,11 @@ def _hash(framed: bytes) -> hashlib.blake2b:
 
 def _framed(part: bytes) -> bytes:
     return len(part).to_bytes(8, "big") + part  # the length keeps ("ab", "c") and ("a", "bc") apart
+
+
+def _of_source(reader: str, revision: int, origin: bytes) -> hashlib.blake2b:
+    parts = (b"source", reader.encode(), _int(revision), origin)
+    return _hash(b"".join(_framed(part) for part in parts))
 
 
 def _int(value: int) -> bytes:

@@ -92,13 +92,11 @@ def place_of(uri: str) -> str:
     return re.sub(r"@[0-9a-f]{12}(?=\.jsonl$)", "", uri)
 
 
-def relatives(known: Sequence[Entry], *, origin: bytes, reader: str) -> list[Entry]:
-    """What the same reader read and begins alike: earlier states of a source, or its copies."""
-    return [entry for entry in known if entry.origin == origin and entry.reader == reader]
-
-
 def families(known: Iterable[Entry]) -> dict[tuple[bytes, str], list[Entry]]:
-    """All relatives at once: (origin, reader) -> entries, oldest first."""
+    """What the same reader read and begins alike, earlier states of a source or its copies, oldest first.
+
+    (origin, reader) -> entries.
+    """
     found: dict[tuple[bytes, str], list[Entry]] = defaultdict(list)
     for entry in known:
         found[entry.origin, entry.reader].append(entry)
@@ -117,7 +115,7 @@ def grown(found: Sequence[Entry], prefixes: Mapping[int, str]) -> Entry | None:
 
 
 def chain(known: Iterable[Entry], entry: Entry) -> list[Entry]:
-    """An entry and all that it grew from, the first content first. `known`: its relatives, or more."""
+    """An entry and all that it grew from, the first content first. `known`: its family, or more."""
     return _chain({(each.source_revision, each.reader): each for each in known}, entry)
 
 
@@ -140,9 +138,12 @@ def superseded(settings: Settings) -> list[Superseded]:
     return list(gone.values())
 
 
-def superseded_by(settings: Settings, row: Mapping[str, Any]) -> str | None:
-    """The revision that took the place of the one a source row was read from; None where none did."""
-    for each in superseded(settings):
+def superseded_by(gone: Iterable[Superseded], row: Mapping[str, Any]) -> str | None:
+    """The revision that took the place of the one a source row was read from; None where none did.
+
+    `gone`: what `superseded` gave.
+    """
+    for each in gone:
         if (each.source_revision, _name(each.reader)) == (row["source_revision"], _name(row["step"])):
             return each.by
     return None

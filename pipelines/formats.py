@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -92,7 +92,7 @@ def as_named(uri: str, head: bytes, reader: Reader) -> Recognised:
     if _is_of_documents(reader):
         return Recognised(reader, "document", "named", _beginning(uri, head, reader))
     cut = framing.framing_of(name_of(uri), head)
-    return Recognised(reader, cut, "named", _first(uri, head, cut))
+    return Recognised(reader, cut, "named", _first(uri, head, cut, _framed(uri, head, cut)))
 
 
 def recognised(uri: str, head: bytes) -> Recognised:
@@ -102,12 +102,12 @@ def recognised(uri: str, head: bytes) -> Recognised:
         if _is_of_documents(reader) and (why := reader.recognises_document(name, head)):
             return Recognised(reader, "document", why, _beginning(uri, head, reader))
     cut = framing.framing_of(name, head)
-    framed = itertools.islice(_framed(uri, head, cut), _FEW)
+    framed = list(itertools.islice(_framed(uri, head, cut), _FEW))
     records = [each.value for each in framed if each.unreadable is None]
     for record in records:
         for reader in READERS:
             if _is_of_records(reader) and (why := reader.recognises(record)):
-                return Recognised(reader, cut, why, _first(uri, head, cut))
+                return Recognised(reader, cut, why, _first(uri, head, cut, framed))
     if not head.strip():
         raise UnknownFormat(f"source '{uri}' is empty; expected at least one record")
     seen, advice = _seen(name, head, records)
@@ -148,10 +148,10 @@ def _beginning(uri: str, head: bytes, reader: Reader) -> bytes:
     return _first_line(uri, head) if reader.writes is TRACE else head
 
 
-def _first(uri: str, head: bytes, cut: Framing) -> bytes:
+def _first(uri: str, head: bytes, cut: Framing, framed: Iterable[framing.Framed]) -> bytes:
     if cut == "lines":
         return _first_line(uri, head)
-    return next((each.record for each in _framed(uri, head, cut)), b"")
+    return next((each.record for each in framed), b"")
 
 
 def _first_line(uri: str, head: bytes) -> bytes:

@@ -13,6 +13,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ from infra.storage import Problem, SourceFile, StorageError
 from lineage import bans, sources, tables
 from lineage.rows import canonical_json, origin_of
 from lineage.runs import Outcome, Run, carry_out, identity_of, of_any_attempt
-from lineage.schemas import NOT_APPLICABLE, QUARANTINE, REJECTED, ROW_TABLES, TableSpec
+from lineage.schemas import NOT_APPLICABLE, QUARANTINE, REJECTED, TABLES, TableSpec
 from lineage.sources import Entry
 from lineage.stamp import Source
 from lineage.tables import AlreadyStored, TableVersion
@@ -82,12 +83,12 @@ class Found:
     reader: str
     """Identity of the reader under the config: format, revision, a digest of parameters, redaction."""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What the commit protocol knows the content by."""
         return source_key(self.file, self.reader)
 
-    @property
+    @cached_property
     def origin(self) -> bytes:
         """What the source is known by however it grows."""
         return origin_of(self.how.first)
@@ -267,10 +268,6 @@ class _Plan:
         )
 
 
-def _spec(name: str) -> TableSpec:
-    return next(spec for spec in ROW_TABLES if spec.name == name)
-
-
 def _held(settings: Settings, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], TableVersion]:
     """(table, key) -> the batch that holds it, where it is stored."""
     by_table: dict[str, list[str]] = defaultdict(list)
@@ -279,7 +276,7 @@ def _held(settings: Settings, keys: Iterable[tuple[str, str]]) -> dict[tuple[str
     return {
         (name, key): version
         for name, mine in by_table.items()
-        for key, version in tables.holders(settings, mine, into=_spec(name)).items()
+        for key, version in tables.holders(settings, mine, into=TABLES[name]).items()
     }
 
 
@@ -288,45 +285,51 @@ def _plan(settings: Settings, found: Sequence[Found]) -> _Plan:
     beginnings = _beginnings(settings, found)  # first: what others store after this look is then noticed
     known = sources.entries(settings)
     families, places = sources.families(known), sources.last_at_place(known)
-    kin_of = {each.key: families.get((each.origin, each.reader), []) for each in found}
-    asked = [(entry.table, entry.key) for kin in kin_of.values() for entry in kin]
+    cousins = _Cousins(known)
+    asked = [(kin.table, kin.key) for each in found for kin in families[each.origin, each.reader]]
     held = _held(settings, [*asked, *((each.how.reader.writes.name, each.key) for each in found)])
+    standing = set(held)  # and what the works below will store
     unbooked = _Unbooked(settings, known)
+    lifted = [recall.id for recall in bans.all_recalls(settings) if recall.lifts or recall.lift]
     works: list[Work] = []
     entries: list[Entry] = []
     holding: list[tuple[str, str]] = []
     alike: list[tuple[str, str]] = []
     for each in sorted(found, key=lambda each: (each.file.size, each.file.uri)):
         into = each.how.reader.writes
-        kin = [*kin_of[each.key], *sources.relatives(entries, origin=each.origin, reader=each.reader)]
-        planned = {(work.reader.writes.name, work.key) for work in works}
-        standing = [entry for entry in kin if (entry.table, entry.key) in held.keys() | planned]
+        family = families[each.origin, each.reader]
+        kin = [*family]
         mine = [entry for entry in kin if entry.source_revision == each.file.revision]
         there = places.get((sources.place_of(each.file.uri), each.reader))
-        is_stored = (into.name, each.key) in held
-        entry = mine[-1] if mine else _entry(each, [] if is_stored else standing, there)
+        if mine:
+            entry = mine[-1]
+        else:
+            is_stored = (into.name, each.key) in held
+            stand = [] if is_stored else [other for other in kin if (other.table, other.key) in standing]
+            entry = _entry(each, stand, there)
         parts = sources.chain([*kin, entry], entry)
-        if not mine:
-            entries.append(entry)
-        elif there is not None and there not in parts:  # it came back to where another lay meanwhile
-            entries.append(replace(entry, source_uri=each.file.uri, supersedes=there.source_revision))
+        fresh = [] if mine else [entry]
+        if mine and there is not None and there not in parts:  # it came back to where another lay meanwhile
+            fresh = [replace(entry, source_uri=each.file.uri, supersedes=there.source_revision)]
+        entries += fresh
+        family += fresh
         others = [other for other in kin if other not in parts]
         holding += [(part.table, part.key) for part in parts]
-        cousins = _cousins(families, each)
-        alike += [(other.table, other.key) for other in (*others, *cousins)]
-        missing = [
-            number for number, part in enumerate(parts) if (part.table, part.key) not in held.keys() | planned
-        ]
-        for number in missing:
-            before = parts[number - 1] if number else None
+        theirs = cousins.of(each)
+        alike += [(other.table, other.key) for other in (*others, *theirs)]
+        for before, part in zip([None, *parts], parts, strict=False):
+            if (part.table, part.key) in standing:
+                continue
+            standing.add((part.table, part.key))
             may_come = kin
-            if not mine and parts[number] is entry:  # what it grew by is new, but for a last line without end
+            if not mine and part is entry:  # what it grew by is new, but for a last line without end
                 is_cut = before is not None and before.whole < before.size
                 may_come = [*others, before] if is_cut else others
-            ids = _ids(settings, into, [*may_come, *cousins]) | unbooked.ids(into, each.reader)
-            work = _part(each, parts[number], before)
-            works.append(replace(work, known=ids, beginning=beginnings[each.key]))
-        if (key := _key_after_lifts(settings, parts, held, each)) is not None:
+            ids = _ids(settings, into, [*may_come, *theirs]) | unbooked.ids(into, each.reader)
+            works.append(replace(_part(each, part, before), known=ids, beginning=beginnings[each.key]))
+        batches = {held[part.table, part.key] for part in parts if (part.table, part.key) in held}
+        if lifted and any(_refused_rows(settings, batch, lifted) for batch in batches):
+            key = f"{each.key}:lifts:{bans.lifts(settings)}"
             holding.append((into.name, key))
             if not tables.is_stored(settings, key, into=into):
                 ids = _ids(settings, into, kin) | unbooked.ids(into, each.reader)
@@ -335,15 +338,21 @@ def _plan(settings: Settings, found: Sequence[Found]) -> _Plan:
     return _Plan(works, entries, holding, alike)
 
 
-def _cousins(families: Mapping[tuple[bytes, str], Sequence[Entry]], found: Found) -> list[Entry]:
-    """What the same reader read under other parameters, as another field map: with the same ids."""
-    name = found.reader.partition(":")[0]
-    return [
-        entry
-        for (origin, reader), entries in families.items()
-        if origin == found.origin and reader != found.reader and reader.partition(":")[0] == name
-        for entry in entries
-    ]
+class _Cousins:
+    """What the same readers read under other parameters, as another field map: with the same ids."""
+
+    def __init__(self, known: Iterable[Entry]):
+        self._alike: dict[tuple[bytes, str], list[Entry]] = defaultdict(list)
+        for entry in known:
+            self._alike[entry.origin, _without_parameters(entry.reader)].append(entry)
+
+    def of(self, found: Found) -> list[Entry]:
+        alike = self._alike.get((found.origin, _without_parameters(found.reader)), [])
+        return [entry for entry in alike if entry.reader != found.reader]
+
+
+def _without_parameters(reader: str) -> str:
+    return reader.partition(":")[0]
 
 
 def _beginnings(settings: Settings, found: Sequence[Found]) -> dict[str, tuple[str, int]]:
@@ -352,7 +361,7 @@ def _beginnings(settings: Settings, found: Sequence[Found]) -> dict[str, tuple[s
     counts: dict[tuple[str, str], int] = {}
     for name in {each.how.reader.writes.name for each in found}:
         mine = [named[each.key] for each in found if each.how.reader.writes.name == name]
-        counts |= {(name, at): n for at, n in tables.counts(settings, mine, into=_spec(name)).items()}
+        counts |= {(name, at): n for at, n in tables.counts(settings, mine, into=TABLES[name]).items()}
     return {
         each.key: (named[each.key], counts[each.how.reader.writes.name, named[each.key]]) for each in found
     }
@@ -420,23 +429,11 @@ class _Unbooked:
         return key.startswith("source:") and whole.endswith(f":{reader}") and whole not in self._keys
 
 
-def _key_after_lifts(
-    settings: Settings,
-    parts: Sequence[Entry],
-    held: Mapping[tuple[str, str], TableVersion],
-    found: Found,
-) -> str | None:
-    """A further key of a stored source, where a recall that was lifted since refused some of its rows."""
-    lifted = [each.id for each in bans.all_recalls(settings) if each.lifts or each.lift]
-    batches = {held[part.table, part.key] for part in parts if (part.table, part.key) in held}
-    if not lifted or not batches:
-        return None
-    reasons = pads.field("reason").isin(pa.array([f"recalled:{each}" for each in lifted], pa.string()))
-    for batch in batches:
-        where = of_any_attempt(identity_of(tables.stored_by(settings, batch))) & reasons
-        if tables.read(settings, REJECTED, columns=["row_no"], where=where).num_rows:
-            return f"{found.key}:lifts:{bans.lifts(settings)}"
-    return None
+def _refused_rows(settings: Settings, batch: TableVersion, recalls: Sequence[str]) -> bool:
+    """Did one of these recalls keep rows out of the commit?"""
+    reasons = pads.field("reason").isin(pa.array([f"recalled:{each}" for each in recalls], pa.string()))
+    where = of_any_attempt(identity_of(tables.stored_by(settings, batch))) & reasons
+    return tables.read(settings, REJECTED, columns=["row_no"], where=where).num_rows > 0
 
 
 # ---------------------------------------------------------------- what is said of it
@@ -469,13 +466,13 @@ def _why_nothing(settings: Settings, run: Run, sources: int, counts: Mapping[str
 
 def _require_rows_left(settings: Settings, found: Sequence[Found]) -> None:
     """Raise IngestError where the sources were stored, and recalls took every row of them out again."""
-    known = sources.entries(settings)
     mine = {each.file.revision for each in found}
     mine |= {
         part.source_revision
-        for entry in known
+        for family in sources.families(sources.entries(settings)).values()
+        for entry in family
         if entry.source_revision in mine
-        for part in sources.chain(known, entry)
+        for part in sources.chain(family, entry)
     }
     theirs = pads.field("source_revision").isin(pa.array(sorted(mine), pa.string()))
     here = pa.array(sorted({each.how.reader.writes.name for each in found}), pa.string())
@@ -484,7 +481,7 @@ def _require_rows_left(settings: Settings, found: Sequence[Found]) -> None:
     )
     gone = {ban["row_id"]: ban["recall"] for ban in banned.to_pylist()}
     if gone and not any(
-        tables.read(settings, _spec(name), columns=["row_no"], where=theirs).num_rows
+        tables.read(settings, TABLES[name], columns=["row_no"], where=theirs).num_rows
         for name in here.to_pylist()
     ):
         raise IngestError(

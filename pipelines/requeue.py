@@ -21,7 +21,7 @@ from infra.settings import Settings
 from lineage import bans, sources, tables
 from lineage.rows import Fingerprint
 from lineage.runs import Outcome, Run, carry_out, code_revision
-from lineage.schemas import QUARANTINE, REDACTED, REJECTED, ROW_TABLES, TableSpec
+from lineage.schemas import DOCUMENT, QUARANTINE, REDACTED, REJECTED, TABLES, TRACE, TableSpec
 from lineage.sources import Entry
 from lineage.stamp import Source, Stamp
 from lineage.tables import AlreadyStored, TableVersion
@@ -30,9 +30,11 @@ from pipelines.personal import treatment
 from pipelines.readers import Reader
 from pipelines.runner.losses import recalled, require_same_bans, with_column, without_banned, without_ids
 from pipelines.runner.reading import Keeping, read_again
+from pipelines.runner.rows import together
 from pipelines.runner.sources import beginning
 
 _KEPT = ("source_uri", "source_revision", "source_span", "reader", "reason", "record")
+_READ = (TRACE, DOCUMENT)  # what readers make rows of
 _TRIES = 5  # with others that store the same sources at the same time
 
 
@@ -121,13 +123,13 @@ def _retry(runtime: Runtime, run: Run, *, extra: bool, pii: bool) -> Outcome:
         refused.append(recalled(out, _fingerprint(reader, lost.reader), run.id))
         rows[entry.table].append(kept)
         begin[entry.table].add(beginning(entry.origin, entry.reader))
-    rejected = pa.concat_tables([REJECTED.schema.empty_table(), *refused])
+    rejected = together(REJECTED, refused)
     tables.replace(settings, rejected, into=REJECTED, run_id=run.id)
     require_same_bans(settings, banned)
     versions: list[TableVersion] = []
     stored = 0
     for name, parts in sorted(rows.items()):
-        spec = _spec(name)
+        spec = TABLES[name]
         fresh = _numbered(settings, _once(settings, pa.concat_tables(parts), spec), spec, run)
         if fresh.num_rows:
             file = tables.write_file(settings, fresh, into=spec, name=f"{run.id}-{name}")
@@ -153,7 +155,7 @@ def _waiting(settings: Settings) -> tuple[list[_Lost], int]:
     """What lies in quarantine and gave no row, by stored content; and how many records of other contents."""
     lost = tables.read(settings, QUARANTINE, columns=list(_KEPT)).to_pylist()
     read: set[tuple[str, str]] = set()
-    for spec in ROW_TABLES[:2]:
+    for spec in _READ:
         wanted = pa.array(sorted({each["source_revision"] for each in lost}), pa.string())
         where = pads.field("source_revision").isin(wanted)
         found = tables.read(settings, spec, columns=["source_revision", "source_span"], where=where)
@@ -168,7 +170,7 @@ def _waiting(settings: Settings) -> tuple[list[_Lost], int]:
             by_content[revision, reader].append(each)
     stored = {
         (spec.name, key)
-        for spec in ROW_TABLES[:2]
+        for spec in _READ
         for key in tables.holders(settings, [each.key for each in known.values()], into=spec)
     }
     waiting: list[_Lost] = []
@@ -186,7 +188,7 @@ def _counted(settings: Settings) -> dict[tuple[str, str], int]:
     known = {(each.table, beginning(each.origin, each.reader)) for each in sources.entries(settings)}
     return {
         (spec.name, name): count
-        for spec in ROW_TABLES[:2]
+        for spec in _READ
         for name, count in tables.counts(
             settings, [at for table, at in known if table == spec.name], into=spec
         ).items()
@@ -206,10 +208,6 @@ def _once(settings: Settings, rows: pa.Table, spec: TableSpec) -> pa.Table:
 def _numbered(settings: Settings, rows: pa.Table, spec: TableSpec, run: Run) -> pa.Table:
     first = tables.reserve(settings, rows.num_rows, run_id=run.id)
     return with_column(rows, "row_no", pa.array(range(first, first + rows.num_rows), pa.int64()))
-
-
-def _spec(name: str) -> TableSpec:
-    return next(each for each in ROW_TABLES if each.name == name)
 
 
 def _reader(name: str) -> Reader | None:

@@ -5,7 +5,7 @@ compressed or archived copy of a file holds the same rows. Nothing is ever unpac
 
     expansion      files, folders, globs and archives -> URIs
     surveying      a URI -> SourceFile: digest, size, blocks of whole lines
-    reading        spans, blocks, records
+    reading        spans, blocks, heads
     streams        a URI -> its decompressed content
     archives       what lies in a .tar or .zip, and what of it is refused
     decompression  .gz, .bz2, .zst, and the watch on how much comes out
@@ -26,7 +26,6 @@ from infra.storage.reading import (
     heads,
     open_surveyed,
     read_span,
-    records,
     stream_blocks,
     stream_sources,
 )
@@ -57,7 +56,6 @@ __all__ = [
     "open_source",
     "open_surveyed",
     "read_span",
-    "records",
     "require_lines",
     "stream_blocks",
     "stream_sources",

@@ -1,4 +1,4 @@
-"""A source's content by place: spans, blocks, and the records in them."""
+"""A source's content by place: spans, blocks, heads, first records."""
 
 from __future__ import annotations
 
@@ -14,21 +14,6 @@ from infra.storage.places import join, split
 from infra.storage.problems import Problem, StorageError, told
 from infra.storage.streams import open_source, skip
 from infra.storage.surveying import Block, SourceFile, too_long
-
-
-def records(block: Block, content: bytes | None = None) -> Iterator[tuple[int, int, bytes]]:
-    """(line number in the source, first byte, bytes) of each line of a block that is not blank.
-
-    The bytes come without the line end. `content`: the block's, where it was read before.
-    """
-    if content is None:
-        content = read_span(block.uri, block.first, block.end)
-    position = block.first
-    for offset, line in enumerate(content.split(b"\n")):
-        record = line.rstrip(b"\r")
-        if record.strip():
-            yield block.lines_before + offset, position, record
-        position += len(line) + 1
 
 
 def read_span(uri: str, first: int, end: int) -> bytes:

@@ -24,9 +24,6 @@ class RowGroup:
 
     first_row: int
     rows: int
-    stored_bytes: int
-    """As compressed in the file."""
-
     encoded_bytes: int
     """Decompressed."""
 
@@ -38,8 +35,7 @@ def row_groups(source: BinaryIO) -> list[RowGroup]:
     first = 0
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
-        stored = sum(group.column(column).total_compressed_size for column in range(group.num_columns))
-        found.append(RowGroup(first, group.num_rows, stored, group.total_byte_size))
+        found.append(RowGroup(first, group.num_rows, group.total_byte_size))
         first += group.num_rows
     return found
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from lineage.schemas import UNSTATED
 from pipelines.readers import Unreadable, values
-from pipelines.readers._blocks import Pieces, objects_in, pieces, said_also
+from pipelines.readers._blocks import Pieces, pieces, said_also
 from pipelines.readers._exchange_fields import KNOWN
 
 _Body = Mapping[str, Any]
@@ -98,7 +98,7 @@ def chat(body: _Body) -> Answer:
 
 def _responses(body: _Body) -> Answer:
     found, usage = Pieces(), values.object_in(body, "usage")
-    for item in objects_in(body, "output"):
+    for item in values.objects_in(body, "output"):
         if item.get("type") == "message":
             said = pieces(item.get("content"))
             found.texts += said.texts
@@ -166,7 +166,7 @@ def _converse(body: _Body) -> Answer:
 
 
 def _google(body: _Body) -> Answer:
-    candidates, usage = objects_in(body, "candidates"), values.object_in(body, "usageMetadata")
+    candidates, usage = values.objects_in(body, "candidates"), values.object_in(body, "usageMetadata")
     first = candidates[0] if candidates else {}
     found = pieces(values.object_in(first, "content").get("parts"))
     return Answer(
@@ -195,7 +195,7 @@ def _message(body: _Body) -> Answer:
     message, usage = values.object_in(body, "message"), values.object_in(body, "usage")
     tokens = values.object_in(usage, "tokens")
     found = pieces(message.get("content"))
-    for call in objects_in(message, "tool_calls"):
+    for call in values.objects_in(message, "tool_calls"):
         function = values.object_in(call, "function")
         found.calls.append(
             values.tool_call(values.text(call.get("id")), function.get("name"), function.get("arguments"))
@@ -231,7 +231,7 @@ _TOKENS_OUT += ("eval_count", "completion_tokens")
 def _text(body: _Body) -> Answer:
     """A completed prompt: OpenAI, Together, Writer, Cohere, AI21, Titan, Llama, watsonx, Ollama, ..."""
     name = next((key for key in _LISTS if key in body), None)
-    several = objects_in(body, name) if name else []
+    several = values.objects_in(body, name) if name else []
     first: _Body = several[0] if several else body
     usage = values.object_in(body, "usage")
     if isinstance(first.get("data"), Mapping):  # AI21

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.readers import Unreadable, values
+from pipelines.readers import values
 
 _TEXTS = ("text", "input_text", "output_text", "summary_text", None)
 
@@ -37,16 +37,6 @@ class Pieces:
     def tool_calls(self) -> str | None:
         """The calls as JSON text."""
         return values.json_text(self.calls or None)
-
-
-def objects_in(parent: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """The list of objects under a key; empty where there is none. Raises Unreadable for anything else."""
-    found = parent.get(key)
-    if found is None:
-        return []
-    if not isinstance(found, list) or not all(isinstance(item, Mapping) for item in found):
-        raise Unreadable("bad_shape", f"'{key}' is no list of objects, expected one")
-    return found
 
 
 def pieces(content: Any) -> Pieces:

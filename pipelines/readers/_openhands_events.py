@@ -145,10 +145,8 @@ def _arguments(event: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _metadata(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    metadata = event.get("tool_call_metadata")
-    return metadata if isinstance(metadata, Mapping) else {}
+    return values.inner(event, "tool_call_metadata")
 
 
 def _reply(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    reply = _metadata(event).get("model_response")
-    return reply if isinstance(reply, Mapping) else {}
+    return values.inner(_metadata(event), "model_response")

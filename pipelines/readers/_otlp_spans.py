@@ -66,31 +66,31 @@ def spans_of(record: Mapping[str, Any]) -> list[Span]:
     if "resourceSpans" in record or "resourceLogs" in record:
         spans, logs = list(_spans_on_the_wire(record)), list(_logs_on_the_wire(record))
     elif "spans" in record:
-        spans, logs = [_span(each, {}, {}) for each in _objects(record, "spans")], []
+        spans, logs = [_span(each, {}, {}) for each in values.objects_in(record, "spans")], []
     else:
         spans, logs = [_span(record, {}, {})], []
     return [_with_details(span) for span in _joined(spans, logs)]
 
 
 def _spans_on_the_wire(record: Mapping[str, Any]) -> Iterator[Span]:
-    for group in _objects(record, "resourceSpans"):
+    for group in values.objects_in(record, "resourceSpans"):
         resource = _described(values.object_in(group, "resource"))
         scoped = "scopeSpans" if "scopeSpans" in group else "instrumentationLibrarySpans"  # before 2022
-        for each in _objects(group, scoped):
+        for each in values.objects_in(group, scoped):
             scope = _described(
                 values.object_in(each, "scope" if "scope" in each else "instrumentationLibrary")
             )
-            for span in _objects(each, "spans"):
+            for span in values.objects_in(each, "spans"):
                 yield _span(span, resource, scope)
 
 
 def _logs_on_the_wire(record: Mapping[str, Any]) -> Iterator[Span]:
     """Each log record as a span of one event."""
-    for group in _objects(record, "resourceLogs"):
+    for group in values.objects_in(record, "resourceLogs"):
         resource = _described(values.object_in(group, "resource"))
-        for each in _objects(group, "scopeLogs"):
+        for each in values.objects_in(group, "scopeLogs"):
             scope = _described(values.object_in(each, "scope"))
-            for log in _objects(each, "logRecords"):
+            for log in values.objects_in(each, "logRecords"):
                 event = _event(log)
                 ids = (_id(log, "traceId", "trace_id"), _id(log, "spanId", "span_id"))
                 yield Span(*ids, "", event.time, {}, (event,), resource, scope, is_of_logs=True)
@@ -151,7 +151,7 @@ def _span(value: Mapping[str, Any], resource: dict[str, Any], scope: dict[str, A
         _id(value, "parentSpanId", "parent_span_id", "parent_id"),
         value.get(start),
         flat(attributes_of(value.get("attributes"))),
-        tuple(_event(each) for each in _objects(value, events)),
+        tuple(_event(each) for each in values.objects_in(value, events)),
         resource or _described(values.object_in(value, "resource")),
         scope or _described(values.object_in(value, own_scope)),
         fields,
@@ -179,13 +179,3 @@ def _id(value: Mapping[str, Any], *keys: str) -> str:
     if found is not None and not isinstance(found, str):
         raise Unreadable("bad_id", f"'{keys[-1]}' is {type(found).__name__}, expected a string")
     return (found or "").removeprefix("0x")
-
-
-def _objects(parent: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """The objects in the list under a key; none where there is no list. Raises Unreadable."""
-    value = parent.get(key)
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(isinstance(each, Mapping) for each in value):
-        raise Unreadable("bad_shape", f"'{key}' is {type(value).__name__}, expected a list of objects")
-    return value

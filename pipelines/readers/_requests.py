@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from pipelines.readers import values
-from pipelines.readers._blocks import objects_in, said_also, turn
+from pipelines.readers._blocks import said_also, turn
 
 _MODEL_IN_PATH = re.compile(r"/(?:models?|deployments)/([^/?]+)")
 _AFTER_MODEL = re.compile(r":[A-Za-z]+$")  # Google's method: models/gemini-2.5-flash:generateContent
@@ -63,7 +63,7 @@ def asked(body: Mapping[str, Any], uri: str) -> Asked | None:
 
 def _chat(body: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
-    for each in objects_in(body, name):
+    for each in values.objects_in(body, name):
         if (
             isinstance(each.get("content"), list)
             and not each.get("tool_calls")

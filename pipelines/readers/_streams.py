@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.readers import Unreadable, values
-from pipelines.readers._blocks import objects_in
 
 _NOISE = {"obfuscation"}  # padding against traffic analysis: another random text in each chunk
 _Event = Mapping[str, Any]
@@ -71,7 +70,7 @@ def completion(chunks: Sequence[_Event]) -> dict[str, Any]:
     choices: dict[str, dict[str, Any]] = {}
     for chunk in chunks:
         _lay_over(body, values.without(chunk, {"choices", *_NOISE}))
-        for choice in objects_in(chunk, "choices"):
+        for choice in values.objects_in(chunk, "choices"):
             index = values.count(choice.get("index")) or 0
             so_far = choices.setdefault(str(index), {"index": index})
             delta = values.object_in(choice, "delta")
@@ -96,7 +95,7 @@ def completion(chunks: Sequence[_Event]) -> dict[str, Any]:
 
 def _extend(message: dict[str, Any], delta: _Event) -> None:
     calls: list[dict[str, Any]] = message.get("tool_calls", [])
-    for piece in objects_in(delta, "tool_calls"):
+    for piece in values.objects_in(delta, "tool_calls"):
         index = piece.get("index")
         call = next((c for c in calls if index is not None and c["index"] == index), None)
         if call is None:
@@ -196,9 +195,9 @@ def _google(events: Sequence[_Event]) -> dict[str, Any]:
     parts: list[Any] = []
     for event in events:
         _lay_over(body, values.without(event, {"candidates"}))
-        for candidate in objects_in(event, "candidates")[:1]:
+        for candidate in values.objects_in(event, "candidates")[:1]:
             content = values.object_in(candidate, "content")
-            parts += objects_in(content, "parts")
+            parts += values.objects_in(content, "parts")
             _lay_over(first, values.without(candidate, {"content"}))
     return body | {"candidates": [first | {"content": {"role": "model", "parts": parts}}]}
 
@@ -220,7 +219,7 @@ def _watsonx(events: Sequence[_Event]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for event in events:
         _lay_over(body, values.without(event, {"results"}))
-        for piece in objects_in(event, "results")[:1]:
+        for piece in values.objects_in(event, "results")[:1]:
             _join(result, {"generated_text": values.text(piece.get("generated_text")) or ""})
             _lay_over(result, values.without(piece, {"generated_text", "input_token_count"}))
             result["input_token_count"] = (result.get("input_token_count") or 0) + (

@@ -151,8 +151,7 @@ def _row(
     messages, between, unanswered = _told(nodes, branch, first, strays)
     answer, about = answer_of(lines, first)
     message: Mapping[str, Any] = last["message"]
-    usage = message.get("usage")
-    usage = usage if isinstance(usage, Mapping) else {}
+    usage = values.inner(message, "usage")
     model = values.text(message.get("model"))
     return {
         "trace_key": f"{values.text(last.get('sessionId')) or UNSTATED}/{last['uuid']}",

@@ -8,16 +8,21 @@ from typing import Any
 from pipelines.readers import Unreadable
 
 
-def decode_json_object(record: bytes) -> dict[str, Any]:
-    """A record as a JSON object. Raises Unreadable with what was found instead."""
+def decode_json(content: bytes) -> Any:
+    """Content as JSON. Raises Unreadable."""
     try:
-        value = json.loads(record.decode("utf-8-sig"))
+        return json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise Unreadable("not_utf8", f"byte {error.start} is no UTF-8") from error
     except ValueError as error:
         raise Unreadable("not_json", str(error)) from error
     except RecursionError as error:
         raise Unreadable("too_deep", "nested too deeply") from error
+
+
+def decode_json_object(record: bytes) -> dict[str, Any]:
+    """A record as a JSON object. Raises Unreadable with what was found instead."""
+    value = decode_json(record)
     if not isinstance(value, dict):
         raise Unreadable("not_an_object", f"a JSON {type(value).__name__}, expected an object")
     return value

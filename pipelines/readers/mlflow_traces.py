@@ -211,8 +211,7 @@ def _spans(listed: Any) -> list[_Span]:
         raise Unreadable("bad_spans", "'data.spans' is no list of objects, expected the spans of the trace")
     spans = []
     for each in listed:
-        context = each.get("context")
-        context = context if isinstance(context, Mapping) else {}
+        context = values.inner(each, "context")
         attributes = {key: _decoded(item) for key, item in _pairs(each.get("attributes")).items()}
         span_id = _span_id(each.get("span_id", context.get("span_id")))
         parent = _span_id(each.get("parent_span_id", each.get("parent_id")))

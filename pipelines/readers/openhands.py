@@ -24,6 +24,7 @@ from lineage.schemas import TRACE, UNSTATED, TableSpec
 from pipelines.readers import Part, Unreadable, values
 from pipelines.readers._last_answer import beside, split_at_last_answer
 from pipelines.readers._openhands_events import choice_of, turns_of
+from pipelines.readers.json_lines import decode_json
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class OpenHands:
         with values.readable():
             rows = _rows(_flat(history), values.without(record, {"history", "success"}))
         success = record.get("success")
-        model = _object(_object(record, "metadata"), "llm_config").get("model")
+        model = values.inner(values.inner(record, "metadata"), "llm_config").get("model")
         for row in rows:
             row["trace_key"] = _key(record) or row["trace_key"]
             row["model_requested"] = values.text(model) or UNSTATED
@@ -86,19 +87,11 @@ class OpenHandsEvents:
 
     def read_document(self, name: str, content: bytes) -> list[Part]:
         """The whole document as one part."""
-        try:
-            events = json.loads(content.decode("utf-8-sig"))
-            if not isinstance(events, list):
-                raise Unreadable(
-                    "not_an_array", f"a JSON {type(events).__name__}, expected an array of events"
-                )
+        events = decode_json(content)
+        if not isinstance(events, list):
+            raise Unreadable("not_an_array", f"a JSON {type(events).__name__}, expected an array of events")
+        with values.readable():
             return [Part(0, len(content), _rows(events, {}))]
-        except UnicodeDecodeError as error:
-            raise Unreadable("not_utf8", f"byte {error.start} is no UTF-8") from error
-        except ValueError as error:
-            raise Unreadable("not_json", str(error)) from error
-        except RecursionError as error:
-            raise Unreadable("too_deep", "nested too deeply to be kept as JSON text") from error
 
 
 def _rows(events: Sequence[Any], about: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -107,7 +100,7 @@ def _rows(events: Sequence[Any], about: Mapping[str, Any]) -> list[dict[str, Any
     if answer is None:
         return []
     reply = turns[len(before)].reply
-    usage, model = _object(reply, "usage"), values.text(reply.get("model"))
+    usage, model = values.inner(reply, "usage"), values.text(reply.get("model"))
     row = {
         "trace_key": values.text(reply.get("id")) or UNSTATED,
         "happened_at": values.moment(reply.get("created")),
@@ -144,14 +137,9 @@ def _key(record: Mapping[str, Any]) -> str | None:
     """The instance of an evaluation, or the issue that was to be resolved: owner/repo#number."""
     if record.get("instance_id") is not None:
         return values.text(record["instance_id"])
-    issue = _object(record, "issue")
+    issue = values.inner(record, "issue")
     if issue.get("number") is None:
         return None
     return (
         f"{values.text(issue.get('owner'))}/{values.text(issue.get('repo'))}#{values.text(issue['number'])}"
     )
-
-
-def _object(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = parent.get(key)
-    return value if isinstance(value, Mapping) else {}

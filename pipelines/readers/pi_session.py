@@ -104,8 +104,7 @@ def _row(head: Mapping[str, Any], nodes: Sequence[Node], branch: Branch) -> dict
     last = nodes[branch.path[-1]].lines[0].value
     said, answer = _said(last), _message(last)
     assert answer is not None  # the last of a path is an answer
-    usage = said.get("usage")
-    usage = usage if isinstance(usage, Mapping) else {}
+    usage = values.inner(said, "usage")
     model, key = values.text(said.get("model")), values.text(last.get("id") or last.get("timestamp"))
     asides = [nodes[place].lines[0].value for place in branch.aside]
     return {

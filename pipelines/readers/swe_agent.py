@@ -69,10 +69,10 @@ def _rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     if answer is None:
         return []
     config = _config(record)
-    agent = _object(config, "agent")
+    agent = values.inner(config, "agent")
     row = {
-        "trace_key": values.text(_object(config, "problem_statement").get("id")) or UNSTATED,
-        "model_requested": values.text(_object(agent, "model").get("name")) or UNSTATED,
+        "trace_key": values.text(values.inner(config, "problem_statement").get("id")) or UNSTATED,
+        "model_requested": values.text(values.inner(agent, "model").get("name")) or UNSTATED,
         "model_answered": UNSTATED,
         "messages": before,
         "response": answer["content"],
@@ -145,8 +145,3 @@ def _config(record: Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(config, str):
         return parse_json_line(config.encode("utf-8", "replace")) or {}
     return config if isinstance(config, Mapping) else {}
-
-
-def _object(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = parent.get(key)
-    return value if isinstance(value, Mapping) else {}

@@ -126,6 +126,22 @@ def extra_of(**parts: Any) -> str | None:
     )
 
 
+def inner(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The object under a key; empty where there is anything else, which is then left where it is."""
+    value = parent.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def objects_in(parent: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    """The list of objects under a key; empty where there is none. Raises Unreadable for anything else."""
+    value = parent.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+        raise Unreadable("bad_shape", f"'{key}' is no list of objects, expected one")
+    return value
+
+
 def by_reference(value: Any) -> Any:
     """The value with each long base64 text in it replaced by digest and size; the source keeps the bytes.
 

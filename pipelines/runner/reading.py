@@ -16,7 +16,6 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from infra.settings import Settings
 from infra.storage import (
@@ -40,8 +39,8 @@ from pipelines.framing import Framing
 from pipelines.personal import Treatment, treated
 from pipelines.readers import DocumentReader, Part, Reader, RecordReader, Unreadable
 from pipelines.readers.json_lines import decode_json_object
-from pipelines.runner.losses import RunnerError, recalled, without_banned
-from pipelines.runner.rows import Item, in_order, rows_of
+from pipelines.runner.losses import RunnerError, recalled, without_banned, without_ids
+from pipelines.runner.rows import Item, in_order, rows_of, together
 
 PORTION_BYTES = 16 * 1024 * 1024  # of records that become rows at once
 
@@ -151,7 +150,8 @@ def carry_out(
 ) -> Done:
     """Read a task's stretches and write its file."""
     counts: dict[str, int] = dict.fromkeys(COUNTED, 0)
-    quarantine, rejected = [QUARANTINE.schema.empty_table()], [REJECTED.schema.empty_table()]
+    quarantine: list[pa.Table] = []
+    rejected: list[pa.Table] = []
     ids: set[bytes] = set()
     with tables.FileWriter(settings, task.into, task.name) as file:
         for stretch, portions in _each(task, keeping):
@@ -173,10 +173,7 @@ def carry_out(
                         f"{rows} rows or more in {stretch.block}, expected at most {stretch.most_rows}"
                     )
                 kept, refused = without_banned(stamped, task.into, banned)
-                fresh = kept
-                if work.known:
-                    is_known = pc.is_in(kept["row_id"], pa.array(list(work.known), pa.binary()))
-                    fresh = kept.filter(pc.invert(is_known))
+                fresh = without_ids(kept, work.known)
                 if fresh.num_rows:
                     file.write(fresh)
                 if ids_wanted:
@@ -188,8 +185,8 @@ def carry_out(
     return Done(
         file.written() if file.rows else None,
         counts,
-        pa.concat_tables(quarantine),
-        pa.concat_tables(rejected),
+        together(QUARANTINE, quarantine),
+        together(REJECTED, rejected),
         frozenset(ids),
     )
 
@@ -251,13 +248,13 @@ def _each(task: Task, keeping: Keeping) -> Iterator[tuple[Stretch, Iterable[Read
     of_work: dict[int, list[Stretch]] = {}
     for stretch in task.stretches:
         of_work.setdefault(id(stretch.work), []).append(stretch)
-    together: list[Stretch] = []
+    members: list[Stretch] = []
     for mine in of_work.values():
         work = mine[0].work
         if work.framing == "parquet":
             yield from ((each, _parquet_rows(each, task.into, keeping)) for each in mine)
-        elif "!/" in work.file.uri and _is_whole(mine) and (_is_cut(work) or work.file.size <= BLOCK_BYTES):
-            together += mine
+        elif "!/" in work.file.uri and _is_whole(mine) and _is_held(work):
+            members += mine
         elif work.framing in ("values", "csv"):
             with open_surveyed(work.file) as source:
                 yield mine[0], _framed(source, work, task.into, keeping)
@@ -265,11 +262,12 @@ def _each(task: Task, keeping: Keeping) -> Iterator[tuple[Stretch, Iterable[Read
             by_block = {stretch.block: stretch for stretch in mine}
             for block, content in stream_blocks(work.file, list(by_block)):
                 yield by_block[block], read_block(content, block.first, work, task.into, keeping)
-    yield from _members(together, task.into, keeping)
+    yield from _members(members, task.into, keeping)
 
 
-def _is_cut(work: Work) -> bool:
-    return work.framing == "lines"
+def _is_held(work: Work) -> bool:
+    """Does no piece of it take more memory than a block may?"""
+    return work.framing == "lines" or work.file.size <= BLOCK_BYTES
 
 
 def _is_whole(stretches: Sequence[Stretch]) -> bool:
@@ -356,15 +354,11 @@ def read_again(
         )
         for each in found
     ]
-    return _all(into, stamped), sum(each.records - len(each.lost) for each in found)
+    return together(into, stamped), sum(each.records - len(each.lost) for each in found)
 
 
 def _position(span: str) -> int:
     return int(span.partition(":")[2].partition("-")[0])
-
-
-def _all(spec: TableSpec, parts: Iterable[pa.Table]) -> pa.Table:
-    return pa.concat_tables([spec.schema.empty_table(), *parts])
 
 
 # ---------------------------------------------------------------- each framing

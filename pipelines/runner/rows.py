@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,11 @@ class Item:
     record: bytes
     rows: Sequence[Mapping[str, Any]] = ()
     unreadable: Unreadable | None = None
+
+
+def together(spec: TableSpec, parts: Iterable[pa.Table]) -> pa.Table:
+    """All parts in a table's schema, be there none."""
+    return pa.concat_tables([spec.schema.empty_table(), *parts])
 
 
 def rows_of(

@@ -22,12 +22,13 @@ from infra.settings import Settings
 from infra.storage import StorageError
 from lineage import bans, sources, tables
 from lineage.runs import Run, code_revision, identity_of, of_any_attempt
-from lineage.schemas import QUARANTINE, REJECTED, ROW_TABLES, TableSpec
+from lineage.schemas import QUARANTINE, REJECTED, ROW_TABLES
 from lineage.sources import Entry
 from lineage.stamp import Stamp
 from lineage.tables import TableVersion, WrittenFile
 from pipelines.runner.losses import RunnerError, check_balance, counted, require_same_bans
 from pipelines.runner.reading import COUNTED, Done, Keeping, Stretch, Task, Work, carry_out
+from pipelines.runner.rows import together
 
 log = logging.getLogger("stemma.runner")
 
@@ -98,7 +99,7 @@ def read_sources(
     earlier = _Earlier.of(settings, run)
     tables.replace(
         settings,
-        _all(QUARANTINE, (*earlier.quarantined(settings, run), *(each.quarantine for _, each in done))),
+        together(QUARANTINE, (*earlier.quarantined(settings, run), *(each.quarantine for _, each in done))),
         into=QUARANTINE,
         run_id=run.id,
     )
@@ -111,7 +112,7 @@ def read_sources(
         )
     tables.replace(
         settings,
-        earlier.rejected(settings, run, _all(REJECTED, (each.rejected for _, each in done))),
+        earlier.rejected(settings, run, together(REJECTED, (each.rejected for _, each in done))),
         into=REJECTED,
         run_id=run.id,
     )
@@ -189,10 +190,6 @@ def stored_earlier(settings: Settings, run: Run) -> list[TableVersion]:
         gone = tables.withdrawn(settings, spec) if mine else {}
         found += [version for version in mine if str(version) not in gone]
     return found
-
-
-def _all(spec: TableSpec, parts: Iterable[pa.Table]) -> pa.Table:
-    return pa.concat_tables([spec.schema.empty_table(), *parts])
 
 
 def _rounds(works: Sequence[Work]) -> list[list[Work]]:

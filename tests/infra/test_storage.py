@@ -7,7 +7,7 @@ import os
 import pickle
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -18,13 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.storage import (
+    Block,
     Limits,
     StorageError,
     expand,
     first_record,
     open_source,
     read_span,
-    records,
     require_lines,
     stream_blocks,
     stream_sources,
@@ -36,6 +36,20 @@ from infra.storage import (
 CONTENT = (
     b"\n  \n" + b"".join(b'{"n": %d, "text": "%s"}\r\n' % (n, b"x" * (n % 50)) for n in range(400)) + b"end"
 )
+
+
+def records(block: Block, content: bytes | None = None) -> Iterator[tuple[int, int, bytes]]:
+    """(line number in the source, first byte, bytes) of each line of a block that is not blank."""
+    if content is None:
+        content = read_span(block.uri, block.first, block.end)
+    position = block.first
+    for offset, line in enumerate(content.split(b"\n")):
+        record = line.rstrip(b"\r")
+        if record.strip():
+            yield block.lines_before + offset, position, record
+        position += len(line) + 1
+
+
 SMALL = Limits(max_ratio=20, free_bytes=10_000)
 
 
@@ -128,6 +142,17 @@ def test_spans_lead_back_to_the_bytes_in_every_container(contained: str):
         assert read_span(contained, first, first + len(record)) == record
         assert CONTENT.split(b"\n")[line].rstrip(b"\r") == record
     assert read_span(contained, len(CONTENT) - 3, len(CONTENT) + 9) == b"end"
+
+
+def test_blocks_may_be_cut_anywhere(tmp_path: Path):
+    path = tmp_path / "log"
+    path.write_bytes(CONTENT)
+    whole = [record for block in survey(path.as_uri()).blocks for record in records(block)]
+    for size in (50, 64, 333, 5000):
+        cut = survey(path.as_uri(), block_bytes=size)
+        assert [record for block in cut.blocks for record in records(block)] == whole
+        assert cut.revision == survey(path.as_uri()).revision
+    assert len(whole) == 401
 
 
 def test_blocks_come_in_one_pass_in_every_container(contained: str):

@@ -10,7 +10,7 @@ import pytest
 
 from infra.runtime import Runtime
 from infra.settings import settings_from_environment
-from infra.storage import StorageError, first_record, read_span, records, survey
+from infra.storage import StorageError, first_record, read_span, survey
 from lineage import tables
 from lineage.ancestry import source_bytes
 from lineage.rows import origin_of
@@ -132,16 +132,6 @@ def test_equal_lines_of_one_file_are_different_rows(runtime: Runtime, tmp_path: 
     source = toys.write_lines(tmp_path / "log.jsonl", [toys.exchange("same", "a")] * 3)
     ingest(runtime, config(source))
     assert len(set(ids(runtime))) == 3
-
-
-def test_blocks_may_be_cut_anywhere(tmp_path: Path, toys: SimpleNamespace):
-    source = toys.write_lines(tmp_path / "log.jsonl", [toys.lesson("x" * n, "y") for n in range(40)])
-    whole = [r for block in survey(source.as_uri()).blocks for r in records(block)]
-    for size in (50, 64, 333, 5000):
-        cut = survey(source.as_uri(), block_bytes=size)
-        assert [r for block in cut.blocks for r in records(block)] == whole
-        assert cut.revision == survey(source.as_uri()).revision
-    assert len(whole) == 40
 
 
 def test_however_many_workers_share_a_source_its_rows_have_the_same_ids(

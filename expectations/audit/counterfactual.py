@@ -25,6 +25,7 @@ from infra.settings import Settings
 from lineage import tables
 from lineage.schemas import EXAMPLE, REJECTED
 from lineage.tables import TableError
+from lineage.verdicts import Severity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +50,7 @@ class Flip:
     would: Literal["break", "keep"]
     """What the row would do to the rule."""
 
-    severity: Literal["fail", "warn"]
+    severity: Severity
     """Whether the rule refuses what breaks it."""
 
     value: Any
@@ -241,7 +242,7 @@ def _flips(
     other: Held,
 ) -> Iterator[Flip]:
     at = {row_id: place for place, row_id in enumerate(frame["row_id"])}
-    severities = {rule.name: rule.severity for rule in one.rules}
+    severities: dict[str, Severity] = {rule.name: rule.severity for rule in one.rules}
     for rule in rules_of(suite):
         before, after = (set(held.failing.get(rule.name, ())) for held in (one, other))
         column = next(iter(rule.columns), None)

@@ -5,6 +5,7 @@
     is_decoded(texts)     no sign of bytes that were read in the wrong encoding
     sizes(texts)          words of each text
     repetition(texts)     how much of each text it said before
+    view(name, texts)     all of that as columns, which the rules of a text read
 
 The patterns are run by RE2, in time linear in the text: none of them can backtrack.
 """
@@ -12,9 +13,11 @@ The patterns are run by RE2, in time linear in the text: none of them can backtr
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -87,6 +90,16 @@ REFUSAL = (
 
 _MAY_HOLD = r"(?i)[<\x00\x07\x08\x1b@\[]|notification"
 _FEW_WORDS = 10  # D1: a response has at least 10 tokens; below that, repetition means nothing
+
+
+def view(name: str, texts: pa.ChunkedArray, *, but: Collection[str] = ()) -> dict[str, Any]:
+    """The columns that the rules read of one column of text; `but`: oddities that are none here."""
+    words, repeated = sizes_and_repetition(texts)
+    return {
+        f"{name}_oddity": oddity(texts, but=but).to_pandas(),
+        f"{name}_repetition": pd.Series(repeated).astype(object).where(~np.isnan(repeated), None),
+        f"{name}_words": pd.Series(words).where(pc.is_valid(texts).to_pandas()),
+    }
 
 
 def noise(texts: pa.Array | pa.ChunkedArray) -> pa.Array:

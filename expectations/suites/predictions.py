@@ -1,4 +1,4 @@
-"""What a batch of predictions must be for a report to rest on it: of admitted rows, whole, each once."""
+"""Predictions as their rules see them: each beside the example that it is of."""
 
 from __future__ import annotations
 
@@ -10,17 +10,13 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from expectations.suites import provenance
-from expectations.suites.suite import Admitted, told
-from lineage.schemas import EXAMPLE, NOT_APPLICABLE, PREDICTION
+from expectations.suites.suite import Admitted
+from lineage.schemas import EXAMPLE, PREDICTION
 
 if TYPE_CHECKING:
     import pandas as pd
-    from great_expectations.expectations.expectation import Expectation
 
-    from expectations.thresholds import Thresholds
-
-SETS = {"split": ("gate", "report"), "condition": ("clean", "noisy", NOT_APPLICABLE)}
-_TEXTS = ("run_id", "model_run", "split", "condition", "answer", "prediction")
+TEXTS = ("run_id", "model_run", "split", "condition", "answer", "prediction")
 
 
 def keys(batch: pa.Table) -> pa.Table:
@@ -63,121 +59,10 @@ def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
     import pandas as pd
 
     columns = {name: facts[name].to_pandas() for name in facts.column_names}
-    columns |= {name: batch[name].to_pandas() for name in (*_TEXTS, "row_no", "confidence")}
+    columns |= {name: batch[name].to_pandas() for name in (*TEXTS, "row_no", "confidence")}
     columns["empty_column"] = provenance.empty_column(batch, PREDICTION)
     columns["confidence_is_finite"] = provenance.are_finite(batch, ("confidence",))
     return pd.DataFrame({"row_id": provenance.hexed(batch["row_id"]), **columns})
-
-
-def rules(thresholds: Thresholds) -> list[Expectation]:
-    """The rules for predictions."""
-    import great_expectations.expectations as gxe
-
-    from expectations.custom import (
-        ExpectColumnValuesToHold,
-        ExpectMeasureToBeBetween,
-        ExpectProvenanceToBeComplete,
-    )
-
-    def holds(column: str, rule: str, sentence: str, *, why: str, cites: str = "") -> Expectation:
-        return ExpectColumnValuesToHold(column=column, **told(rule, sentence, why=why, cites=cites))
-
-    return [
-        gxe.ExpectTableRowCountToBeBetween(
-            min_value=thresholds.min_rows,
-            **told(
-                "batch_not_empty",
-                f"the batch holds at least {thresholds.min_rows} row{'s' * (thresholds.min_rows > 1)}",
-                why="every row rule passes an empty batch",
-            ),
-        ),
-        ExpectProvenanceToBeComplete(
-            column_list=list(_TEXTS),
-            **told(
-                "provenance_complete",
-                "a prediction names run, model, split, condition, the right answer and what the model said",
-                why="a number can be computed again only from what it was computed of",
-                cites="C2",
-            ),
-        ),
-        gxe.ExpectColumnValuesToBeNull(
-            column="empty_column",
-            **told(
-                "no_column_empty",
-                "no column that must say something is null; the first that does is named",
-                why="the other rules pass what is null: they are not about it",
-            ),
-        ),
-        *(
-            gxe.ExpectColumnValuesToBeInSet(
-                column=name,
-                value_set=list(values),
-                **told(f"{name}_known", f"{name} is one of {', '.join(values)}", why="reports are cut by it"),
-            )
-            for name, values in SETS.items()
-        ),
-        holds(
-            "is_admitted_row",
-            "rows_admitted",
-            "every prediction is of an admitted example, by id and number",
-            why="a score on what no gate passed is a score on anything",
-            cites="K5",
-        ),
-        holds(
-            "is_scored_row",
-            "rows_are_scored_on",
-            "that example stands on the split and under the condition that the prediction names",
-            why="a score on what was trained on measures memory",
-            cites="K5",
-        ),
-        holds(
-            "quotes_its_example",
-            "answer_quoted",
-            "the right answer is that of the example",
-            why="a number is computed from the quotation",
-        ),
-        holds(
-            "is_unique",
-            "one_prediction_each",
-            "a model is asked once about a row in a run",
-            why="asked until it is right, every model is right",
-        ),
-        holds(
-            "model_is_one",
-            "one_model_a_run",
-            "all predictions of a run are of one model",
-            why="a number is about a model",
-        ),
-        holds(
-            "prediction_is_label",
-            "prediction_known",
-            "what a classifier says is a label that an admitted example has",
-            why="a label that nobody taught comes from another model, or from broken files",
-        ),
-        holds(
-            "confidence_is_finite",
-            "confidence_finite",
-            "confidence is a finite number",
-            why="calibration is measured by it",
-        ),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="confidence",
-            min_value=0,
-            max_value=1,
-            **told("confidence_in_range", "confidence lies in [0, 1]", why="calibration is measured by it"),
-        ),
-        ExpectMeasureToBeBetween(
-            column="share_predicted",
-            min_value=thresholds.min_predicted,
-            **told(
-                "split_predicted",
-                f"at least {thresholds.min_predicted:.0%} of the admitted rows of a split under a condition "
-                "were predicted",
-                why="who chooses the rows chooses the score; a few are left out by reviewers",
-                cites="K5",
-            ),
-        ),
-    ]
 
 
 def _examples(keys: pa.Table, admitted: Admitted) -> pa.Table:

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING
 
 from expectations.suites import noise
 from expectations.suites.suite import told
@@ -17,16 +11,6 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
     from expectations.thresholds import Thresholds
-
-
-def view(name: str, texts: pa.ChunkedArray, *, but: Collection[str] = ()) -> dict[str, Any]:
-    """The columns that the rules read of one column of text; `but`: oddities that are none here."""
-    words, repeated = noise.sizes_and_repetition(texts)
-    return {
-        f"{name}_oddity": noise.oddity(texts, but=but).to_pandas(),
-        f"{name}_repetition": pd.Series(repeated).astype(object).where(~np.isnan(repeated), None),
-        f"{name}_words": pd.Series(words).where(pc.is_valid(texts).to_pandas()),
-    }
 
 
 def rules(

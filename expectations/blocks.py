@@ -8,7 +8,7 @@ and the columns of rules that cannot be measured by block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -59,7 +59,7 @@ class Batch:
 
 
 class Measuring:
-    """A batch whose keys are known, to be measured, and asked for all rows that break a rule."""
+    """A batch whose keys are known, to be measured, and asked for the rows that break a rule."""
 
     def __init__(self, runtime: Runtime, batch: Batch, admitted: Admitted) -> None:
         self.batch = batch
@@ -76,25 +76,17 @@ class Measuring:
     @cached_property
     def measured(self) -> list[Measured]:
         """What the suite's rules ask of the rows, in their order."""
+        import pandas as pd
+
         plan = self.batch.plan()
         parts = list(self._each(_measured, self._tasks()))
-        return both(merged([found for found, _ in parts]), plan.measure_whole(_whole(parts)))
+        whole = pd.concat([columns for _, columns in parts], ignore_index=True)
+        return both(merged([found for found, _ in parts]), plan.measure_whole(whole))
 
-    def failing(self, rules: Sequence[int]) -> Mapping[int, list[str]]:
-        """By the rule's place in the suite: the ids (hex) of all rows that break it."""
-        if not rules:
-            return {}
-        plan = self.batch.plan()
-        of_blocks = [place for place in rules if plan.by_block[place]]
-        of_whole = [place for place in rules if not plan.by_block[place]]
-        found: dict[int, list[str]] = {place: [] for place in of_blocks}
-        for part in self._each(_failing, [(*task, of_blocks) for task in self._tasks()]) if of_blocks else ():
-            for place, row_ids in part.items():
-                found[place] += row_ids
-        if of_whole:
-            whole = _whole(list(self._each(_measured, self._tasks())))
-            found |= plan.failing(whole, of_whole)
-        return found
+    def failing(self, place: int) -> pa.Array:
+        """The ids of all rows that break a rule, given by its place in the suite."""
+        ids = pc.fill_null(self.keys["row_id"].combine_chunks(), b"")
+        return ids.take(pa.array(self.measured[place].failing))
 
     def _tasks(self) -> list[tuple[Any, ...]]:
         """Each block with its facts; one of no rows where there is none."""
@@ -114,32 +106,16 @@ def _measured(
     batch: Batch, block: Stretch | None, facts: pa.Table
 ) -> tuple[list[Measured | None], pd.DataFrame]:
     """What can be measured of the block, and its part of the columns that are judged together."""
-    view, plan = _view(batch, block, facts), batch.plan()
+    rows = batch.version.spec.schema.empty_table() if block is None else batch.rows(block)
+    view, plan = batch.suite.view(rows, facts), batch.plan()
     asked = [name for name in plan.columns_of_whole() if name in view.columns]
     return plan.measure(view), view.loc[:, asked]
-
-
-def _failing(
-    batch: Batch, block: Stretch | None, facts: pa.Table, rules: Sequence[int]
-) -> dict[int, list[str]]:
-    return batch.plan().failing(_view(batch, block, facts), rules)
-
-
-def _view(batch: Batch, block: Stretch | None, facts: pa.Table) -> pd.DataFrame:
-    rows = batch.version.spec.schema.empty_table() if block is None else batch.rows(block)
-    return batch.suite.view(rows, facts)
 
 
 @lru_cache(maxsize=8)
 def _plan(suite: Suite, thresholds: str) -> Plan:
     """Built once per process."""
     return Plan.of(suite.build(Thresholds.model_validate_json(thresholds)).expectations)
-
-
-def _whole(parts: Sequence[tuple[Any, pd.DataFrame]]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.concat([columns for _, columns in parts], ignore_index=True)
 
 
 def _here(work: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
 from expectations.gx import quiet
-from expectations.measuring import Measured, Plan, both
+from expectations.measuring import Measured, Plan
 from lineage.verdicts import Rule, RuleOutcome
 
 if TYPE_CHECKING:
@@ -26,18 +26,17 @@ Result = dict[str, Any]
 
 def evaluate(frame: pd.DataFrame, suite: ExpectationSuite) -> list[Rule]:
     """How each rule came out on the frame, in the suite's order. The frame has `row_id` in hex."""
-    return rules_of(
-        validate(frame, suite, batch="frame", run="none", at=dt.datetime.fromtimestamp(0, dt.UTC)), suite
-    )
+    return [rule for rule, _ in evaluate_rows(frame, suite)]
 
 
-def validate(
-    frame: pd.DataFrame, suite: ExpectationSuite, *, batch: str, run: str, at: dt.datetime
-) -> Result:
-    """Great Expectations' own result on the frame; batch, run and time are what Data Docs will show."""
+def evaluate_rows(frame: pd.DataFrame, suite: ExpectationSuite) -> list[tuple[Rule, list[str]]]:
+    """The same, each rule with the ids (hex) of all rows that break it; none where it is about no rows."""
     plan = Plan.of(suite.expectations)
-    measured = both(plan.measure(frame), plan.measure_whole(frame))
-    return as_result(plan, measured, suite, batch=batch, run=run, at=at)
+    measured = plan.measure_all(frame)
+    at = dt.datetime.fromtimestamp(0, dt.UTC)
+    rules = rules_of(as_result(plan, measured, suite, batch="frame", run="none", at=at), suite)
+    ids = frame["row_id"].to_numpy()
+    return [(rule, list(ids[found.failing])) for rule, found in zip(rules, measured, strict=True)]
 
 
 def as_result(
@@ -49,7 +48,10 @@ def as_result(
     run: str,
     at: dt.datetime,
 ) -> Result:
-    """What was measured as Great Expectations would say it of one frame with all rows."""
+    """What was measured, as Great Expectations would say it of one frame with all rows.
+
+    Batch, run and time are what Data Docs will show.
+    """
     with quiet():
         from great_expectations.core import ExpectationSuiteValidationResult, RunIdentifier
         from great_expectations.validator.validation_statistics import calc_validation_statistics

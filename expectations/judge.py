@@ -26,8 +26,8 @@ class Judgement:
     """How a batch came out."""
 
     rules: tuple[Rule, ...]
-    broken: Mapping[str, Sequence[str]]
-    """Rule -> the ids (hex) of all rows that broke it, as many as the rule counts."""
+    broken: Mapping[str, pa.Array]
+    """Rule -> the ids of all rows that broke it, as many as the rule counts."""
 
     moved: Mapping[bytes, str]
     """Row id -> why the row is to lie in `rejected`; empty where the batch is refused."""
@@ -77,7 +77,7 @@ class Judge:
         """
         whole = self._held(before.by_others)
         keys = self._measuring({}).keys if before.by_others else whole.keys
-        broken = self._broken(whole, whole.rules)
+        broken = whole.broken([rule.name for rule in whole.rules])
         going = dict(before.by_this)
         if overall(whole.rules) == "fail" and self.on_fail == "reject_rows":
             going = routing.reasons(whole.keys, whole.rules, broken) | going
@@ -87,20 +87,20 @@ class Judge:
         rest = self._held({**before.by_others, **going})
         passed = overall(rest.rules) == "pass"
         rules: list[Rule] = []
-        anew: list[Rule] = []  # what they are broken by is another set of rows now
+        anew: list[str] = []  # what they are broken by is another set of rows now
         for rule, left in zip(whole.rules, rest.rules, strict=True):
             if passed and not rule.refuses:
                 rules.append(left)
-                anew.append(left)
+                anew.append(left.name)
             elif passed:
                 told = f"{rule.sentence}, and lie in 'rejected'"
                 rules.append(replace(left, sentence=told, failing=rule.failing, examples=rule.examples))
             elif rule.outcome == "pass" != left.outcome:
                 rules.append(replace(left, sentence=f"{left.sentence}, of the rows that would be left"))
-                anew.append(left)
+                anew.append(left.name)
             else:
                 rules.append(rule)
-        broken |= self._broken(rest, anew)
+        broken |= rest.broken(anew)
         moved = {**before.by_others, **going} if passed else {}
         return Judgement(tuple(rules), broken, moved, whole.result, keys)
 
@@ -125,12 +125,6 @@ class Judge:
         )
         return _Held(measuring, result, rules)
 
-    def _broken(self, held: _Held, rules: Sequence[Rule]) -> dict[str, Sequence[str]]:
-        """Of each of these rules all rows that break it, among those that were held."""
-        places = {rule.name: place for place, rule in enumerate(held.rules)}
-        found = held.measuring.failing([places[rule.name] for rule in rules if rule.failing])
-        return {rule.name: found.get(places[rule.name], []) for rule in rules}
-
 
 @dataclass(frozen=True)
 class _Held:
@@ -141,3 +135,11 @@ class _Held:
     @property
     def keys(self) -> pa.Table:
         return self.measuring.keys
+
+    def broken(self, names: Sequence[str]) -> dict[str, pa.Array]:
+        """Of each of these rules the ids of all rows that break it, among those that were held."""
+        return {
+            rule.name: self.measuring.failing(place)
+            for place, rule in enumerate(self.rules)
+            if rule.name in names
+        }

@@ -21,21 +21,21 @@ from lineage.tables import TableVersion
 from lineage.verdicts import Rule
 
 
-def reasons(keys: pa.Table, rules: Sequence[Rule], broken: Mapping[str, Sequence[str]]) -> dict[bytes, str]:
+def reasons(keys: pa.Table, rules: Sequence[Rule], broken: Mapping[str, pa.Array]) -> dict[bytes, str]:
     """Row id -> the first rule, in the suite's order, that refuses the batch and that the row broke.
 
     Empty where rows cannot be moved one by one: a rule about the whole batch refuses it, one crashed, or two
     rows share an id or a number.
     """
     refusing = [rule for rule in rules if rule.refuses]
-    if not all(broken.get(rule.name) for rule in refusing):
+    if not all(len(broken.get(rule.name, ())) for rule in refusing):
         return {}
     if any(pc.count_distinct(keys[name]).as_py() != keys.num_rows for name in ("row_id", "row_no")):
         return {}
     found: dict[bytes, str] = {}
     for rule in refusing:
-        for row_id in broken[rule.name]:
-            found.setdefault(bytes.fromhex(row_id), rule.name)
+        for row_id in broken[rule.name].to_pylist():
+            found.setdefault(row_id, rule.name)
     return found
 
 

@@ -115,18 +115,18 @@ def record(runtime: Runtime, verdict: Verdict, *, batch_run: str, run_id: str) -
 
 
 def record_unexpected(
-    settings: Settings, batch: TableVersion, broken: Mapping[str, Sequence[str]], *, run: Run
+    settings: Settings, batch: TableVersion, broken: Mapping[str, pa.Array], *, run: Run
 ) -> None:
-    """Write down every row (hex) that broke a rule, before the verdict, in place of what a killed go left."""
-    found = [(rule, row_id) for rule, row_ids in broken.items() for row_id in row_ids]
-    if not found and run.attempt == 1:
+    """Write down the ids of all rows that broke a rule, before the verdict, for what a killed go left."""
+    count = sum(map(len, broken.values()))
+    if not count and run.attempt == 1:
         return
     columns = {
-        "table": pa.repeat(batch.table, len(found)),
-        "version": pa.repeat(pa.scalar(batch.version, pa.int64()), len(found)),
-        "rule": pa.array([rule for rule, _ in found], pa.string()),
-        "row_id": pa.array([bytes.fromhex(row_id) for _, row_id in found], pa.binary()),
-        "run_id": pa.repeat(run.id, len(found)),
+        "table": pa.repeat(batch.table, count),
+        "version": pa.repeat(pa.scalar(batch.version, pa.int64()), count),
+        "rule": pa.chunked_array([pa.repeat(rule, len(ids)) for rule, ids in broken.items()], pa.string()),
+        "row_id": pa.chunked_array(list(broken.values()), pa.binary()),
+        "run_id": pa.repeat(run.id, count),
     }
     rows = pa.table([columns[name] for name in UNEXPECTED.schema.names], schema=UNEXPECTED.schema)
     tables.replace(settings, rows, into=UNEXPECTED, run_id=run.id)

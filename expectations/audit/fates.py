@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.dataset as pads
 
-from expectations.evaluation import evaluate, overall
-from expectations.measuring import Plan
+from expectations.evaluation import evaluate_rows, overall
 from expectations.suites import Admitted
 from infra.settings import Settings
 from lineage import tables
@@ -65,10 +64,9 @@ class Judged:
 
 def hold(frame: pd.DataFrame, suite: ExpectationSuite) -> Held:
     """The frame, with `row_id` in hex, against the suite."""
-    rules = evaluate(frame, suite)
-    broken = [place for place, rule in enumerate(rules) if rule.failing]
-    found = Plan.of(suite.expectations).failing(frame, broken)
-    return Held(tuple(rules), {rules[place].name: tuple(row_ids) for place, row_ids in found.items()})
+    found = evaluate_rows(frame, suite)
+    failing = {rule.name: tuple(row_ids) for rule, row_ids in found if row_ids}
+    return Held(tuple(rule for rule, _ in found), failing)
 
 
 def judged(settings: Settings, table: str, *, every: bool = False) -> list[Judged]:

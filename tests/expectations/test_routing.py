@@ -253,8 +253,8 @@ def test_what_a_recall_took_before_the_gate_moved_it_does_not_come_back_either(l
 def test_reasons_are_empty_where_a_rule_has_no_rows():
     rows = pa.table({"row_id": [b"a"], "row_no": [1]})
     rules = [verdicts.Rule("set", "fail", ""), verdicts.Rule("row", "fail", "", failing=1)]
-    assert routing.reasons(rows, rules, {"row": ["61"]}) == {}
-    assert routing.reasons(rows, rules[1:], {"row": ["61"]}) == {b"a": "row"}
+    assert routing.reasons(rows, rules, {"row": pa.array([b"a"])}) == {}
+    assert routing.reasons(rows, rules[1:], {"row": pa.array([b"a"])}) == {b"a": "row"}
 
 
 def found(lake):

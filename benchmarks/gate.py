@@ -11,12 +11,15 @@ The last line is JSON: gate_s, ratio_to_plain_gx, peak_worker_mb, ingest_overhea
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import multiprocessing
 import random
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +27,16 @@ sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies one that b
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as pads
 
 from benchmarks.ingest import Peak, write_log
 from expectations.gate import admit
 from infra.runtime import Runtime
 from infra.settings import Settings, settings_from_environment
 from lineage import tables
-from lineage.schemas import EXAMPLE
+from lineage.schemas import EXAMPLE, TRACE, TableSpec
 from lineage.tables import TableVersion
+from lineage.verdicts import Verdict, record
 from pipelines.ingest import IngestConfig, ingest
 
 PORTION = 50_000
@@ -128,10 +133,17 @@ def plain_gx(settings: Settings, batch: TableVersion) -> float:
         )
         started = time.monotonic()
         rows = tables.read_batch(settings, batch)
-        frame = suite.frame(rows, lambda spec, columns, where: spec.schema.empty_table().select(columns))
+        frame = suite.frame(rows, partial(_admitted, settings, batch))
         result = definition.run(batch_parameters={"dataframe": frame}, result_format=RESULT_FORMAT)
         assert result.success
         return time.monotonic() - started
+
+
+def _admitted(
+    settings: Settings, batch: TableVersion, spec: TableSpec, columns: Sequence[str], where: pads.Expression
+) -> pa.Table:
+    others = pads.field("run_id") != tables.stored_by(settings, batch)
+    return tables.read(settings, spec, columns=columns, where=where & others)
 
 
 def duckdb_floor(settings: Settings, batch: TableVersion) -> float:
@@ -166,68 +178,97 @@ def duckdb_floor(settings: Settings, batch: TableVersion) -> float:
 
 
 def write_examples(settings: Settings, rows: int, name: str) -> TableVersion:
-    """A batch of distinct examples, each derived from one trace, on split train; 40 labels."""
-    run = f"{name:0<16}-1"
+    """A batch of distinct examples, 40 labels, on split train, each derived from one admitted trace."""
+    run, parents = f"{name:0<16}-1", f"{name:0<14}of-1"
     draw, rng = random.Random(name), np.random.default_rng(len(name))
-    words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 9))) for _ in range(5_000)]
+    syllables = [f"{first}{then}" for first in "bcdfghklmnprstvw" for then in "aeiou"]
+    words = ["".join(draw.choices(syllables, k=draw.randint(1, 4))) for _ in range(5_000)]
     first = tables.reserve(settings, 2 * rows, run_id=run)
-    with tables.FileWriter(settings, EXAMPLE, run) as file:
+    with (
+        tables.FileWriter(settings, TRACE, parents) as logged,
+        tables.FileWriter(settings, EXAMPLE, run) as file,
+    ):
         for at in range(0, rows, PORTION):
             count = min(PORTION, rows - at)
-            file.write(_examples(count, first + at, first + rows + at, run, words, draw, rng))
-    return tables.commit(settings, [file.written()], into=EXAMPLE, run_id=run, keys=[name])
+            texts = [" ".join(draw.choices(words, k=12)) for _ in range(count)]
+            traces = _rows(TRACE, _trace(first + at, texts, rng) | {"run_id": parents})
+            logged.write(traces)
+            file.write(_rows(EXAMPLE, _example(first + rows + at, texts, traces, rng) | {"run_id": run}))
+    admitted = tables.commit(settings, [logged.written()], into=TRACE, run_id=parents, keys=[parents])
+    verdict = Verdict(admitted, "pass", "traces", "sha256:0", rows, ())
+    record(Runtime(settings), verdict, batch_run=parents, run_id=parents)
+    return tables.commit(settings, [file.written()], into=EXAMPLE, run_id=run, keys=[run])
 
 
-def _examples(
-    count: int, first: int, parent: int, run: str, words: list[str], draw: random.Random, rng: Any
-) -> pa.Table:
-    ids, parents = (
-        [bytes(row) for row in rng.integers(0, 256, (count, 16), dtype=np.uint8)] for _ in range(2)
-    )
-    texts = [" ".join(draw.choices(words, k=12)) for _ in range(count)]
-    numbers = range(first, first + count)
-    constant = {
+_STATED = {
+    "source_uri": "file:///logs/day.jsonl",
+    "source_revision": "sha256:" + "a" * 64,
+    "prompt_name": "intent",
+    "prompt_version": "3",
+    "generator": "bot",
+    "generator_revision": "1",
+    "scorer": "judge",
+    "scorer_revision": "2",
+    "score": 1.0,
+    "threshold": 0.5,
+    "step_revision": "1",
+    "code_revision": "sha256:" + "b" * 64,
+    "extracted_at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+    "review": "none",
+    "reviewer": "not_applicable",
+}
+
+
+def _trace(first: int, texts: list[str], rng: Any) -> dict[str, Any]:
+    return _placed(first, texts, rng) | {
+        "parents": [[]] * len(texts),
+        "parent_nos": [[]] * len(texts),
+        "derivation": "source",
+        "step": "chat_completions",
+        "trace_key": "unstated",
+        "model_requested": "bot",
+        "model_answered": "bot@1",
+        "response": [f"label_{number % 40}" for number in range(first, first + len(texts))],
+        "verdict": "pass",
+    }
+
+
+def _example(first: int, texts: list[str], parents: pa.Table, rng: Any) -> dict[str, Any]:
+    return _placed(first, texts, rng) | {
+        "source_span": parents["source_span"],
+        "parents": [[row_id] for row_id in parents["row_id"].to_pylist()],
+        "parent_nos": [[number] for number in parents["row_no"].to_pylist()],
         "derivation": "joint",
-        "source_uri": "file:///logs/day.jsonl",
-        "prompt_name": "intent",
-        "source_revision": "sha256:" + "a" * 64,
-        "prompt_version": "3",
-        "generator": "bot",
-        "generator_revision": "1",
-        "scorer": "judge",
-        "scorer_revision": "2",
-        "score": 1.0,
-        "threshold": 0.5,
         "step": "ExampleFromTrace",
-        "step_revision": "1",
-        "code_revision": "sha256:" + "b" * 64,
-        "run_id": run,
-        "review": "none",
-        "reviewer": "not_applicable",
         "task": "classification",
         "split": "train",
         "kind": "passed",
         "condition": "not_applicable",
+        "text": texts,
+        "answer": parents["response"],
     }
-    columns: dict[str, Any] = {
-        "row_id": ids,
-        "row_no": numbers,
-        "parents": [[each] for each in parents],
-        "parent_nos": [[number] for number in range(parent, parent + count)],
+
+
+def _placed(first: int, texts: list[str], rng: Any) -> dict[str, Any]:
+    numbers = range(first, first + len(texts))
+    return {
+        "row_id": [bytes(row) for row in rng.integers(0, 256, (len(texts), 16), dtype=np.uint8)],
+        "row_no": list(numbers),
         "source_span": [f"bytes:{number * 100}-{number * 100 + 99}" for number in numbers],
         "messages": [[{"role": "user", "content": text}] for text in texts],
-        "text": texts,
-        "answer": [f"label_{number % 40}" for number in numbers],
     }
-    made = {}
-    for field in EXAMPLE.schema:
+
+
+def _rows(spec: TableSpec, columns: dict[str, Any]) -> pa.Table:
+    count, columns = len(columns["row_id"]), _STATED | columns
+    made = []
+    for field in spec.schema:
         value = columns.get(field.name)
-        made[field.name] = (
-            pa.array(list(value), field.type)
-            if value is not None
-            else pa.repeat(pa.scalar(constant.get(field.name), field.type), count)
-        )
-    return pa.table(made, schema=EXAMPLE.schema)
+        if isinstance(value, list | pa.ChunkedArray):
+            made.append(value if isinstance(value, pa.ChunkedArray) else pa.array(value, field.type))
+        else:
+            made.append(pa.repeat(pa.scalar(value, field.type), count))
+    return pa.table(made, schema=spec.schema)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ Citations such as D3 are entries of the catalogue of requirements.
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -189,3 +190,8 @@ class Thresholds(BaseModel):
 
 
 DEFAULTS = Thresholds()
+
+
+def chosen(said: Mapping[str, Any]) -> Thresholds:
+    """The thresholds that a verdict names; what it does not name is as by default."""
+    return Thresholds.model_validate({name: said[name] for name in Thresholds.model_fields if name in said})

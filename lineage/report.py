@@ -13,6 +13,7 @@ from infra.settings import Settings
 from lineage import tables
 from lineage.runs import Run
 from lineage.schemas import PREDICTION, REPORT
+from lineage.tables import TableVersion
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,21 @@ class Report:
         return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}] n={self.n}"
 
 
-def record(
-    settings: Settings, reports: Sequence[Report], predictions: pa.Table, *, run: Run, at: dt.datetime
-) -> tuple[str, ...]:
-    """Store predictions, then the numbers made of them. Returns the table versions."""
+def store_predictions(settings: Settings, predictions: pa.Table, *, run: Run) -> TableVersion:
+    """The evidence of an evaluation, as a batch that a gate can judge; in place of a killed go's."""
+    return tables.replace(settings, predictions, into=PREDICTION, run_id=run.id, is_batch=True)
+
+
+def record(settings: Settings, reports: Sequence[Report], *, run: Run, at: dt.datetime) -> TableVersion:
+    """Store the numbers made of an evaluation's predictions, once those are admitted."""
     at = tables.after_all(settings, at, REPORT)  # the newest evaluation counts
-    first = tables.replace(settings, predictions, into=PREDICTION, run_id=run.id)
     rows = [
         {name: getattr(report, name) for name in Report.__dataclass_fields__} | {"run_id": run.id, "at": at}
         for report in reports
     ]
-    second = tables.replace(
+    return tables.replace(
         settings, pa.Table.from_pylist(rows, schema=REPORT.schema), into=REPORT, run_id=run.id
     )
-    return str(first), str(second)
 
 
 def reports_of(settings: Settings, model_run: str) -> list[Report]:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from expectations.config import GateConfig
 from expectations.gate import admit, exit_code
 from expectations.reports import as_text, in_brief
 from infra.cli import Json, Lake, Set, existing, open_runtime
@@ -26,6 +27,10 @@ from pipelines import ingest as ingestion
 from pipelines.progress import ReadingProgress
 from pipelines.requeue import retry
 from pipelines.review import review as put_on_record
+
+GateConfigFile = Annotated[
+    str | None, typer.Option(help="TOML config of the gate: thresholds, on_fail; as for stemma gate.")
+]
 
 
 def ingest(
@@ -47,6 +52,7 @@ def ingest(
         bool, typer.Option("--retry-quarantine", help="Read again what could not be read before.")
     ] = False,
     gate: Annotated[bool, typer.Option(help="Validate what was stored.")] = True,
+    gate_config: GateConfigFile = None,
     lake: Lake = None,
 ) -> int:
     """Store sources as rows of `traces` or `documents`, then put them before the gate.
@@ -70,6 +76,7 @@ def ingest(
         pii="redact" if redact else "flag" if pii else "off",
         max_quarantined=max_quarantined,
     )
+    by = read_config(GateConfig, gate_config, ()) if gate else None
     with open_runtime(lake) as runtime, ReadingProgress() as progress:
         if retry_quarantine:
             outcome = retry(runtime, extra=extra, pii=pii)
@@ -81,7 +88,7 @@ def ingest(
         print("\n".join(told))
         for problem in outcome.facets.get("problems", {}).values():
             print(f"NOT READ  {problem}", file=sys.stderr)
-        code = _gated(runtime, outcome, gate=gate)
+        code = _gated(runtime, outcome, by)
         return max(code, 1) if outcome.facets.get("problems") else code
 
 
@@ -136,18 +143,20 @@ def curate(
     config: Annotated[str | None, typer.Argument(help="TOML config.")] = None,
     set: Set = None,
     gate: Annotated[bool, typer.Option(help="Validate what was stored.")] = True,
+    gate_config: GateConfigFile = None,
     lake: Lake = None,
 ) -> int:
     """Derive examples from admitted traces, then put them before the gate.
 
     Example: stemma curate curate.toml --set split=train
     """
+    by = read_config(GateConfig, gate_config, ()) if gate else None
     with open_runtime(lake) as runtime:
         wanted = read_config(curation.CurateConfig, config, set or ())
         outcome = curation.curate(runtime, wanted)
         counts = ", ".join(f"{name} {number:,}" for name, number in outcome.counts.items() if number)
         print(f"curate{' (done before)' if outcome.again else ''}: {counts}")
-        return _gated(runtime, outcome, gate=gate)
+        return _gated(runtime, outcome, by)
 
 
 def review(
@@ -221,16 +230,17 @@ def _list(settings: Settings, references: list[str], as_json: bool) -> None:
         print("nothing was reviewed")
 
 
-def _gated(runtime: Runtime, outcome: Outcome, *, gate: bool) -> int:
+def _gated(runtime: Runtime, outcome: Outcome, by: GateConfig | None) -> int:
     """Gate a job's batches and return the worst exit code. A verdict of before is told in a line."""
     codes = [0]
     for output in outcome.outputs:
         batch = resolve(runtime.settings, output)
-        if not gate:
+        if by is None:
             print(f"{batch}: not gated; see: stemma gate {batch}")
             continue
         before = verdicts.latest(runtime.settings, batch)
-        verdict = admit(runtime, batch)
+        on_fail = by.on_fail_of(batch.table)
+        verdict = admit(runtime, batch, thresholds=by.thresholds, on_fail=on_fail)
         print((in_brief if verdict == before and verdict.passed else as_text)(verdict, runtime.settings))
         codes.append(exit_code(verdict))
     return max(codes)

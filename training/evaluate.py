@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from expectations.gate import admit, reason
 from infra.inference import Predictor
 from infra.models import resolve as resolve_base
 from infra.runtime import Runtime, give_back_memory
@@ -102,14 +103,18 @@ def _score(
             "confidence": pa.array([p.confidence for p in predicted], pa.float64()),
         }
     ).select(PREDICTION.schema.names)
+    batch = report.store_predictions(runtime.settings, predictions, run=run)
+    verdict = admit(runtime, batch, parent=run)
+    if not verdict.passed:
+        raise TrainingError(f"the gate refused {batch} ({reason(verdict)}); see: stemma reports {batch}")
     reports = [
         number
         for condition in sorted(set(rows["condition"].to_pylist()))
         for number in measure(predictions, condition=condition, seed=seed)
     ]
-    versions = report.record(runtime.settings, reports, predictions, run=run, at=runtime.now())
+    numbers = report.record(runtime.settings, reports, run=run, at=runtime.now())
     facets = {f"{r.metric}.{r.condition}": [r.value, r.low, r.high, r.n] for r in reports}
-    return Outcome(versions, {"rows": rows.num_rows}, facets)
+    return Outcome((str(batch), str(numbers)), {"rows": rows.num_rows}, facets)
 
 
 def measure(predictions: pa.Table, *, condition: str, seed: int) -> list[Report]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from expectations.gate import admit
 from expectations.reports import keep
+from expectations.thresholds import DEFAULTS, chosen
 from infra.models import BaseModel as Base
 from infra.models import adapter_config_digest
 from infra.models import resolve as resolve_base
@@ -55,7 +56,9 @@ def finetune(runtime: Runtime, config: FinetuneConfig, *, parent: Run | None = N
     data = with_parent_resolved(runtime, config.data)
     selected = curricula.build(runtime, data, parent=parent)
     curriculum = curricula.load(runtime.settings, selected.facets["curriculum"])
-    admit(runtime, curriculum.version, parent=parent)
+    before = verdicts.latest(runtime.settings, curriculum.version)
+    thresholds = chosen(before.thresholds) if before else DEFAULTS  # by whoever admitted it
+    admit(runtime, curriculum.version, thresholds=thresholds, parent=parent)
     keep(runtime, curriculum.version)
     verdicts.require(runtime.settings, curriculum.version)
     recorded = {"data": data.model_dump(), "training": config.training.model_dump()}

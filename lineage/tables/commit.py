@@ -188,8 +188,13 @@ def record(
     raise TableError(f"'{into.name}' could not be written: {ATTEMPTS} other writers came first; try again")
 
 
-def replace(settings: Settings, rows: pa.Table, *, into: TableSpec, run_id: str) -> TableVersion:
-    """Store a run's rows of a book in place of those that an earlier go at the same work may have left."""
+def replace(
+    settings: Settings, rows: pa.Table, *, into: TableSpec, run_id: str, is_batch: bool = False
+) -> TableVersion:
+    """Store a run's rows of a book in place of those that an earlier go at the same work may have left.
+
+    A batch can be gated and withdrawn, as what `commit` stores.
+    """
     check(rows, into)
     identity = run_id.rpartition("-")[0]
     first, after = f"{identity}-", f"{identity}."  # every attempt: '.' is the character after '-'
@@ -215,7 +220,7 @@ def replace(settings: Settings, rows: pa.Table, *, into: TableSpec, run_id: str)
             actions.append(added_file(write_file(settings, rows, into=into, name=name)))
         if not actions:
             return TableVersion(into.name, table.version())
-        metadata = {"stemma.run_id": run_id}
+        metadata = {"stemma.run_id": run_id} | ({"stemma.keys": "[]"} if is_batch else {})
         if is_written(settings, into, table, actions, metadata):
             return written_after(settings, into, table.version(), metadata)
         time.sleep(0.01 * attempt)

@@ -20,7 +20,8 @@ def evaluation(settings: Settings, number: int, rows: int, *, day: int | None = 
     number_of = Report("accuracy", "gate", "noisy", 1.0, 1.0, 1.0, rows, 0, "m-1")
     at = dt.datetime(2026, 1, day or number, tzinfo=dt.UTC)
     table = pa.Table.from_pylist(predictions, schema=PREDICTION.schema)
-    report.record(settings, [number_of], table, run=run, at=at)
+    report.store_predictions(settings, table, run=run)
+    report.record(settings, [number_of], run=run, at=at)
 
 
 def test_the_newest_evaluation_is_the_one_that_counts(settings: Settings):

@@ -28,7 +28,7 @@ from lineage.tables import Stretch, TableVersion
 if TYPE_CHECKING:
     import pandas as pd
 
-BLOCK_ROWS = 50_000
+BLOCK_ROWS = 100_000
 FEW_ROWS = 200_000  # starting Ray takes as long as judging these here
 _RETRIES = 2  # of a block whose worker died
 

@@ -33,8 +33,10 @@ why = "our screen has two lines"
 severity = "warning"               # or critical, which is what is meant without it
 ```
 
-`Suite.from_toml("mine.toml")` reads it; the gate takes it: `admit(runtime, "examples@7", suites={"examples":
-suite})`. Types are those of Great Expectations' gallery, and ours below. An unknown type, argument or column
+`stemma gate examples@7 --set 'suites=["mine.toml"]'` judges by it, and so does a gate's config with
+`suites = ["mine.toml"]`, which `ingest` and `curate` take as `--gate-config`. In Python it is
+`Suite.from_toml("mine.toml")`, and `admit(runtime, "examples@7", suites={"examples": suite})`.
+Types are those of Great Expectations' gallery, and ours below. An unknown type, argument or column
 is told in one sentence before a row is read.
 
 ## Your own suite, in Great Expectations' way

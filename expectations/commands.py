@@ -14,7 +14,7 @@ from typing import Annotated, TextIO, TypedDict
 import typer
 
 from expectations.config import GateConfig
-from expectations.gate import NotGated, admit, exit_code
+from expectations.gate import NotGated, admit_by, exit_code
 from expectations.reports import as_text, attach, build, build_page
 from expectations.reports.project import write_project
 from expectations.reports.serve import PORT, server
@@ -33,7 +33,7 @@ from lineage.waivers import Waiver
 
 def gate(
     batch: Annotated[str | None, typer.Argument(help="TABLE@VERSION: the commit to judge.")] = None,
-    config: Annotated[str | None, typer.Argument(help="TOML config: thresholds, on_fail.")] = None,
+    config: Annotated[str | None, typer.Argument(help="TOML config: thresholds, on_fail, suites.")] = None,
     set: Set = None,
     waive: Annotated[
         str | None, typer.Option(metavar="RULE", help="Let batches of --table break this rule instead.")
@@ -71,9 +71,7 @@ def gate(
         raise NotGated("--reason and --by belong to --waive or --revoke")
     with open_runtime(lake) as runtime:
         if batch is not None:
-            wanted = read_config(GateConfig, config, set or ())
-            on_fail = wanted.on_fail_of(batch.partition("@")[0])
-            verdict = admit(runtime, batch, thresholds=wanted.thresholds, on_fail=on_fail)
+            verdict = admit_by(runtime, batch, read_config(GateConfig, config, set or ()))
             _tell(verdict, runtime.settings, as_json)
             sys.stdout.flush()  # whoever waits for the verdict has it; MLflow takes its time
             attach(runtime, verdict.batch)

@@ -1,7 +1,8 @@
-"""What `stemma gate` takes: every threshold, and what is to become of rows that break a rule.
+"""What `stemma gate` takes: thresholds, suites of one's own, and what becomes of rows that break a rule.
 
 # stemma gate examples@7 gate.toml
 on_fail = "reject_rows"
+suites = ["mine.toml"]
 [thresholds]
 max_text_characters = 10000
 """
@@ -13,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from expectations.suites import SUITES, Suite
 from expectations.thresholds import DEFAULTS, Thresholds
 from lineage.schemas import ROW_TABLES
 from lineage.verdicts import OnFail
@@ -48,6 +50,9 @@ class GateConfig(BaseModel):
     on_fail: OnFailing = OnFailing()
     """Per table, or one word for all three."""
 
+    suites: tuple[str, ...] = ()
+    """TOML files of suites, each in place of the shipped one of its table (expectations.suites.toml)."""
+
     @field_validator("on_fail", mode="before")
     @classmethod
     def _one_word_for_all(cls, value: Any) -> Any:
@@ -57,3 +62,7 @@ class GateConfig(BaseModel):
         """What becomes of a batch of this table in which a rule fails."""
         chosen: Mapping[str, OnFail] = self.on_fail.model_dump()
         return chosen.get(table, "refuse")
+
+    def suites_in_force(self) -> Mapping[str, Suite]:
+        """Table -> its suite. Raises ConfigError where a file is none."""
+        return SUITES | {suite.name: suite for suite in map(Suite.from_toml, self.suites)}

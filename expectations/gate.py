@@ -24,6 +24,7 @@ import pyarrow.dataset as pads
 
 from expectations import routing
 from expectations.blocks import Batch
+from expectations.config import GateConfig
 from expectations.evaluation import outcome_of
 from expectations.judge import Judge, Judgement, Moved
 from expectations.suites import SUITES, Suite, digest
@@ -95,6 +96,20 @@ def admit(
     told += f"; {verdict.routed} rows moved to 'rejected'" if verdict.routed else ""
     log.info("gate %s: %s, %d rows; %s", batch, verdict.outcome, verdict.rows, told)
     return verdict
+
+
+def admit_by(
+    runtime: Runtime, reference: str | TableVersion, config: GateConfig, *, parent: Run | None = None
+) -> Verdict:
+    """The same, by a config."""
+    return admit(
+        runtime,
+        reference,
+        thresholds=config.thresholds,
+        on_fail=config.on_fail_of(str(reference).partition("@")[0]),
+        suites=config.suites_in_force(),
+        parent=parent,
+    )
 
 
 def exit_code(verdict: Verdict) -> int:

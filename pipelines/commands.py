@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from expectations.config import GateConfig
-from expectations.gate import admit, exit_code
+from expectations.gate import admit_by, exit_code
 from expectations.reports import as_text, in_brief
 from infra.cli import Json, Lake, Set, existing, open_runtime
 from infra.config import read_config
@@ -28,9 +28,7 @@ from pipelines.progress import ReadingProgress
 from pipelines.requeue import retry
 from pipelines.review import review as put_on_record
 
-GateConfigFile = Annotated[
-    str | None, typer.Option(help="TOML config of the gate: thresholds, on_fail; as for stemma gate.")
-]
+GateConfigFile = Annotated[str | None, typer.Option(help="TOML config of the gate, as for stemma gate.")]
 
 
 def ingest(
@@ -239,8 +237,7 @@ def _gated(runtime: Runtime, outcome: Outcome, by: GateConfig | None) -> int:
             print(f"{batch}: not gated; see: stemma gate {batch}")
             continue
         before = verdicts.latest(runtime.settings, batch)
-        on_fail = by.on_fail_of(batch.table)
-        verdict = admit(runtime, batch, thresholds=by.thresholds, on_fail=on_fail)
+        verdict = admit_by(runtime, batch, by)
         print((in_brief if verdict == before and verdict.passed else as_text)(verdict, runtime.settings))
         codes.append(exit_code(verdict))
     return max(codes)

@@ -116,21 +116,23 @@ def nearest(signed: npt.NDArray[np.uint8], group: Places, *, within: bool) -> np
     """
     best = np.zeros(len(signed))
     said = np.flatnonzero(signed.any(axis=1))
-    if len(said) < 2:
+    if len(said) < 2 or (not within and len(np.unique(group[said])) < 2):
         return best
-    bands = np.zeros((len(said), HASHES // _ROWS, 8), np.uint8)
-    bands[:, :, :_ROWS] = signed[said].reshape(len(said), -1, _ROWS)
     for number in range(HASHES // _ROWS):
-        band = np.ascontiguousarray(bands[:, number]).view(np.uint64).ravel()
+        cut = np.zeros((len(said), 8), np.uint8)
+        cut[:, :_ROWS] = signed[said, number * _ROWS : (number + 1) * _ROWS]
+        band = cut.view(np.uint64).ravel()
+        met = _shared(band)
+        band, texts = band[met], said[met]
         # In a large bucket each meets the one before it, and in every other band another one, drawn anew.
-        shuffled = np.arange(len(said))
+        shuffled = np.arange(len(texts))
         if number % 2:
-            shuffled = np.random.Generator(np.random.PCG64(number)).permutation(len(said))
+            shuffled = np.random.Generator(np.random.PCG64(number)).permutation(len(texts))
         if within:
-            one, other = _neighbours(band, group[said], shuffled)
+            one, other = _neighbours(band, group[texts], shuffled)
         else:
-            one, other = _across(band, group[said], shuffled)
-        one, other = said[one], said[other]
+            one, other = _across(band, group[texts], shuffled)
+        one, other = texts[one], texts[other]
         agreement = np.empty(len(one))
         for first in range(0, len(one), 65536):
             part = slice(first, first + 65536)
@@ -143,6 +145,16 @@ def nearest(signed: npt.NDArray[np.uint8], group: Places, *, within: bool) -> np
     return best
 
 
+def _shared(band: Numbers) -> Places:
+    """Where a band stands that stands elsewhere, too; and few others, as sorting those is all it costs."""
+    ordered = np.sort(band)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    shift = np.uint64(64 - 22)
+    marked = np.zeros(1 << 22, np.bool_)
+    marked[((twice * _STEP) >> shift).astype(np.int64)] = True
+    return np.flatnonzero(marked[((band * _STEP) >> shift).astype(np.int64)])
+
+
 def _neighbours(band: Numbers, group: Places, shuffled: Places) -> tuple[Places, Places]:
     """Pairs that share band and group, each text with the next one of its bucket."""
     order = shuffled[np.lexsort((band[shuffled], group[shuffled]))]
@@ -152,6 +164,8 @@ def _neighbours(band: Numbers, group: Places, shuffled: Places) -> tuple[Places,
 
 def _across(band: Numbers, group: Places, shuffled: Places) -> tuple[Places, Places]:
     """Pairs that share a band but not the group: each text with one text of the next group in its bucket."""
+    if not len(shuffled):
+        return shuffled, shuffled
     order = shuffled[np.lexsort((group[shuffled], band[shuffled]))]
     new_band = np.r_[True, band[order][1:] != band[order][:-1]]
     new_run = new_band | np.r_[True, group[order][1:] != group[order][:-1]]

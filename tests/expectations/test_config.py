@@ -55,3 +55,18 @@ def test_the_command_goes_by_a_file_and_by_what_is_set(lake, toy, change, tmp_pa
     assert "1 rows that broke a rule lie in 'rejected'" in capsys.readouterr().out
     assert tables.read(lake.settings, TRACE).num_rows == 5
     assert verdicts.latest(lake.settings, version).thresholds["min_rows"] == 5
+
+
+def test_a_suite_of_ones_own_takes_the_place_of_the_shipped_one(lake, toy, tmp_path, capsys):
+    suite = tmp_path / "mine.toml"
+    suite.write_text(
+        'table = "traces"\n[[rules]]\nrule = "brief"\ntype = "expect_column_values_to_be_between"\n'
+        'kwargs = { column = "response_words", max_value = 0 }\nsentence = "nothing is said"\nwhy = "test"\n'
+    )
+    config = tmp_path / "gate.toml"
+    config.write_text(f'suites = ["{suite}"]\n')
+    version = str(lake.store(toy.traces(), TRACE, key="a"))
+    assert stemma(lake, "gate", version, str(config)) == 1
+    assert "FAILED brief: nothing is said" in capsys.readouterr().out
+    assert stemma(lake, "gate", version, "--set", 'suites=["none.toml"]') == 2
+    assert "none.toml" in capsys.readouterr().err

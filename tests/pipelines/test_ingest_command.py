@@ -47,6 +47,20 @@ def test_it_says_what_it_read_and_the_balance(
     assert f"rewritten: {log.as_uri()}; the rows of what it held before stay" in said
 
 
+def test_what_was_read_is_gated_by_the_config_that_is_given(
+    lake: Lake, ray_session: None, capsys: pytest.CaptureFixture[str]
+):
+    config = lake.folder / "gate.toml"
+    config.write_text("[thresholds]\nmin_rows = 2\n")
+    log = str(lake.log("log.jsonl", "a"))
+    code, said, _ = stemma(lake, capsys, "ingest", log, "--gate-config", str(config))
+    assert code == 1
+    assert "FAILED batch_not_empty: the batch holds at least 2 rows" in said
+    code, _, complaint = stemma(lake, capsys, "ingest", log, "--gate-config", "none.toml")
+    assert code == 2
+    assert "none.toml" in complaint
+
+
 def test_a_verdict_of_before_is_told_in_a_line(
     lake: Lake, ray_session: None, capsys: pytest.CaptureFixture[str]
 ):

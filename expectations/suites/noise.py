@@ -88,7 +88,6 @@ REFUSAL = (
     r"^(?i:\s*(?:i['\x{2019}]?m sorry|sorry|i can(?:not|['\x{2019}]t)|as an ai|i am unable|i am not able)\b)"
 )
 
-_MAY_HOLD = r"(?i)[<\x00\x07\x08\x1b@\[]|notification"
 _FEW_WORDS = 10  # D1: a response has at least 10 tokens; below that, repetition means nothing
 
 
@@ -104,24 +103,20 @@ def view(name: str, texts: pa.ChunkedArray, *, but: Collection[str] = ()) -> dic
 
 def noise(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
     """The first kind of noise found in each text, or NONE; null of a null."""
-    return _first_of(texts, NOISE, _MAY_HOLD)
+    return _first_of(texts, NOISE)
 
 
 def oddity(texts: pa.Array | pa.ChunkedArray, *, but: Collection[str] = ()) -> pa.Array:
     """The first of ODDITIES found in each text, or NONE; null of a null. `but` is not looked for."""
-    kinds = {kind: pattern for kind, pattern in ODDITIES.items() if kind not in but}
-    return _first_of(texts, kinds, "|".join(f"(?:{pattern})" for pattern in kinds.values()))
+    return _first_of(texts, {kind: pattern for kind, pattern in ODDITIES.items() if kind not in but})
 
 
-def _first_of(texts: pa.Array | pa.ChunkedArray, patterns: Mapping[str, str], any_of: str) -> pa.Array:
+def _first_of(texts: pa.Array | pa.ChunkedArray, patterns: Mapping[str, str]) -> pa.Array:
     array = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
-    may_hold = pc.match_substring_regex(array, any_of)  # one look at each byte says so of most
-    likely = array.filter(may_hold)
-    kinds = pa.array([NONE] * len(likely), pa.string())
-    for kind, pattern in reversed(list(patterns.items())):
-        kinds = pc.if_else(pc.match_substring_regex(likely, pattern), kind, kinds)
     found = pc.if_else(pc.is_valid(array), NONE, pa.scalar(None, pa.string()))
-    return pc.replace_with_mask(found, pc.fill_null(may_hold, False), kinds)
+    for kind, pattern in reversed(patterns.items()):  # one by one: all in one pattern take RE2 tenfold
+        found = pc.if_else(pc.match_substring_regex(array, pattern), kind, found)
+    return found
 
 
 def is_decoded(texts: pa.Array | pa.ChunkedArray) -> pa.Array:

@@ -197,9 +197,11 @@ def _is_mergeable(name: str) -> bool:
 
 def _planned(rule: Expectation, engine: PandasExecutionEngine) -> _Planned:
     try:
-        places = _asked(rule, engine, _PLACES)
-        named = {name: metric for name, metric in places.items() if name.endswith(_INDEX)}
-        return _Planned(rule, _asked(rule, engine), named)
+        asked = rule.get_validation_dependencies(
+            execution_engine=engine, runtime_configuration={"result_format": dict(RESULT_FORMAT)}
+        ).metric_configurations
+        named = {name: _as_places(metric) for name, metric in asked.items() if name.endswith(_INDEX)}
+        return _Planned(rule, asked, named)
     except Exception as error:
         return _Planned(rule, {}, {}, _line(error))
 
@@ -258,13 +260,11 @@ def _found(rule: _Planned, found: Mapping[Any, Any], view: pd.DataFrame) -> Meas
     return Measured(metrics, rows=len(view), failing=np.asarray(failing, np.int64))
 
 
-def _asked(
-    rule: Expectation, engine: PandasExecutionEngine, result_format: Mapping[str, Any] = RESULT_FORMAT
-) -> Mapping[str, Any]:
-    dependencies = rule.get_validation_dependencies(
-        execution_engine=engine, runtime_configuration={"result_format": dict(result_format)}
-    )
-    return dependencies.metric_configurations
+def _as_places(metric: MetricConfiguration) -> MetricConfiguration:
+    from great_expectations.validator.metric_configuration import MetricConfiguration
+
+    asked = {**metric.metric_value_kwargs, "result_format": _PLACES}
+    return MetricConfiguration(metric.metric_name, metric.metric_domain_kwargs, asked)
 
 
 def _judged(rule: _Planned, measured: Measured, engine: PandasExecutionEngine) -> ExpectationValidationResult:

@@ -114,7 +114,7 @@ def oddity(texts: pa.Array | pa.ChunkedArray, *, but: Collection[str] = ()) -> p
 def _first_of(texts: pa.Array | pa.ChunkedArray, patterns: Mapping[str, str]) -> pa.Array:
     array = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
     found = pc.if_else(pc.is_valid(array), NONE, pa.scalar(None, pa.string()))
-    for kind, pattern in reversed(patterns.items()):  # one by one: all in one pattern take RE2 tenfold
+    for kind, pattern in reversed(list(patterns.items())):  # one by one: all in one pattern take RE2 tenfold
         found = pc.if_else(pc.match_substring_regex(array, pattern), kind, found)
     return found
 

@@ -14,7 +14,7 @@ import pyarrow.dataset as pads
 from infra.settings import Settings
 from lineage import tables
 from lineage.runs import identity_of, of_any_attempt
-from lineage.schemas import EXAMPLE, NOT_APPLICABLE, UNEXPECTED, UNSTATED, TableSpec
+from lineage.schemas import EXAMPLE, NOT_APPLICABLE, ROW_TABLES, UNEXPECTED, UNSTATED, TableSpec
 from lineage.tables import TableError
 from lineage.verdicts import Given, Verdict
 
@@ -77,34 +77,38 @@ def worst(settings: Settings, given: Given, *, most: int = WORST) -> tuple[list[
 
     Rules that are waived or only warn count as well: they were broken.
     """
-    broke = _all_broken(settings, given) or _examples(given.verdict)
+    broke, count = _all_broken(settings, given)
+    if not count:
+        broke = _examples(given.verdict)
     ranked = sorted(broke, key=lambda row_id: (-len(broke[row_id]), row_id))[:most]
     known = origins(settings, given.verdict, ranked)
-    return [Failing(row_id, broke[row_id], known.get(row_id)) for row_id in ranked], len(broke)
+    failing = [Failing(row_id, broke[row_id], known.get(row_id)) for row_id in ranked]
+    return failing, count or len(broke)
 
 
 def origins(settings: Settings, verdict: Verdict, row_ids: Collection[str]) -> dict[str, Origin]:
-    """Row id (hex) -> where it comes from, of rows of the judged commit; a curriculum's are its examples.
+    """Row id (hex) -> where it comes from, of rows of the judged commit; else of the examples that they name.
 
     What can no longer be read is left out.
     """
     if not row_ids:
         return {}
-    spec: TableSpec = EXAMPLE if verdict.batch.table == "curricula" else verdict.batch.spec
+    is_own = verdict.batch.spec in ROW_TABLES
+    spec: TableSpec = verdict.batch.spec if is_own else EXAMPLE
     among = pads.field("row_id").isin(pa.array([bytes.fromhex(each) for each in row_ids], pa.binary()))
     columns = [*_ORIGIN, *_SAID[spec.name]]
     try:
-        if spec is EXAMPLE and verdict.batch.table != EXAMPLE.name:
-            found = tables.read_ever(settings, spec, columns=columns, where=among)
-        else:
+        if is_own:
             found = tables.read_batch(settings, verdict.batch, columns=columns, where=among)
+        else:
+            found = tables.read_ever(settings, spec, columns=columns, where=among)
     except TableError:  # vacuumed or damaged: fsck says so, the verdict stands without it
         return {}
     return {row["row_id"].hex(): _origin(row) for row in found.to_pylist()}
 
 
-def _all_broken(settings: Settings, given: Given) -> dict[str, tuple[str, ...]]:
-    """Row id -> the rules that it broke, from the book of all such rows; the worst of them where many are."""
+def _all_broken(settings: Settings, given: Given) -> tuple[dict[str, tuple[str, ...]], int]:
+    """(the worst rows in the book of all that broke rules, each with these rules; how many rows it has)."""
     of_gate = of_any_attempt(identity_of(given.run_id))
     rows = tables.read(settings, UNEXPECTED, columns=["rule", "row_id"], where=of_gate)
     counted = rows.group_by("row_id").aggregate([("rule", "count")])
@@ -113,7 +117,7 @@ def _all_broken(settings: Settings, given: Given) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = defaultdict(list)
     for row in rows.filter(pc.is_in(rows["row_id"], top.combine_chunks())).to_pylist():
         found[row["row_id"].hex()].append(row["rule"])
-    return {row_id: tuple(rules) for row_id, rules in found.items()}
+    return {row_id: tuple(rules) for row_id, rules in found.items()}, counted.num_rows
 
 
 def _examples(verdict: Verdict) -> dict[str, tuple[str, ...]]:

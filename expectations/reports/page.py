@@ -164,7 +164,8 @@ def _rule(rule: Rule, trend: Trend) -> str:
 
 def _worst_heading(facts: Facts) -> str:
     shown = len(facts.rows)
-    return f"The worst {shown} rows" if facts.broken > shown else "The rows that broke rules"
+    worst_of = f"worst {shown} of {facts.broken:,} " if facts.broken > shown else ""
+    return f"The {worst_of}rows that broke rules"
 
 
 def _rows(rows: Sequence[Failing]) -> str:

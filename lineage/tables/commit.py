@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -299,6 +300,21 @@ def log_entry(settings: Settings, version: TableVersion) -> list[dict[str, Any]]
     entry = f"{folder}/_delta_log/{version.version:020d}.json"
     with told(settings, version.spec), filesystem.open_input_file(entry) as source:
         return [json.loads(line) for line in source.read().decode().splitlines() if line]
+
+
+def batch_files(settings: Settings, version: TableVersion) -> tuple[str, list[dict[str, Any]]]:
+    """(the run that stored a batch, path and size_bytes of each file that its commit added).
+
+    Not by statistics: Delta keeps those of a table's first 32 columns, and run_id stands behind them. Raises
+    TableError where this version stored none.
+    """
+    log = log_entry(settings, version)
+    metadata = next((entry["commitInfo"] for entry in log if "commitInfo" in entry), {})
+    if "stemma.keys" not in metadata:
+        raise TableError(f"{version} did not store a batch (it created or withdrew); gate a version that did")
+    added = [entry["add"] for entry in log if "add" in entry]
+    files = [{"path": unquote(each["path"]), "size_bytes": each["size"]} for each in added]
+    return metadata["stemma.run_id"], sorted(files, key=lambda each: each["path"])
 
 
 def _epoch(table: DeltaTable, key: str) -> int:

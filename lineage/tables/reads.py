@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,11 +15,11 @@ import pyarrow.dataset as pads
 
 from infra.settings import Settings
 from lineage.schemas import TableSpec
-from lineage.tables.commit import commit_metadata, log_entry
+from lineage.tables.commit import batch_files, commit_metadata
 from lineage.tables.damage import told
 from lineage.tables.files import SKIPPED_BY
 from lineage.tables.layout import TableVersion, open_table
-from lineage.tables.place import TableError, location, open_filesystem
+from lineage.tables.place import location, open_filesystem
 from lineage.tables.snapshots import Snapshot, file_list, snapshot
 
 _TAKES_OUT = {"stemma.recall", "stemma.routed"}  # in the metadata of a commit that takes rows out
@@ -144,17 +143,7 @@ def read_batch(
     where: pads.Expression | None = None,
 ) -> pa.Table:
     """The rows that exactly this commit added, as they were then; of all files only its own are opened."""
-    log = log_entry(settings, version)
-    metadata = next((entry["commitInfo"] for entry in log if "commitInfo" in entry), {})
-    run_id = metadata.get("stemma.run_id")
-    if run_id is None or "stemma.keys" not in metadata:
-        raise TableError(f"{version} did not store a batch (it created or withdrew); gate a version that did")
-    # Not by statistics: Delta keeps those of a table's first 32 columns, and run_id stands behind them.
-    files = [
-        {"path": unquote(entry["add"]["path"]), "size_bytes": entry["add"]["size"]}
-        for entry in log
-        if "add" in entry
-    ]
+    run_id, files = batch_files(settings, version)
     wanted = pa.schema([version.spec.schema.field(name) for name in columns or version.spec.schema.names])
     mine = pads.field("run_id") == run_id
     return _scan(settings, version.spec, files, wanted, mine if where is None else mine & where)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from infra.settings import Settings
 from lineage.schemas import TableSpec
+from lineage.tables.commit import batch_files
 from lineage.tables.damage import told
 from lineage.tables.files import conformed
-from lineage.tables.layout import TableVersion, open_table
+from lineage.tables.layout import TableVersion
 from lineage.tables.place import location, open_filesystem
-from lineage.tables.snapshots import file_list
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Stretch:
 
     groups: tuple[int, ...]
     rows: int
+    run_id: str
+    """The run whose rows these are; others may share the file."""
 
 
 def stretches(settings: Settings, batch: TableVersion, *, least_rows: int) -> list[Stretch]:
@@ -32,7 +35,8 @@ def stretches(settings: Settings, batch: TableVersion, *, least_rows: int) -> li
     spec = batch.spec
     found: list[Stretch] = []
     filesystem, folder = open_filesystem(settings, location(settings, spec))
-    for path in _added(settings, batch):
+    run_id, files = batch_files(settings, batch)
+    for path in (each["path"] for each in files):
         with told(settings, spec), filesystem.open_input_file(f"{folder}/{path}") as source:
             metadata = pq.ParquetFile(source).metadata
         groups: list[int] = []
@@ -41,7 +45,7 @@ def stretches(settings: Settings, batch: TableVersion, *, least_rows: int) -> li
             groups.append(number)
             rows += metadata.row_group(number).num_rows
             if rows >= least_rows or number == metadata.num_row_groups - 1:
-                found.append(Stretch(path, tuple(groups), rows))
+                found.append(Stretch(path, tuple(groups), rows, run_id))
                 groups, rows = [], 0
     return found
 
@@ -51,16 +55,5 @@ def read_stretch(settings: Settings, stretch: Stretch, *, of: TableSpec) -> pa.T
     filesystem, folder = open_filesystem(settings, location(settings, of))
     with told(settings, of), filesystem.open_input_file(f"{folder}/{stretch.path}") as source:
         rows = pq.ParquetFile(source).read_row_groups(list(stretch.groups))
-        return conformed(rows, of.schema)
-
-
-def _added(settings: Settings, batch: TableVersion) -> list[str]:
-    """The files that the commit added, sorted."""
-    before, after = (
-        {each["path"] for each in file_list(settings, batch.spec, handle)} if handle else set()
-        for handle in (
-            open_table(settings, batch.spec, batch.version - 1) if batch.version else None,
-            open_table(settings, batch.spec, batch.version),
-        )
-    )
-    return sorted(after - before)
+        rows = conformed(rows, of.schema)
+        return rows.filter(pc.equal(rows["run_id"], stretch.run_id))

@@ -124,7 +124,8 @@ def test_the_worst_rows_are_those_that_broke_most_rules_twenty_at_most(lake, toy
     admit(lake.runtime, lake.store(rows, TRACE, key="a"))
     (given,) = verdicts.history(lake.settings)
     facts = facts_of(lake.settings, given, [given], withdrawn=True)
-    assert len(facts.rows) == 20
+    assert (len(facts.rows), facts.broken) == (20, 24)
+    assert "The worst 20 of 24 rows that broke rules" in verdict_html(facts)
     assert [len(row.rules) for row in facts.rows] == [2] + [1] * 19
     assert facts.rows[0].row_id == rows["row_id"][3].as_py().hex()
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from infra.cli import run
 from infra.runtime import Runtime
 from lineage import report, tables, verdicts
 from lineage.fsck import fsck
@@ -38,11 +39,16 @@ def test_a_number_rests_on_predictions_that_passed_the_gate(lake, trained_lake):
     assert [check.found for check in fsck(lake.settings) if check.found] == []
 
 
-def test_what_no_model_of_ours_can_say_gives_no_number(lake, trained_lake, monkeypatch):
+def test_what_no_model_of_ours_can_say_gives_no_number(lake, trained_lake, monkeypatch, capsys):
     before = report.reports_of(lake.settings, trained_lake.trained)
     monkeypatch.setattr(evaluation, "load_predictor", lambda checkpoint: Says("of another model"))
-    with pytest.raises(TrainingError, match=r"the gate refused predictions@\d+ \(prediction_known\)"):
+    with pytest.raises(TrainingError, match=r"the gate refused predictions@\d+ \(prediction_known\)") as told:
         evaluate(lake, trained_lake.trained, split="gate", seed=3)
+    batch = str(told.value).split()[3]
+    assert run("reports", [batch, "--lake", lake.settings.lake]) == 0
+    said = capsys.readouterr().out
+    assert "FAILED prediction_known" in said
+    assert "evaluation.jsonl" in said  # where the examples come from that were asked
     assert report.reports_of(lake.settings, trained_lake.trained) == before
     monkeypatch.undo()
     again = evaluate(

@@ -25,7 +25,7 @@ from infra.config import read_config
 from infra.screen import harmless
 from infra.settings import Settings
 from lineage import tables, verdicts, waivers
-from lineage.schemas import CURRICULUM, ROW_TABLES
+from lineage.schemas import TABLES
 from lineage.tables import TableVersion
 from lineage.verdicts import Verdict
 from lineage.waivers import Waiver
@@ -214,4 +214,5 @@ def _tell_waivers(given: Sequence[Waiver], now: dt.datetime, as_json: bool) -> N
 
 
 def _batches(settings: Settings) -> list[TableVersion]:
-    return [batch for spec in (*ROW_TABLES, CURRICULUM) for batch in tables.batches(settings, spec).values()]
+    judged = (TABLES[name] for name in SUITES)
+    return [batch for spec in judged for batch in tables.batches(settings, spec).values()]

@@ -18,15 +18,17 @@ _SHOWN = 5  # failing rows of a rule
 HEADINGS = {"pass": "ADMITTED", "fail": "REFUSED", "error": "ERROR"}
 _NEXT_WHEN_ADMITTED = {
     "traces": "stemma curate FILE.toml",
-    "documents": "stemma generate FILE.toml",
+    "documents": "stemma status",
     "examples": "stemma finetune FILE.toml",
     "curricula": "stemma finetune FILE.toml",
+    "predictions": "stemma promote MODEL",
 }
 _NEXT_WHEN_REFUSED = {
     "traces": "stemma ingest SOURCE",
     "documents": "stemma ingest SOURCE",
     "examples": "stemma curate FILE.toml",
     "curricula": "stemma finetune FILE.toml",
+    "predictions": "stemma evaluate MODEL",
 }
 
 

@@ -148,7 +148,10 @@ def _rule(name: str, entry: Mapping[str, Any]) -> Rule:
     return Rule(name, outcome, f"{sentence}; {told}", share, threshold, failing, examples, severity)
 
 
-_THRESHOLDS = ("mostly", "min_value", "max_value", "max_ratio", "ranges", "tolerance")
+_THRESHOLDS = (
+    *("mostly", "min_value", "max_value", "min_share", "max_share", "max_count", "max_ratio"),
+    *("ranges", "tolerance"),
+)
 
 
 def _short(value: Any) -> str:

@@ -64,7 +64,10 @@ def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
     ).items():
         flat[name] = values
     flat["is_asked_last"] = talk.is_asked_last(batch["messages"])
-    flat["correction_corrects"] = pc.not_equal(batch["correction"], batch["response"]).to_pandas()
+    corrects = pc.not_equal(batch["correction"], batch["response"]).to_pandas()
+    flat["correction_corrects"] = where(
+        corrects, flat["verdict"] != "pass"
+    )  # a right answer may be the model's
     scored = flat["score"].notna() & flat["threshold"].notna() & judged
     agrees = (flat["verdict"] == "pass") == (flat["score"] >= flat["threshold"])
     flat["verdict_agrees"] = where(agrees, scored)

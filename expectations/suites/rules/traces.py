@@ -111,7 +111,7 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
             column="correction_corrects",
             **told(
                 "corrections_correct",
-                "a correction is not what was answered",
+                "the correction of an answer that did not pass is another answer",
                 why="a failure corrected to itself teaches the failure",
                 cites="D10",
                 severity="warning",

@@ -92,7 +92,7 @@ def admit(
     carry_out(runtime, "gate", config=config, inputs=[str(batch)], work=work, parent=parent)
     verdict = verdicts.latest(settings, batch)
     assert verdict is not None  # the work was done, now or in an earlier run
-    told = reason(verdict) or "all rules hold"
+    told = reason(verdict) or "no rule refuses it"
     told += f"; {verdict.routed} rows moved to 'rejected'" if verdict.routed else ""
     log.info("gate %s: %s, %d rows; %s", batch, verdict.outcome, verdict.rows, told)
     return verdict

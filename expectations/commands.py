@@ -27,7 +27,7 @@ from infra.settings import Settings
 from lineage import tables, verdicts, waivers
 from lineage.schemas import TABLES
 from lineage.tables import TableVersion
-from lineage.verdicts import Verdict
+from lineage.verdicts import Given, Verdict
 from lineage.waivers import Waiver
 
 
@@ -51,7 +51,10 @@ def gate(
     lake: Lake = None,
     as_json: Json = False,
 ) -> int:
-    """Judge the rows of one commit; exit 0 admitted, 1 refused and withdrawn, 2 error. Or waive a rule.
+    """Judge the rows of one commit; exit 0 admitted, 1 refused, 2 error. Or waive a rule.
+
+    What is refused is withdrawn, but for what was admitted before: rows may stand on it, and a recall is the
+    way to take it back. A rule that crashed decides nothing; mend it and judge again.
 
     A waiver counts for what is judged while it is in force; a batch that was refused must be stored again.
 
@@ -115,12 +118,7 @@ def reports(
     """
     settings = existing(lake)
     if batch is not None:
-        version = tables.resolve(settings, batch)
-        given = next(
-            (g for g in verdicts.history(settings, version.table) if g.verdict.batch == version), None
-        )
-        if given is None:
-            raise NotGated(f"{version} has no verdict; run: stemma gate {version}")
+        given = _verdict_on(settings, batch)
         _tell(given.verdict, settings, as_json)
         if html:
             with open_runtime(lake) as runtime:
@@ -140,6 +138,17 @@ def reports(
             file=_aside(as_json),
         )
     return 0
+
+
+def _verdict_on(settings: Settings, reference: str) -> Given:
+    """The verdict on TABLE@VERSION, or the newest on a TABLE. Raises NotGated where there is none."""
+    version = tables.resolve(settings, reference)
+    history = verdicts.history(settings, version.table)
+    if "@" in reference:
+        history = [each for each in history if each.verdict.batch == version]
+    if not history:
+        raise NotGated(f"{reference} has no verdict; run: stemma gate {version}")
+    return history[-1]
 
 
 def _serve(site: Path, port: int) -> None:

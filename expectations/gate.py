@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -25,7 +24,6 @@ import pyarrow.dataset as pads
 from expectations import routing
 from expectations.blocks import Batch
 from expectations.config import GateConfig
-from expectations.evaluation import outcome_of
 from expectations.judge import Judge, Judgement, Moved
 from expectations.suites import SUITES, Suite, digest
 from expectations.thresholds import DEFAULTS, Thresholds
@@ -38,11 +36,10 @@ from lineage.tables import TableError, TableVersion
 from lineage.tables.commit import commit_metadata
 from lineage.tables.files import open_filesystem
 from lineage.tables.reads import withdrawn
-from lineage.verdicts import OnFail, RuleOutcome, Verdict
+from lineage.verdicts import OnFail, Verdict
 from lineage.waivers import in_force
 
 RESULTS = ("docs", "results")  # below the lake: Great Expectations' results, one JSON file per gate run
-_OUTCOME = "stemma_outcome"  # in the meta of such a result
 
 
 class NotGated(TableError):
@@ -58,30 +55,40 @@ def admit(
     parent: Run | None = None,
     suites: Mapping[str, Suite] = SUITES,
 ) -> Verdict:
-    """Judge the rows that exactly this commit added; withdraw them unless all rules pass or are waived.
+    """Judge the rows that exactly this commit added; withdraw them if a rule fails that is not waived.
 
     With `reject_rows` those that broke a rule are moved to `rejected`, where the others pass without them.
     Row rules see the commit's rows, set rules also what other admitted batches hold. A version with a verdict
     by the same suite and thresholds is not judged again; one that was refused stays refused under any suite
-    and waiver, and a row that was moved stays out. Raises UnknownTable, NotGated, and TableError where the
-    version stored no batch.
+    and waiver, and a row that was moved stays out. A crash decides nothing: the batch is neither admitted nor
+    withdrawn, and can be judged again. Nor does a gate take back what was admitted, as rows may stand on it:
+    that is for a recall; a later verdict on it counts where it passes, and else is told only. Raises
+    UnknownTable, NotGated, and TableError where the version stored no batch.
     """
     settings = runtime.settings
     batch = _batch(settings, reference, suites)
     suite = suites[batch.table]
     rules = suite.build(thresholds)
     waived = {rule: each.id for rule, each in in_force(settings, batch.table, runtime.now()).items()}
+    before = verdicts.latest(settings, batch)
+    was_admitted = before is not None and before.passed
+    is_anew = was_admitted and before.suite_digest != digest(rules)
+    if is_anew:
+        on_fail = "refuse"  # no row of it is moved: others may stand on it
+    only_told: list[Verdict] = []
 
     def work(run: Run) -> Outcome:
         verdict, against = verdicts.latest(settings, batch), frozenset[str]()
-        if verdict is None or (verdict.passed and verdict.suite_digest != digest(rules)):
+        if is_anew or verdict is None or verdict.outcome == "error":
             lake = _Lake(settings, batch)
             asked = Batch(settings, batch, suite, thresholds)
             judge = Judge(
                 runtime, asked, rules, lake, waived, on_fail, f"{batch} run {run.id}", runtime.now()
             )
-            verdict, against = _judge(judge, run), lake.read
-        if not verdict.passed:
+            verdict, against = _judge(judge, run, stands=is_anew), lake.read
+        if verdict.stands:
+            only_told.append(verdict)
+        elif verdict.outcome == "fail":
             tables.withdraw(settings, batch, run_id=run.id, reason=reason(verdict))
         facets = {"outcome": verdict.outcome, "reason": reason(verdict), "against": sorted(against)}
         facets |= {"waivers": used} if (used := waivers_used(verdict)) else {}
@@ -89,8 +96,12 @@ def admit(
 
     config = {"suite": digest(rules), "thresholds": thresholds.model_dump(mode="json"), "on_fail": on_fail}
     config |= {"waivers": sorted(waived.values())}
+    if is_anew:  # judged beside what is admitted by now, however often it was before
+        config["again"] = runtime.now().isoformat()
+    elif before is not None and before.outcome == "error":
+        config["again"] = before.run_id
     carry_out(runtime, "gate", config=config, inputs=[str(batch)], work=work, parent=parent)
-    verdict = verdicts.latest(settings, batch)
+    verdict = only_told[0] if only_told else verdicts.latest(settings, batch)
     assert verdict is not None  # the work was done, now or in an earlier run
     told = reason(verdict) or "no rule refuses it"
     told += f"; {verdict.routed} rows moved to 'rejected'" if verdict.routed else ""
@@ -131,15 +142,6 @@ def waivers_used(verdict: Verdict) -> list[str]:
     return sorted({rule.waived for rule in verdict.rules if rule.waived})
 
 
-def outcome_in(content: Mapping[str, Any]) -> RuleOutcome:
-    """What the gate made of a kept result: of waivers and moved rows Great Expectations knows nothing."""
-    said: RuleOutcome | None = content["meta"].get(_OUTCOME)
-    if said is not None:
-        return said
-    found = {outcome_of(entry) for entry in content["results"]}
-    return "fail" if "fail" in found else "error" if "error" in found else "pass"
-
-
 def _batch(settings: Settings, reference: str | TableVersion, suites: Mapping[str, Suite]) -> TableVersion:
     """The version that is meant, where it can be judged."""
     batch = tables.resolve(settings, str(reference))
@@ -153,26 +155,29 @@ def _batch(settings: Settings, reference: str | TableVersion, suites: Mapping[st
     return batch
 
 
-def _judge(judge: Judge, run: Run) -> Verdict:
-    """Evaluate, route and record."""
+def _judge(judge: Judge, run: Run, *, stands: bool) -> Verdict:
+    """Evaluate, route and record. What `stands` was admitted before: only that it passes is put on record."""
     runtime, asked = judge.runtime, judge.batch
     settings, batch = asked.settings, asked.version
     found = judge.judge(_moved(settings, batch, run))
-    _keep(settings, found, f"{batch}-{run.id}")
-    verdicts.record_unexpected(settings, batch, found.broken, run=run)
     verdict = Verdict(
         batch,
         found.outcome,
-        asked.suite.name,
+        asked.suite.title,
         digest(judge.rules),
         found.keys.num_rows,
         found.rules,
         thresholds=asked.thresholds.model_dump(mode="json"),
         on_fail=judge.on_fail,
         routed=len(found.moved),
+        stands=stands and found.outcome != "pass",
     )
+    if verdict.stands:
+        return verdict
+    _keep(settings, found, f"{batch}-{run.id}")
+    verdicts.record_unexpected(settings, batch, found.broken, run=run)
     if found.moved:
-        by = {"suite": verdict.suite, "suite_digest": verdict.suite_digest}
+        by = {"suite": asked.suite.name, "suite_digest": verdict.suite_digest}
         routing.move(settings, found.keys, found.moved, of=batch, **by, run=run)
     verdicts.record(runtime, verdict, batch_run=tables.stored_by(settings, batch), run_id=run.id)
     return verdict
@@ -231,6 +236,5 @@ class _Lake:
 def _keep(settings: Settings, found: Judgement, name: str) -> None:
     filesystem, folder = open_filesystem(settings, settings.path(*RESULTS))
     filesystem.create_dir(folder, recursive=True)
-    result = found.result | {"meta": found.result["meta"] | {_OUTCOME: found.outcome}}
     with filesystem.open_output_stream(f"{folder}/{name}.json") as sink:
-        sink.write(json.dumps(result).encode())
+        sink.write(json.dumps(found.result).encode())

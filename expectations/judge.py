@@ -94,7 +94,8 @@ class Judge:
                 anew.append(left.name)
             elif passed:
                 told = f"{rule.sentence}, and lie in 'rejected'"
-                rules.append(replace(left, sentence=told, failing=rule.failing, examples=rule.examples))
+                moved = {"failing": rule.failing, "examples": rule.examples, "moved": True}
+                rules.append(replace(left, sentence=told, **moved))
             elif rule.outcome == "pass" != left.outcome:
                 rules.append(replace(left, sentence=f"{left.sentence}, of the rows that would be left"))
                 anew.append(left.name)

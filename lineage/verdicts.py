@@ -54,6 +54,9 @@ class Rule:
     waived: str = ""
     """The waiver that let the batch break it, where it failed and one was in force."""
 
+    moved: bool = False
+    """It passes because the rows that broke it were moved to `rejected`; `failing` counts those."""
+
     @property
     def refuses(self) -> bool:
         """Does the batch not pass because of this rule? A waiver does not cover a crash."""
@@ -88,6 +91,9 @@ class Verdict:
 
     run_id: str = field(default="", compare=False)
     """The gate's own run; empty before it is on record."""
+
+    stands: bool = False
+    """Judged again after it was admitted, and not passed: that is told, and the batch stays admitted."""
 
     @property
     def passed(self) -> bool:

@@ -13,7 +13,7 @@ from expectations.config import GateConfig
 from expectations.gate import admit_by, exit_code
 from expectations.reports import as_text, in_brief
 from infra.cli import Json, Lake, Set, existing, open_runtime
-from infra.config import read_config
+from infra.config import ConfigError, read_config
 from infra.runtime import Runtime
 from infra.screen import plain
 from infra.settings import Settings
@@ -74,7 +74,7 @@ def ingest(
         pii="redact" if redact else "flag" if pii else "off",
         max_quarantined=max_quarantined,
     )
-    by = read_config(GateConfig, gate_config, ()) if gate else None
+    by = _gate_config(gate_config, gate=gate)
     with open_runtime(lake) as runtime, ReadingProgress() as progress:
         if retry_quarantine:
             outcome = retry(runtime, extra=extra, pii=pii)
@@ -148,7 +148,7 @@ def curate(
 
     Example: stemma curate curate.toml --set split=train
     """
-    by = read_config(GateConfig, gate_config, ()) if gate else None
+    by = _gate_config(gate_config, gate=gate)
     with open_runtime(lake) as runtime:
         wanted = read_config(curation.CurateConfig, config, set or ())
         outcome = curation.curate(runtime, wanted)
@@ -226,6 +226,13 @@ def _list(settings: Settings, references: list[str], as_json: bool) -> None:
         print(f"{said['table']} {said['row_id']}  {told(said)}{state}")
     if not found:
         print("nothing was reviewed")
+
+
+def _gate_config(path: str | None, *, gate: bool) -> GateConfig | None:
+    """What the gate goes by; None where nothing is gated."""
+    if path and not gate:
+        raise ConfigError("--gate-config says how to gate; give it without --no-gate")
+    return read_config(GateConfig, path, ()) if gate else None
 
 
 def _gated(runtime: Runtime, outcome: Outcome, by: GateConfig | None) -> int:

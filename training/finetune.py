@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 from pydantic import BaseModel, ConfigDict, Field
 
-from expectations.gate import admit
+from expectations.gate import admit, reason
 from expectations.reports import keep
 from expectations.thresholds import DEFAULTS, chosen
 from infra.models import BaseModel as Base
@@ -58,7 +58,12 @@ def finetune(runtime: Runtime, config: FinetuneConfig, *, parent: Run | None = N
     curriculum = curricula.load(runtime.settings, selected.facets["curriculum"])
     before = verdicts.latest(runtime.settings, curriculum.version)
     thresholds = chosen(before.thresholds) if before else DEFAULTS  # by whoever admitted it
-    admit(runtime, curriculum.version, thresholds=thresholds, parent=parent)
+    verdict = admit(runtime, curriculum.version, thresholds=thresholds, parent=parent)
+    if verdict.stands:
+        raise TrainingError(
+            f"{curriculum.version} was admitted, and today's suite does not admit it ({reason(verdict)}); "
+            f"see: stemma gate {curriculum.version}"
+        )
     keep(runtime, curriculum.version)
     verdicts.require(runtime.settings, curriculum.version)
     recorded = {"data": data.model_dump(), "training": config.training.model_dump()}

@@ -36,13 +36,14 @@ def as_text(verdict: Verdict, settings: Settings) -> str:
     """The verdict on 100 columns: what did not pass, on which rows, every rule, the next command to type."""
     gone = withdrawn(settings, verdict.batch.spec).get(str(verdict.batch))
     lines = [*_heading(verdict, withdrawn=gone is not None)]
-    not_passed = [rule for rule in verdict.rules if rule.outcome != "pass"]
+    not_passed = [rule for rule in verdict.rules if rule.outcome != "pass" or rule.moved]
     known = origins(settings, verdict, {each for rule in not_passed for each in rule.examples[:_SHOWN]})
     given = {each.id: each for each in all_waivers(settings)} if waivers_used(verdict) else {}
     for rule in not_passed:
         lines += ["", *_paragraph(rule, known), *_waived(given.get(rule.waived))]
     if verdict.routed:
-        told = f"{verdict.routed:,} rows that broke a rule lie in 'rejected'; the others hold every rule."
+        rows = "row" if verdict.routed == 1 else "rows"
+        told = f"{verdict.routed:,} {rows} that broke a rule lie in 'rejected'; the others hold every rule."
         lines += ["", *textwrap.wrap(told, _WIDTH)]
     lines += ["", *_table(verdict), "", *_advice(verdict, withdrawn=gone is not None)]
     return "\n".join(lines)
@@ -59,7 +60,7 @@ def mark(rule: Rule) -> str:
     if rule.outcome == "error":
         return "CRASHED"
     if rule.outcome == "pass":
-        return "ok"
+        return "MOVED" if rule.moved else "ok"
     return "FAILED" if rule.refuses else "WAIVED" if rule.waived else "WARNED"
 
 
@@ -88,20 +89,27 @@ def threshold(rule: Rule) -> str:
 def advice(verdict: Verdict, *, withdrawn: bool) -> tuple[str, str]:
     """What to do now, and the next command; the first may be empty."""
     table = verdict.batch.table
+    if verdict.stands:
+        told = "It was admitted before, and stays so: rows may stand on it. Bad rows leave by a recall."
+        return told, "stemma impact --help"
+    if verdict.outcome == "error" and not withdrawn:
+        told = "A crash decides nothing: it is neither admitted nor withdrawn. Mend the rule, judge again."
+        return told, f"stemma gate {verdict.batch}"
     if verdict.passed:
         return "", _NEXT_WHEN_ADMITTED[table]
     if not withdrawn:
         told = "The batch is not withdrawn yet: the gate was ended too early."
         return told, f"stemma gate {verdict.batch}"
-    correct = "Correct the rule" if verdict.outcome == "error" else "Correct what the rules name"
-    told = f"The batch stays readable as {verdict.batch}; no job reads it. {correct}, then store it again."
-    if verdict.outcome == "fail":
-        told += " A waiver (stemma gate --waive) does not bring it back: waive first, then store it again."
+    told = (
+        f"The batch stays readable as {verdict.batch}; no job reads it. Correct what the rules name, then "
+        "store it again. A waiver (stemma gate --waive) does not bring it back: waive first, then store it "
+        "again."
+    )
     return told, _NEXT_WHEN_REFUSED[table]
 
 
 def _heading(verdict: Verdict, *, withdrawn: bool) -> tuple[str, str]:
-    state = ", withdrawn" if withdrawn else ""
+    state = ", withdrawn" if withdrawn else " by this suite; it stays admitted" if verdict.stands else ""
     passed = sum(rule.outcome == "pass" for rule in verdict.rules)
     moved = f", {verdict.routed:,} of them moved to rejected" if verdict.routed else ""
     return (

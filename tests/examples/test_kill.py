@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,9 @@ CONTENT: Mapping[str, Callable[[Settings], Any]] = {
     ),
     "trials": lambda settings: tried(settings),
     "finished runs": lambda settings: Counter(
-        event["job"] for event in tables.read(settings, RUN).to_pylist() if event["status"] == "COMPLETE"
+        event["job"]
+        for event in tables.read(settings, RUN).to_pylist()
+        if event["status"] == "COMPLETE" and replaced(settings).isdisjoint(json.loads(event["inputs"]))
     ),
     "finished runs in MLflow": lambda settings: Counter(
         run.data.tags["stemma.job"] for run in in_mlflow(settings) if run.info.status == "FINISHED"
@@ -263,7 +266,16 @@ def judged(settings: Settings) -> Iterable[tuple[Any, ...]]:
         batch = TableVersion(name, version)
         verdict = verdicts.latest(settings, batch)
         assert verdict is not None
-        yield (name, rows_in(settings, batch), verdict.outcome, verdict.suite_digest, verdict.rows)
+        if str(batch) not in replaced(settings):
+            yield (name, rows_in(settings, batch), verdict.outcome, verdict.suite_digest, verdict.rows)
+
+
+@lru_cache(maxsize=2)
+def replaced(settings: Settings) -> frozenset[str]:
+    """The batches of predictions in whose place a later attempt at the evaluation put its own."""
+    standing = set(tables.read(settings, PREDICTION, columns=["run_id"])["run_id"].to_pylist())
+    stored = tables.batches(settings, PREDICTION)
+    return frozenset(str(batch) for run_id, batch in stored.items() if run_id not in standing)
 
 
 def rows_in(settings: Settings, batch: TableVersion) -> frozenset[bytes]:

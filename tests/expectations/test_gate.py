@@ -7,9 +7,10 @@ import pytest
 
 from expectations.gate import NotGated, admit, exit_code, reason
 from expectations.reports import as_text
-from expectations.suites import SUITES, Suite
+from expectations.suites import SUITES, Suite, told
 from expectations.thresholds import Thresholds
 from lineage import tables, verdicts
+from lineage.fsck import fsck
 from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import CURRICULUM, EXAMPLE, RUN, TRACE, VERDICT
 from lineage.tables import AlreadyStored, UnknownTable
@@ -91,19 +92,62 @@ def test_gating_twice_gives_one_verdict(lake, toy):
 
 def test_other_thresholds_judge_an_admitted_batch_again_and_itself_is_no_double(lake, toy):
     version = lake.store(toy.traces(), TRACE, key="a")
-    assert admit(lake.runtime, version).passed
-    assert admit(lake.runtime, version, thresholds=Thresholds(max_empty_responses=0)).passed
-    assert failed(admit(lake.runtime, version, thresholds=Thresholds(min_rows=100))) == ["batch_not_empty"]
-    assert verdicts.read_admitted(lake.settings, TRACE).num_rows == 0
-    assert not admit(lake.runtime, version).passed, "what was refused stays refused, whatever the thresholds"
+    first = admit(lake.runtime, version)
+    other = admit(lake.runtime, version, thresholds=Thresholds(max_empty_responses=0))
+    assert first.passed
+    assert other.passed
+    assert other.suite_digest != first.suite_digest
+    assert admit(lake.runtime, version).suite_digest == first.suite_digest, "and back"
+    assert verdicts.latest(lake.settings, version) == first
 
 
-def test_a_crashed_rule_is_an_error_and_the_batch_is_withdrawn(lake, toy, crashing):
+def test_no_gate_takes_back_what_was_admitted_and_rows_may_stand_on(lake, toy, crashing):
+    traces = toy.traces(source="log-a")
+    version = lake.store(traces, TRACE, key="a")
+    first = admit(lake.runtime, version)
+    assert admit(lake.runtime, lake.store(toy.examples(), EXAMPLE, key="e")).passed
+    strict = {"thresholds": Thresholds(min_rows=100)}
+    crash = {"suites": {"traces": crashing(SUITES["traces"])}}
+    routed = {"on_fail": "reject_rows", "suites": {"traces": never_true(SUITES["traces"])}}
+    for asked, code in ((strict, 1), (strict, 1), (crash, 2), (routed, 1)):
+        verdict = admit(lake.runtime, version, **asked)
+        assert (exit_code(verdict), verdict.stands, verdict.routed) == (code, True, 0)
+        assert "stays admitted" in as_text(verdict, lake.settings)
+    assert verdicts.latest(lake.settings, version) == first
+    assert verdicts.read_admitted(lake.settings, TRACE).num_rows == 6
+    assert withdrawn(lake.settings, TRACE) == {}
+    closure = next(check for check in fsck(lake.settings) if check.name == "closure")
+    assert not closure.found
+    refused = lake.store(toy.traces(source="log-b", scorer="unstated"), TRACE, key="b")
+    assert not admit(lake.runtime, refused).passed
+    assert not admit(lake.runtime, refused, thresholds=Thresholds(min_rows=2)).passed, "refused stays refused"
+
+
+def never_true(suite: Suite) -> Suite:
+    """The suite with a rule that every row breaks."""
+
+    def rules(thresholds):
+        import great_expectations.expectations as gxe
+
+        rule = gxe.ExpectColumnValuesToBeInSet(
+            column="verdict", value_set=["odd"], **told("odd", "it is odd", why="a test")
+        )
+        return [*suite.rules(thresholds), rule]
+
+    return replace(suite, rules=rules)
+
+
+def test_a_crashed_rule_decides_nothing_and_the_batch_can_be_judged_again(lake, toy, crashing):
     version = lake.store(toy.traces(), TRACE, key="a")
-    verdict = admit(lake.runtime, version, suites={"traces": crashing(SUITES["traces"])})
-    assert (verdict.outcome, exit_code(verdict)) == ("error", 2)
-    assert [rule.name for rule in verdict.rules if rule.outcome == "error"] == ["crashes"]
-    assert withdrawn(lake.settings, TRACE) == {str(version): "crashes (crashed)"}
+    for _ in range(2):
+        verdict = admit(lake.runtime, version, suites={"traces": crashing(SUITES["traces"])})
+        assert (verdict.outcome, exit_code(verdict)) == ("error", 2)
+        assert [rule.name for rule in verdict.rules if rule.outcome == "error"] == ["crashes"]
+        assert "A crash decides nothing" in as_text(verdict, lake.settings)
+        assert withdrawn(lake.settings, TRACE) == {}
+        assert verdicts.read_admitted(lake.settings, TRACE).num_rows == 0
+    assert admit(lake.runtime, version).passed, "the rule is mended"
+    assert verdicts.read_admitted(lake.settings, TRACE).num_rows == 6
 
 
 def test_a_gate_killed_between_verdict_and_withdrawal_withdraws_when_it_runs_again(lake, twin, toy):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -164,6 +165,16 @@ def test_a_pattern_that_never_comes_to_an_end_is_an_error_and_not_a_wait():
         False,
         True,
     ]
+
+
+def test_beside_many_rules_it_takes_no_longer(toy, admitted_of):
+    endless = gxe.ExpectColumnValuesToMatchRegex(column="row_id", regex=r"^(?=[0-9a-f])([0-9a-f]+)+$")
+    view = SUITES["traces"].frame(toy.traces(), admitted_of()).assign(row_id="a" * 60 + "!")
+    plan = Plan.of([*SUITES["traces"].build(DEFAULTS).expectations, endless], seconds=1.0)
+    since = time.monotonic()
+    found = plan.measure(view)
+    assert time.monotonic() - since < 15  # of 53 rules; a second each would be a minute
+    assert [part.crash for part in found if part and part.crash] == ["it took more than 1 s on one block"]
 
 
 def test_an_expectation_that_dies_of_one_block_is_an_error_of_the_whole():

@@ -37,8 +37,8 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
     fewest, most = thresholds.answer_words
     return [
         *provenance.rules(thresholds),
-        *texts.rules("text", thresholds, max_odd=thresholds.max_odd),
-        *texts.rules("answer", thresholds, max_odd=thresholds.max_noisy_answers),
+        *texts.rules("text", thresholds, max_odd=thresholds.max_odd, is_trained_on=True),
+        *texts.rules("answer", thresholds, max_odd=thresholds.max_noisy_answers, is_trained_on=True),
         *(
             gxe.ExpectColumnValuesToBeInSet(
                 column=name,

@@ -14,9 +14,18 @@ if TYPE_CHECKING:
 
 
 def rules(
-    name: str, thresholds: Thresholds, *, max_odd: float, is_of_one_kind: bool = True
+    name: str,
+    thresholds: Thresholds,
+    *,
+    max_odd: float,
+    is_of_one_kind: bool = True,
+    is_trained_on: bool = False,
 ) -> list[Expectation]:
-    """The rules for one column of text; where it holds texts of one kind, none is to be far longer."""
+    """The rules for one column of text.
+
+    Where it holds texts of one kind, none is to be far longer; where models are trained on it, a secret in it
+    refuses.
+    """
     import great_expectations.expectations as gxe
 
     from expectations.custom import ExpectFewValuesFarAboveMedian
@@ -43,7 +52,7 @@ def rules(
                 f"{name} holds no key, token or password",
                 why="what a model was trained on it can be made to say",
                 cites="C11",
-                severity="warning",
+                severity="critical" if is_trained_on else "warning",
             ),
         ),
         gxe.ExpectColumnValuesToBeBetween(

@@ -5,7 +5,8 @@ one pandas frame in a process of its own (reading and the conversion to pandas c
 rules); and, as the floor, the row rules as one DuckDB query over the same files. Then a log of as many
 exchanges is taken in and gated: what gating costs beside it.
 
-The last line is JSON: gate_s, ratio_to_plain_gx, peak_worker_mb, ingest_overhead.
+Last, the share of the frozen list of damage that the suites notice. The last line is JSON: gate_s,
+ratio_to_plain_gx, peak_worker_mb, ingest_overhead, mutation_score.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from benchmarks.ingest import Peak, write_log
+from expectations.audit.mutations import mutations
 from expectations.gate import admit
 from infra.runtime import Runtime
 from infra.settings import Settings, settings_from_environment
@@ -71,6 +73,10 @@ def main() -> None:
                 took, worker_mb = gated(runtime, write_examples(settings, options.large, "large"))
                 print(f"{f'stemma, {options.large:,} examples':<40}{took:>9.1f}{worker_mb:>9.0f}")
             beside_ingest(runtime, Path(temporary), options.rows)
+    found = mutations()
+    score, raw = found.score or 0.0, found.raw_score or 0.0
+    print(f"of the damage that a gate can notice {score:.1%} is noticed, of all {raw:.1%}")
+    FIGURES["mutation_score"] = round(score, 3)
     print(json.dumps(FIGURES))
 
 

@@ -52,7 +52,8 @@ def test_the_command_goes_by_a_file_and_by_what_is_set(lake, toy, change, tmp_pa
     said = json.loads(capsys.readouterr().out)
     assert (said["routed"], said["thresholds"]["min_rows"], said["on_fail"]) == (1, 5, "reject_rows")
     assert stemma(lake, "reports", str(version)) == 0
-    assert "1 rows that broke a rule lie in 'rejected'" in capsys.readouterr().out
+    assert "1 row that broke a rule lie in 'rejected'" in (said := capsys.readouterr().out)
+    assert "MOVED judgement_whole" in said
     assert tables.read(lake.settings, TRACE).num_rows == 5
     assert verdicts.latest(lake.settings, version).thresholds["min_rows"] == 5
 

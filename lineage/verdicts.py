@@ -175,9 +175,7 @@ def latest(settings: Settings, batch: TableVersion) -> Verdict | None:
 
 def all_latest(settings: Settings) -> dict[TableVersion, Verdict]:
     """The newest verdict on every commit that was ever gated."""
-    rows = tables.read(settings, VERDICT).to_pylist()
-    newest = {(row["table"], row["version"]): row for row in sorted(rows, key=lambda row: row["at"])}
-    found = [_verdict(row) for row in newest.values()]
+    found = [_verdict(row) for row in _newest(settings)]
     return {each.batch: each for each in found}
 
 
@@ -196,24 +194,17 @@ class Given:
 
 def history(settings: Settings, table: str | None = None) -> list[Given]:
     """The newest verdict on each commit, of one table or all, oldest first."""
-    where = None if table is None else pads.field("table") == table
-    rows = tables.read(settings, VERDICT, where=where).to_pylist()
-    newest = {(row["table"], row["version"]): row for row in sorted(rows, key=lambda row: row["at"])}
-    found = sorted(newest.values(), key=lambda row: (row["at"], row["table"], row["version"]))
+    found = sorted(_newest(settings, table), key=lambda row: (row["at"], row["table"], row["version"]))
     return [Given(_verdict(row), row["at"], row["run_id"], row["batch"]) for row in found]
 
 
 def admitted(settings: Settings, spec: TableSpec) -> dict[str, TableVersion]:
     """Run id -> batch, of all batches of a table that have a passing verdict and were not withdrawn."""
-    found = tables.read(settings, VERDICT, where=pads.field("table") == spec.name).to_pylist()
-    newest: dict[int, dict[str, Any]] = {}
-    for row in sorted(found, key=lambda row: row["at"]):
-        newest[row["version"]] = row
     gone = tables.withdrawn(settings, spec)
     return {
-        row["batch"]: TableVersion(spec.name, version)
-        for version, row in sorted(newest.items())
-        if row["outcome"] == "pass" and f"{spec.name}@{version}" not in gone
+        row["batch"]: TableVersion(spec.name, row["version"])
+        for row in sorted(_newest(settings, spec.name), key=lambda row: row["version"])
+        if row["outcome"] == "pass" and f"{spec.name}@{row['version']}" not in gone
     }
 
 
@@ -239,6 +230,13 @@ def require(settings: Settings, batch: TableVersion) -> None:
         raise NotAdmitted(f"{batch} has no verdict; run: stemma gate {batch}")
     if not verdict.passed:
         raise NotAdmitted(f"{batch} was refused ({verdict.outcome}); see: stemma reports {batch}")
+
+
+def _newest(settings: Settings, table: str | None = None) -> list[dict[str, Any]]:
+    """Of each commit, of one table or all, the verdict that counts, as it is stored."""
+    where = None if table is None else pads.field("table") == table
+    rows = sorted(tables.read(settings, VERDICT, where=where).to_pylist(), key=lambda row: row["at"])
+    return list({(row["table"], row["version"]): row for row in rows}.values())
 
 
 def _verdict(row: dict[str, Any]) -> Verdict:

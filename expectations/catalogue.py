@@ -8,7 +8,9 @@ from typing import Any
 
 from expectations.gx import quiet
 from expectations.suites import SUITES
+from expectations.suites.toml import TEXTS
 from expectations.thresholds import DEFAULTS, Thresholds
+from lineage.waivers import NEVER
 
 _HEAD = """# Rules: what a batch must be, and how to write your own
 
@@ -22,7 +24,8 @@ refused; a **warning** is a rule of thumb, shown in every report.
 
 ```toml
 table = "examples"                 # whose rows are judged
-extends = true                     # the shipped rules stay in force; false: only these
+extends = true                     # the shipped rules stay in force; false: those of lineage only
+may_be_empty = false               # may a batch hold no row?
 
 [[rules]]
 rule = "answers_short"             # its name: in verdicts, in waivers
@@ -36,8 +39,20 @@ severity = "warning"               # or critical, which is what is meant without
 `stemma gate examples@7 --set 'suites=["mine.toml"]'` judges by it, and so does a gate's config with
 `suites = ["mine.toml"]`, which `ingest` and `curate` take as `--gate-config`. In Python it is
 `Suite.from_toml("mine.toml")`, and `admit(runtime, "examples@7", suites={"examples": suite})`.
-Types are those of Great Expectations' gallery, and ours below. An unknown type, argument or column
-is told in one sentence before a row is read.
+Types are those of Great Expectations' gallery, and ours below. An unknown type, argument or column, or
+a regex that does not compile, is told in one sentence before a row is read.
+
+With `extends = false` the shipped rules are out of force, but for those that lineage and recall rest on,
+which nobody can waive either: __NEVER__.
+`batch_not_empty` stays unless the file says `may_be_empty = true`.
+
+A rule reads columns of the shipped view, whose names are told where one is wrong, and the texts themselves:
+__TEXTS__.
+Values that break a rule are shown in reports, and so are texts.
+
+A relative path in `suites` is looked for beside the config's file, and in the current folder where there is
+none. A table has one suite: a config that names two of it is refused. `critical = ["answers_sized"]` in a
+config lets a rule refuse that only warns by itself, shipped or of one's own.
 
 ## Your own suite, in Great Expectations' way
 
@@ -65,9 +80,19 @@ def catalogue() -> str:
     with quiet():
         from expectations.custom import CLASSES
 
-        parts = [_HEAD, "## Our expectations\n", *map(_expectation, CLASSES)]
+        parts = [_head(), "## Our expectations\n", *map(_expectation, CLASSES)]
         parts += ["## The shipped rules\n", *(_suite(name) for name in SUITES)]
     return "\n".join([*parts, "## Thresholds\n", _thresholds()])
+
+
+def _head() -> str:
+    texts = "; ".join(
+        f"{table} {' and '.join(f'`{name}`' for name in names)}" for table, names in TEXTS.items()
+    )
+    never = ", ".join(f"`{name}`" for name in sorted(NEVER))
+    return _HEAD.replace("__NEVER__", never).replace(
+        "__TEXTS__", f"{texts} (`question` is what the user said last)"
+    )
 
 
 def _expectation(kind: Any) -> str:

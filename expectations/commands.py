@@ -74,7 +74,8 @@ def gate(
         raise NotGated("--reason and --by belong to --waive or --revoke")
     with open_runtime(lake) as runtime:
         if batch is not None:
-            verdict = admit_by(runtime, batch, read_config(GateConfig, config, set or ()))
+            beside = Path(config).parent if config else None
+            verdict = admit_by(runtime, batch, read_config(GateConfig, config, set or ()), beside=beside)
             _tell(verdict, runtime.settings, as_json)
             sys.stdout.flush()  # whoever waits for the verdict has it; MLflow takes its time
             attach(runtime, verdict.batch)

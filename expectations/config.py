@@ -2,7 +2,8 @@
 
 # stemma gate examples@7 gate.toml
 on_fail = "reject_rows"
-suites = ["mine.toml"]
+suites = ["mine.toml"]              # beside this file
+critical = ["answers_sized"]        # only warns by itself
 [thresholds]
 max_text_characters = 10000
 """
@@ -10,12 +11,15 @@ max_text_characters = 10000
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from expectations.suites import SUITES, Suite
 from expectations.thresholds import DEFAULTS, Thresholds
+from infra.config import ConfigError
 from lineage.schemas import ROW_TABLES
 from lineage.verdicts import OnFail
 
@@ -40,7 +44,8 @@ class OnFailing(BaseModel):
 
 
 class GateConfig(BaseModel):
-    """What `stemma gate` goes by. No table may be empty: `thresholds.min_rows` is at least 1."""
+    """What `stemma gate` goes by. No batch may be empty, unless a suite of one's own says so:
+    `thresholds.min_rows` is at least 1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -51,7 +56,11 @@ class GateConfig(BaseModel):
     """Per table, or one word for all three."""
 
     suites: tuple[str, ...] = ()
-    """TOML files of suites, each in place of the shipped one of its table (expectations.suites.toml)."""
+    """TOML files of suites, each in place of the shipped one of its table (expectations.suites.toml); a
+    relative path is looked for beside the config's file, or in the current folder where there is none."""
+
+    critical: tuple[str, ...] = ()
+    """Rules that only warn by themselves and refuse here, by name, in every suite that has them."""
 
     @field_validator("on_fail", mode="before")
     @classmethod
@@ -63,6 +72,34 @@ class GateConfig(BaseModel):
         chosen: Mapping[str, OnFail] = self.on_fail.model_dump()
         return chosen.get(table, "refuse")
 
-    def suites_in_force(self) -> Mapping[str, Suite]:
-        """Table -> its suite. Raises ConfigError where a file is none."""
-        return SUITES | {suite.name: suite for suite in map(Suite.from_toml, self.suites)}
+    def suites_in_force(self, beside: Path | None = None) -> Mapping[str, Suite]:
+        """Table -> its suite. Relative paths start at the folder `beside`, by default the current one.
+
+        Raises ConfigError: a file is no suite, two are of one table, or no suite has a rule of `critical`.
+        """
+        written: dict[str, tuple[Path, Suite]] = {}
+        for name in self.suites:
+            path = (beside or Path()) / name
+            suite = Suite.from_toml(path)
+            if suite.name in written:
+                other, _ = written[suite.name]
+                raise ConfigError(f"suites '{other}' and '{path}' are both of table '{suite.name}'; name one")
+            written[suite.name] = (path, suite)
+        suites = SUITES | {table: suite for table, (_, suite) in written.items()}
+        return self._with_critical(suites) if self.critical else suites
+
+    def _with_critical(self, suites: Mapping[str, Suite]) -> Mapping[str, Suite]:
+        named = {table: _rules_of(suite) & set(self.critical) for table, suite in suites.items()}
+        for rule in self.critical:
+            if not any(rule in rules for rules in named.values()):
+                known = frozenset[str]().union(*map(_rules_of, suites.values()))
+                near = ", ".join(get_close_matches(rule, sorted(known)))
+                hint = f"; near to it: {near}" if near else ""
+                raise ConfigError(f"'critical' names rule '{rule}', which no suite has{hint}")
+        return {
+            table: suite.refusing(named[table]) if named[table] else suite for table, suite in suites.items()
+        }
+
+
+def _rules_of(suite: Suite) -> frozenset[str]:
+    return frozenset(rule.meta["rule"] for rule in suite.build(DEFAULTS).expectations if rule.meta)

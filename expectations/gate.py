@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -110,15 +111,20 @@ def admit(
 
 
 def admit_by(
-    runtime: Runtime, reference: str | TableVersion, config: GateConfig, *, parent: Run | None = None
+    runtime: Runtime,
+    reference: str | TableVersion,
+    config: GateConfig,
+    *,
+    parent: Run | None = None,
+    beside: Path | None = None,
 ) -> Verdict:
-    """The same, by a config."""
+    """The same, by a config; its relative paths start at the folder `beside`. Raises ConfigError, too."""
     return admit(
         runtime,
         reference,
         thresholds=config.thresholds,
         on_fail=config.on_fail_of(str(reference).partition("@")[0]),
-        suites=config.suites_in_force(),
+        suites=config.suites_in_force(beside),
         parent=parent,
     )
 

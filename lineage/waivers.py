@@ -36,6 +36,9 @@ _NAMES = "recall names rows by it: with it broken, taking one row back would mis
 _ORIGIN = "without it nobody can say where the row came from, so nothing bad could be called back"
 _ONCE = "what is stored twice counts twice, and a recall of one copy leaves the other"
 _MEMBERS = "a model would eat what no gate passed, or something else than its record says"
+_PARENTS = "a row that stands on what no gate passed is not found when what it stands on is taken back"
+_SCORED = "a report would rest on rows that no gate passed, and no recall would reach its numbers"
+_NULLS = "all other rules pass what is null, so a row that says nothing would break none of them"
 NEVER = {
     "provenance_complete": _ORIGIN,
     "derivation_known": _ORIGIN,
@@ -43,6 +46,9 @@ NEVER = {
     "source_span_well_formed": _ORIGIN,
     "source_revision_is_digest": _ORIGIN,
     "code_revision_is_digest": _ORIGIN,
+    "origin_stated": _ORIGIN,
+    "no_column_empty": _NULLS,
+    "parents_admitted": _PARENTS,
     "row_id_has_16_bytes": _NAMES,
     "row_id_unique": _NAMES,
     "row_no_leased": _NAMES,
@@ -53,8 +59,10 @@ NEVER = {
     "members_unique": _ONCE,
     "members_admitted": _MEMBERS,
     "members_quoted": _MEMBERS,
+    "rows_admitted": _SCORED,
 }
-"""Rule -> why nobody may waive it: lineage, recall and reproduction rest on it. Quality people may judge."""
+"""Rule -> why nobody may waive it, or leave it out of a suite: lineage, recall and reproduction rest on it.
+Quality people may judge."""
 
 
 class WaiverError(TableError):

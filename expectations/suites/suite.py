@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -50,6 +50,13 @@ class Suite:
     keys: Callable[[pa.Table], pa.Table]
     facts: Callable[[pa.Table, Admitted], pa.Table]
     view: Callable[[pa.Table, pa.Table], pd.DataFrame]
+    source: str = ""
+    """The TOML file that it was read from; empty of a shipped one."""
+
+    @property
+    def title(self) -> str:
+        """What people are shown: 'traces', or 'traces (mine.toml)'."""
+        return f"{self.name} ({self.source})" if self.source else self.name
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Suite:
@@ -58,6 +65,10 @@ class Suite:
         from expectations.suites.toml import load
 
         return load(path, SUITES)
+
+    def refusing(self, rules: frozenset[str]) -> Suite:
+        """The same suite, in which these of its rules are critical; names of others are passed over."""
+        return replace(self, rules=_Refusing(self.rules, rules))
 
     def frame(self, batch: pa.Table, admitted: Admitted) -> pd.DataFrame:
         """The view of a batch that is in memory as a whole."""
@@ -69,6 +80,23 @@ class Suite:
             from great_expectations import ExpectationSuite
 
             return ExpectationSuite(self.name, expectations=list(self.rules(thresholds)))
+
+
+@dataclass(frozen=True)
+class _Refusing:
+    """Rules of which some refuse that only warn by themselves; it travels to workers."""
+
+    rules: Callable[[Thresholds], list[Expectation]]
+    critical: frozenset[str]
+
+    def __call__(self, thresholds: Thresholds) -> list[Expectation]:
+        from great_expectations.expectations.metadata_types import FailureSeverity
+
+        made = self.rules(thresholds)
+        for rule in made:
+            if (rule.meta or {}).get("rule") in self.critical:
+                rule.severity = FailureSeverity.CRITICAL
+        return made
 
 
 def told(

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import json
+import pickle
+from pathlib import Path
 
 import pytest
 
 from expectations.config import GateConfig
+from expectations.gate import admit, admit_by
+from expectations.suites import SUITES, Suite, digest
+from expectations.thresholds import DEFAULTS
 from infra import cli
 from infra.config import ConfigError, read_config
 from lineage import tables, verdicts
@@ -71,3 +76,74 @@ def test_a_suite_of_ones_own_takes_the_place_of_the_shipped_one(lake, toy, tmp_p
     assert "FAILED brief: nothing is said" in capsys.readouterr().out
     assert stemma(lake, "gate", version, "--set", 'suites=["none.toml"]') == 2
     assert "none.toml" in capsys.readouterr().err
+
+
+BRIEF = """
+table = "traces"
+[[rules]]
+rule = "brief"
+type = "expect_column_values_to_be_between"
+kwargs = { column = "response_words", max_value = 0 }
+sentence = "nothing is said"
+why = "test"
+severity = "warning"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Holds a suite of traces, mine.toml."""
+    made = tmp_path / "gates"
+    made.mkdir()
+    (made / "mine.toml").write_text(BRIEF)
+    return made
+
+
+def test_two_suites_of_one_table_are_refused_and_both_files_named(folder):
+    (folder / "other.toml").write_text(BRIEF)
+    with pytest.raises(ConfigError, match=r"mine\.toml' and '.*other\.toml' are both of table 'traces'"):
+        GateConfig(suites=("mine.toml", "other.toml")).suites_in_force(folder)
+
+
+def test_a_relative_path_is_looked_for_beside_the_config_or_in_the_current_folder(folder, monkeypatch):
+    relative, absolute = GateConfig(suites=("mine.toml",)), GateConfig(suites=(f"{folder / 'mine.toml'}",))
+    assert relative.suites_in_force(folder)["traces"].source == "mine.toml"
+    assert absolute.suites_in_force(folder.parent)["traces"].source == "mine.toml"
+    with pytest.raises(ConfigError, match=r"mine\.toml' does not exist"):
+        relative.suites_in_force(folder.parent)
+    monkeypatch.chdir(folder)
+    assert relative.suites_in_force()["traces"].source == "mine.toml"
+
+
+def test_the_command_finds_a_suite_beside_its_config(lake, toy, folder, capsys):
+    config = folder / "gate.toml"
+    config.write_text('suites = ["mine.toml"]\ncritical = ["brief"]\n')
+    version = str(lake.store(toy.traces(), TRACE, key="a"))
+    assert stemma(lake, "gate", version, str(config)) == 1
+    assert "FAILED brief: nothing is said" in capsys.readouterr().out
+
+
+def severities(suite: Suite) -> dict[str, str]:
+    return {rule.meta["rule"]: rule.severity.value for rule in suite.build(DEFAULTS).expectations}
+
+
+def test_a_rule_that_only_warns_refuses_where_the_config_calls_it_critical(lake, toy, folder):
+    warned = GateConfig(suites=("mine.toml",))
+    assert admit_by(lake.runtime, lake.store(toy.traces(), TRACE, key="a"), warned, beside=folder).passed
+    config = GateConfig(suites=("mine.toml",), critical=("brief", "reviewer_named"))
+    suites = pickle.loads(pickle.dumps(config.suites_in_force(folder)))
+    before = severities(warned.suites_in_force(folder)["traces"])
+    assert (before["brief"], before["reviewer_named"]) == ("warning", "warning")
+    assert severities(suites["traces"]) == before | {"brief": "critical", "reviewer_named": "critical"}
+    assert severities(suites["examples"])["reviewer_named"] == "critical"
+    assert suites["predictions"] == SUITES["predictions"]
+    assert digest(suites["examples"].build(DEFAULTS)) != digest(SUITES["examples"].build(DEFAULTS))
+    again = lake.store(toy.traces(source="log-b"), TRACE, key="b")
+    verdict = admit(lake.runtime, again, suites=suites)
+    assert [rule.name for rule in verdict.rules if rule.refuses] == ["brief"]
+
+
+def test_a_critical_rule_that_no_suite_has_is_told(folder):
+    config = GateConfig(critical=("reviewer_name",))
+    with pytest.raises(ConfigError, match="rule 'reviewer_name', which no suite has; near to it: reviewer_n"):
+        config.suites_in_force()

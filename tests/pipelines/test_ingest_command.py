@@ -61,6 +61,21 @@ def test_what_was_read_is_gated_by_the_config_that_is_given(
     assert "none.toml" in complaint
 
 
+def test_a_suite_that_the_config_names_is_looked_for_beside_it(
+    lake: Lake, ray_session: None, capsys: pytest.CaptureFixture[str]
+):
+    (lake.folder / "mine.toml").write_text(
+        'table = "traces"\n[[rules]]\nrule = "brief"\ntype = "expect_column_values_to_be_between"\n'
+        'kwargs = { column = "response_words", max_value = 0 }\nsentence = "nothing is said"\nwhy = "test"\n'
+    )
+    config = lake.folder / "gate.toml"
+    config.write_text('suites = ["mine.toml"]\n')
+    log = str(lake.log("log.jsonl", "a"))
+    code, said, _ = stemma(lake, capsys, "ingest", log, "--gate-config", str(config))
+    assert code == 1
+    assert "FAILED brief: nothing is said" in said
+
+
 def test_a_verdict_of_before_is_told_in_a_line(
     lake: Lake, ray_session: None, capsys: pytest.CaptureFixture[str]
 ):

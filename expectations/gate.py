@@ -31,8 +31,8 @@ from expectations.thresholds import DEFAULTS, Thresholds
 from infra.runtime import Runtime, log
 from infra.settings import Settings
 from lineage import tables, verdicts
-from lineage.runs import Outcome, Run, carry_out, identity_of, of_any_attempt
-from lineage.schemas import CURRICULUM, REJECTED, ROW_TABLES, TableSpec
+from lineage.runs import Outcome, Run, carry_out, identity_of
+from lineage.schemas import CURRICULUM, ROW_TABLES, TableSpec
 from lineage.tables import TableError, TableVersion
 from lineage.tables.commit import commit_metadata
 from lineage.tables.files import open_filesystem
@@ -191,13 +191,9 @@ def _judge(judge: Judge, run: Run, *, stands: bool) -> Verdict:
 
 def _moved(settings: Settings, batch: TableVersion, run: Run) -> Moved:
     """What earlier gates have taken out of the batch: the rows are in `rejected` under their runs."""
-    found: dict[bool, dict[bytes, str]] = {True: {}, False: {}}
-    for entry in tables.commits(settings, batch.spec):
-        if entry.get("stemma.routed") == str(batch):
-            by = identity_of(entry["stemma.run_id"])
-            rows = tables.read(settings, REJECTED, columns=["row_id", "reason"], where=of_any_attempt(by))
-            found[by == run.identity] |= {row["row_id"]: row["reason"] for row in rows.to_pylist()}
-    return Moved(by_others=found[False], by_this=found[True])
+    found = verdicts.moved_out(settings, batch)
+    by_this = found.pop(run.identity, {})
+    return Moved({row_id: why for moved in found.values() for row_id, why in moved.items()}, by_this)
 
 
 def _counts(verdict: Verdict, run: Run) -> dict[str, int]:

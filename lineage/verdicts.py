@@ -155,9 +155,22 @@ def routed(settings: Settings, verdict: Verdict) -> pa.Table:
     return tables.read(settings, REJECTED, where=of_any_attempt(identity_of(verdict.run_id)))
 
 
-def all_routed(settings: Settings, spec: TableSpec) -> BitMap64:
-    """The numbers of all rows of a table that gates have moved to `rejected`."""
+def moved_out(settings: Settings, batch: TableVersion) -> dict[str, dict[bytes, str]]:
+    """What gates took out of a batch: identity of the gate's run -> row id -> why it lies in `rejected`."""
+    found: dict[str, dict[bytes, str]] = {}
+    for entry in tables.commits(settings, batch.spec):
+        if entry.get("stemma.routed") == str(batch):
+            by = identity_of(entry["stemma.run_id"])
+            rows = tables.read(settings, REJECTED, columns=["row_id", "reason"], where=of_any_attempt(by))
+            found[by] = {row["row_id"]: row["reason"] for row in rows.to_pylist()}
+    return found
+
+
+def all_routed(settings: Settings, spec: TableSpec, *, before: dt.datetime | None = None) -> BitMap64:
+    """The numbers of all rows of a table that gates have moved to `rejected`, ever or `before` a time."""
     some = (pads.field("table") == spec.name) & (pads.field("routed") > 0)
+    if before is not None:
+        some &= pads.field("at") < before
     gates = tables.read(settings, VERDICT, columns=["run_id"], where=some)["run_id"].to_pylist()
     found = BitMap64()
     for identity in {identity_of(run_id) for run_id in gates}:

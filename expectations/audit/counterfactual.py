@@ -4,13 +4,15 @@
     what_if(settings, "answer_characters.max=200")    a column of a suite's frame, and which end of its range
     what_if(settings, "threshold=0.7")                what the stored scores of examples are held against
 
-Only the rules that the change touches are held anew, against the rows of every batch that a gate judged.
+Only the rules that the change touches are held anew, against the rows of every batch that a gate judged, and
+each batch starts from the thresholds that it was judged by.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,9 +20,9 @@ import pyarrow.dataset as pads
 from pydantic import ValidationError
 
 from expectations.audit.coverage import rules_of
-from expectations.audit.fates import Held, Judged, hold, judged, then
+from expectations.audit.fates import Held, Judged, hold, judged, moved, then, without
 from expectations.suites import SUITES, Suite
-from expectations.thresholds import DEFAULTS, Thresholds
+from expectations.thresholds import DEFAULTS, Thresholds, chosen
 from infra.settings import Settings
 from lineage import tables
 from lineage.schemas import EXAMPLE, REJECTED
@@ -69,6 +71,9 @@ class WhatIf:
 
     question: str
     was: Any
+    """What the batches were judged by: one value where all agree, else a sorted list; the default where none
+    was judged. Of a column, that of each end of each rule."""
+
     would_be: Any
     rules: tuple[str, ...]
     """The rules it touches, as TABLE.RULE."""
@@ -96,52 +101,84 @@ class WhatIf:
         }
 
 
+@dataclass(frozen=True)
+class _Change:
+    """The rules that a change touches, as they were and as they would be."""
+
+    rules: tuple[str, ...]
+    before: ExpectationSuite
+    after: ExpectationSuite
+    was: Any
+    """The threshold; of a column, TABLE.RULE -> end -> value of every rule that is meant."""
+
+
 def what_if(
     settings: Settings,
     question: str,
     *,
     names: Sequence[str] | None = None,
-    thresholds: Thresholds = DEFAULTS,
     suites: Mapping[str, Suite] = SUITES,
 ) -> WhatIf:
     """What NAME=VALUE would change for the batches of these tables (default: all). Raises WhatIfError."""
     name, value = _asked(question)
     wanted = {table: suites[table] for table in suites if names is None or table in names}
     if name == STORED_THRESHOLD:
-        return _stored(settings, question, _number(value))
+        return _stored(settings, question, _number(value), names)
     threshold = _threshold(name)
-    if threshold is not None:
-        other = _with(thresholds, threshold, value)
-        was, would_be = getattr(thresholds, threshold), getattr(other, threshold)
-        pairs = {table: (each.build(thresholds), each.build(other)) for table, each in wanted.items()}
-    else:
-        was, would_be = None, _number(value)
-        pairs = {table: _column(each, thresholds, name, would_be) for table, each in wanted.items()}
-    touched = {table: _touched(*pair) for table, pair in pairs.items()}
-    touched = {table: rules for table, rules in touched.items() if rules}
-    if threshold is None and not touched:
-        raise WhatIfError(_known(name, wanted, thresholds))
-    if was is None:
-        was = _were(pairs, touched)
+    would_be = _number(value) if threshold is None else getattr(_with(DEFAULTS, threshold, value), threshold)
+    by_default = {table: _change(suite, DEFAULTS, name, value) for table, suite in wanted.items()}
+    if threshold is None and not any(change.was for change in by_default.values()):
+        raise WhatIfError(_known(name, wanted))
     flips: list[Flip] = []
     batches: list[Mapping[str, Any]] = []
     unreadable: list[str] = []
     looked_at = 0
-    for table, rules in touched.items():
-        before, after = (_only(suite, rules) for suite in pairs[table])
+    changes: dict[
+        str, list[_Change]
+    ] = {}  # table -> from each set of thresholds that its batches were judged by
+    for table, suite in wanted.items():
+        built = {DEFAULTS.model_dump_json(): by_default[table]}
+        used: dict[str, _Change] = {}
         for each in judged(settings, table):
             try:
-                rows = tables.read_batch(settings, each.batch)
-                frame = wanted[table].frame(rows, then(settings, each))
+                thresholds = chosen(each.thresholds)
+                key = thresholds.model_dump_json()
+                if key not in built:
+                    built[key] = _change(suite, thresholds, name, value)
+                used[key] = built[key]
+                if not used[key].rules:
+                    continue
+                flipped, outcomes = _held(settings, each, suite, used[key])
             except Exception as error:  # a batch that can be read no more: told, not counted
                 unreadable.append(f"{each.batch}: {type(error).__name__}: {error}")
                 continue
             looked_at += 1
-            one, other = hold(frame, before), hold(frame, after)
-            flips += _flips(each, frame, rows.to_pylist(), after, one, other)
-            batches += _outcomes(each, one, other)
+            flips += flipped
+            batches += outcomes
+        changes[table] = list(used.values()) or [by_default[table]]
+    touched = {
+        table: dict.fromkeys(rule for change in each for rule in change.rules)
+        for table, each in changes.items()
+    }
+    meant = [table for table, rules in touched.items() if rules] or list(wanted)
+    found = [change.was for table in meant for change in changes[table]]
+    was = _ends_of(found) if threshold is None else _one_or_all(found)
     listed = tuple(f"{table}.{rule}" for table, rules in touched.items() for rule in rules)
     return WhatIf(question, was, would_be, listed, tuple(flips), tuple(batches), looked_at, tuple(unreadable))
+
+
+def _held(
+    settings: Settings, batch: Judged, suite: Suite, change: _Change
+) -> tuple[list[Flip], list[dict[str, Any]]]:
+    """The rows of a batch that flip, with those that were moved to `rejected`, and what becomes of it."""
+    rows, lake, gone = tables.read_batch(settings, batch.batch), then(settings, batch), moved(settings, batch)
+    frame = suite.frame(rows, lake)
+    one, other = hold(frame, change.before), hold(frame, change.after)
+    flips = list(_flips(batch, frame, rows.to_pylist(), change.after, one, other))
+    if gone:  # they decide nothing of the batch
+        left = suite.frame(without(rows, gone), lake)
+        one, other = hold(left, change.before), hold(left, change.after)
+    return flips, list(_outcomes(batch, one, other))
 
 
 def _asked(question: str) -> tuple[str, str]:
@@ -164,35 +201,62 @@ def _with(thresholds: Thresholds, name: str, value: str) -> Thresholds:
     parts: Any = [part.strip() for part in value.strip("()[]").split(",")]
     given = parts if len(parts) > 1 else value
     try:
-        return Thresholds.model_validate(thresholds.model_dump() | {name: given})
+        changed = Thresholds.model_validate(thresholds.model_dump() | {name: given})
     except ValidationError as error:
         told = "; ".join(each["msg"] for each in error.errors())
         raise WhatIfError(f"{name} cannot be '{value}': {told}") from error
+    found = getattr(changed, name)
+    for number in found if isinstance(found, tuple) else (found,):
+        _finite(number, value)
+    return changed
 
 
 def _number(value: str) -> float:
     try:
-        return float(value)
+        return _finite(float(value), value)
     except ValueError as error:
         raise WhatIfError(f"'{value}' is no number") from error
 
 
+def _finite(number: float, value: str) -> float:
+    """Nothing compares with NaN, and everything with infinity: neither is an answer."""
+    if isinstance(number, float) and not math.isfinite(number):
+        raise WhatIfError(f"'{value}' is no finite number; give one, for example 0.7")
+    return number
+
+
+def _change(suite: Suite, thresholds: Thresholds, name: str, value: str) -> _Change:
+    """What was asked for, moved from these thresholds and nothing else."""
+    threshold = _threshold(name)
+    if threshold is not None:
+        was = getattr(thresholds, threshold)
+        before, after = suite.build(thresholds), suite.build(_with(thresholds, threshold, value))
+    else:
+        before, after, was = _column(suite, thresholds, name, _number(value))
+    rules = _touched(before, after)
+    return _Change(tuple(rules), _only(before, rules), _only(after, rules), was)
+
+
 def _column(
     suite: Suite, thresholds: Thresholds, name: str, value: float
-) -> tuple[ExpectationSuite, ExpectationSuite]:
-    """The suite, and the same with the end of a range moved in the rules on a column of its frame."""
+) -> tuple[ExpectationSuite, ExpectationSuite, dict[str, dict[str, Any]]]:
+    """The suite, the same with an end moved of the ranges of a column of its frame, and their ends before."""
     column, _, end = name.partition(".")
     if end and end not in _ENDS:
         raise WhatIfError(f"'{name}': a range has the ends min and max, as in {column}.max=200")
     before, after = suite.build(thresholds), suite.build(thresholds)
+    were: dict[str, dict[str, Any]] = {}
     for rule, expectation in zip(rules_of(after), after.expectations, strict=True):
         ends = [key for key in _ENDS.values() if rule.kwargs.get(key) is not None]
         if column not in rule.columns or not ends:
             continue
         if not end and len(ends) > 1:
             raise WhatIfError(f"rule '{rule.name}' has two ends; say {column}.min or {column}.max")
+        were[f"{suite.name}.{rule.name}"] = {
+            key: rule.kwargs[key] for key in _ENDS.values() if key in rule.kwargs
+        }
         setattr(expectation, _ENDS[end] if end else ends[0], value)
-    return before, after
+    return before, after, were
 
 
 def _touched(before: ExpectationSuite, after: ExpectationSuite) -> list[str]:
@@ -207,21 +271,28 @@ def _only(suite: ExpectationSuite, rules: Sequence[str]) -> ExpectationSuite:
     return ExpectationSuite(suite.name, expectations=[each for rule, each in named if rule.name in rules])
 
 
-def _were(pairs: Mapping[str, tuple[Any, Any]], touched: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    return {
-        f"{table}.{rule.name}": {key: rule.kwargs.get(key) for key in _ENDS.values() if key in rule.kwargs}
-        for table, names in touched.items()
-        for rule in rules_of(pairs[table][0])
-        if rule.name in names
-    }
+def _one_or_all(values: Iterable[Any]) -> Any:
+    """The value where there is but one, else all of them, sorted; None, an end that is open, first."""
+    found = sorted(set(values), key=lambda value: (value is not None, value or 0))
+    return found[0] if len(found) == 1 else found
 
 
-def _known(name: str, wanted: Mapping[str, Suite], thresholds: Thresholds) -> str:
+def _ends_of(found: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Rule -> end -> what it was in these."""
+    values: dict[str, dict[str, list[Any]]] = {}
+    for were in found:
+        for rule, ends in were.items():
+            for key, value in ends.items():
+                values.setdefault(rule, {}).setdefault(key, []).append(value)
+    return {rule: {key: _one_or_all(given) for key, given in ends.items()} for rule, ends in values.items()}
+
+
+def _known(name: str, wanted: Mapping[str, Suite]) -> str:
     columns = sorted(
         {
             column
             for suite in wanted.values()
-            for rule in rules_of(suite.build(thresholds))
+            for rule in rules_of(suite.build(DEFAULTS))
             for column in rule.columns
             if rule.range
         }
@@ -274,8 +345,13 @@ def _outcomes(batch: Judged, one: Held, other: Held) -> Iterator[dict[str, Any]]
     }
 
 
-def _stored(settings: Settings, question: str, value: float) -> WhatIf:
+def _stored(settings: Settings, question: str, value: float, names: Sequence[str] | None) -> WhatIf:
     """Examples whose stored score falls short of another threshold, and rejected rows that would reach it."""
+    if names is not None and EXAMPLE.name not in names:
+        raise WhatIfError(
+            f"'{STORED_THRESHOLD}' was asked of {', '.join(names)}, and stored scores are those of "
+            f"{EXAMPLE.name}; run: stemma audit {EXAMPLE.name} --what-if {question}"
+        )
     scored = pads.field("score").is_valid() & (pads.field("split") == "train")
     columns = ["row_id", "score", "threshold", "text", "run_id"]
     stands = tables.read(settings, EXAMPLE, columns=columns, where=scored & (pads.field("score") < value))

@@ -3,6 +3,7 @@
 held = hold(frame, suite)                     one frame
 for batch in batches(settings, "examples")    what a lake stored, each with the verdict on it
 then(settings, batch)                         what was admitted when that batch was judged
+moved(settings, batch)                        the rows that its gates moved to `rejected`
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from expectations.evaluation import evaluate_rows, overall
 from expectations.suites import Admitted
 from infra.settings import Settings
-from lineage import tables
+from lineage import tables, verdicts
 from lineage.runs import events, identity_of
 from lineage.schemas import ROW_TABLES, UNEXPECTED, VERDICT, TableSpec
 from lineage.tables import TableVersion
@@ -58,6 +60,11 @@ class Judged:
     """As the verdict stored them."""
 
     thresholds: Mapping[str, Any]
+    """As the verdict stored them; empty in older ones."""
+
+    routed: int
+    """Rows that were moved to `rejected`, so that the others pass."""
+
     run_id: str
     """The gate's."""
 
@@ -88,12 +95,16 @@ def _judged(row: Mapping[str, Any]) -> Judged:
         rows=row["rows"],
         rules=tuple(json.loads(row["rules"])),
         thresholds=json.loads(row.get("thresholds") or "{}"),
+        routed=row.get("routed") or 0,
         run_id=row["run_id"],
     )
 
 
 def then(settings: Settings, batch: Judged) -> Admitted:
-    """Reads what was admitted when a batch was judged, called back since or not; never the batch itself."""
+    """Reads what was admitted when a batch was judged, called back since or not; never the batch itself.
+
+    Rows that gates had moved to `rejected` by then were not admitted.
+    """
     passed = (pads.field("outcome") == "pass") & (pads.field("at") < batch.at)
     rows = tables.read(settings, VERDICT, columns=["table", "version", "batch"], where=passed).to_pylist()
     runs: dict[str, list[str]] = {}
@@ -103,10 +114,27 @@ def then(settings: Settings, batch: Judged) -> Admitted:
 
     def admitted(spec: TableSpec, columns: Sequence[str], where: pads.Expression, /) -> pa.Table:
         others = pads.field("run_id").isin(pa.array(sorted(runs.get(spec.name, [])), pa.string()))
-        read = tables.read_ever if spec in ROW_TABLES else tables.read
-        return read(settings, spec, columns=columns, where=others & where)
+        if spec not in ROW_TABLES:
+            return tables.read(settings, spec, columns=columns, where=others & where)
+        out = verdicts.all_routed(settings, spec, before=batch.at)
+        stood = ~pads.field("row_no").isin(pa.array(out, pa.int64())) if out else True
+        return tables.read_ever(settings, spec, columns=columns, where=others & where & stood)
 
     return admitted
+
+
+def moved(settings: Settings, batch: Judged) -> frozenset[bytes]:
+    """The ids of the rows that gates moved to `rejected`: the verdict on a batch is not about them."""
+    if batch.outcome == "pass" and not batch.routed:  # a verdict that passes counts what earlier gates moved
+        return frozenset()
+    return frozenset(row_id for gone in verdicts.moved_out(settings, batch.batch).values() for row_id in gone)
+
+
+def without(rows: pa.Table, gone: frozenset[bytes]) -> pa.Table:
+    """The rows but for those with these ids."""
+    if not gone:
+        return rows
+    return rows.filter(pc.invert(pc.is_in(rows["row_id"], pa.array(list(gone), pa.binary()))))
 
 
 def known_failing(

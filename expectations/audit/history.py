@@ -11,13 +11,16 @@ import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from expectations.audit.fates import Judged, hold, judged, known_failing, then, who
+from expectations.audit.fates import Judged, hold, judged, known_failing, moved, then, who, without
 from expectations.suites import SUITES, Suite, digest
-from expectations.thresholds import DEFAULTS, Thresholds
+from expectations.thresholds import DEFAULTS, Thresholds, chosen
 from infra.settings import Settings
 from lineage import tables
+
+if TYPE_CHECKING:
+    from great_expectations import ExpectationSuite
 
 _SNAPSHOTS = Path(__file__).parents[1] / "suites" / "snapshots"
 _TIMEOUT_S = 20
@@ -71,11 +74,13 @@ def replayed(
     settings: Settings,
     table: str,
     *,
-    thresholds: Thresholds = DEFAULTS,
     suites: Mapping[str, Suite] = SUITES,
     versions: int = 20,
 ) -> list[dict[str, Any]]:
     """The newest judged batches of a table under the present suite, where something differs; oldest first.
+
+    Each is held by the thresholds that its own verdict recorded, without the rows that were moved to
+    `rejected`: what differs is the suite's doing.
 
     batch, rows, was and would_be (outcomes), rules (name -> [outcome then, outcome now]), refused and passed
     (rule -> row ids, hex: newly broken, no longer broken), all_known (false: the verdict named only twenty of
@@ -84,13 +89,17 @@ def replayed(
     entry has `error`.
     """
     suite = suites[table]
-    rules = suite.build(thresholds)
+    rules: dict[Thresholds, ExpectationSuite] = {}
     found = []
     for each in judged(settings, table)[-versions:]:
         entry: dict[str, Any] = {"batch": str(each.batch), "rows": each.rows, "was": each.outcome}
         try:
-            rows = tables.read_batch(settings, each.batch)
-            held = hold(suite.frame(rows, then(settings, each)), rules)
+            thresholds = chosen(each.thresholds)
+            if thresholds not in rules:
+                rules[thresholds] = suite.build(thresholds)
+            gone = moved(settings, each)
+            rows = without(tables.read_batch(settings, each.batch), gone)
+            held = hold(suite.frame(rows, then(settings, each)), rules[thresholds])
         except Exception as error:  # an old batch may not have what a new suite reads: that is the answer
             found.append(entry | {"would_be": "error", "error": f"{type(error).__name__}: {error}"})
             continue
@@ -105,7 +114,8 @@ def replayed(
         refused = {
             name: sorted(set(ids) - known.get(name, frozenset())) for name, ids in held.failing.items()
         }
-        passed = {name: sorted(ids - set(held.failing.get(name, ()))) for name, ids in known.items()}
+        out = {row_id.hex() for row_id in gone}
+        passed = {name: sorted(ids - out - set(held.failing.get(name, ()))) for name, ids in known.items()}
         entry |= {
             "would_be": held.outcome,
             "rules": differing,

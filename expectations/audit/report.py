@@ -63,9 +63,7 @@ def _suite(
         "is_judged": len(verdicts),
         "history": history.changes(settings, suite.name) if settings else [],
         "commits": history.commits(suite.name),
-        "replayed": history.replayed(
-            settings, suite.name, thresholds=thresholds, suites=suites, versions=versions
-        )
+        "replayed": history.replayed(settings, suite.name, suites=suites, versions=versions)
         if settings and verdicts
         else [],
         "uncovered": [{"column": column, **told} for column, told in uncovered.items()],

@@ -41,6 +41,17 @@ def judged_lake(lake, toy):
     return lake
 
 
+@pytest.fixture
+def partly_rejected(lake, toy):
+    """A batch of examples of which one was too long and lies in `rejected`, and that one's id in hex."""
+    rows = toy.examples(11)  # "log-a: question 10" has one character more than the others
+    thresholds = Thresholds(max_text_characters=17)
+    stored = lake.store(rows, EXAMPLE, key="mixed")
+    verdict = admit(lake.runtime, stored, thresholds=thresholds, on_fail="reject_rows")
+    assert (verdict.outcome, verdict.routed) == ("pass", 1)
+    return lake, rows["row_id"][10].as_py().hex()
+
+
 def without(suite: Suite, *names: str) -> Suite:
     return replace(
         suite, rules=lambda thresholds: [r for r in suite.rules(thresholds) if r.meta["rule"] not in names]
@@ -138,6 +149,23 @@ def test_old_batches_held_against_another_suite_show_which_rows_fare_otherwise(j
     assert (entry["batch"], entry["was"], entry["would_be"]) == ("traces@2", "fail", "pass")
     assert len(entry["passed"]["score_in_range"]) == 6
     assert entry["all_known"]
+
+
+def test_an_old_batch_is_held_by_the_thresholds_of_its_verdict(lake, answers):
+    again = admit(lake.runtime, "examples@1", thresholds=Thresholds(max_text_characters=5))
+    assert again.outcome == "fail"
+    assert history.replayed(lake.settings, "examples") == []
+
+
+def test_an_old_batch_is_held_without_the_rows_that_its_gate_moved(partly_rejected, toy):
+    lake, _ = partly_rejected
+    assert history.replayed(lake.settings, "examples") == []
+    blunt = {"examples": without(SUITES["examples"], "batch_not_empty")}
+    assert history.replayed(lake.settings, "examples", suites=blunt) == []
+    later = toy.examples(1, source="log-b", split="gate", text="log-a: question 10", condition="clean")
+    stored = lake.store(later, EXAMPLE, key="later")
+    assert admit(lake.runtime, stored, thresholds=Thresholds(min_labels=1)).passed  # its double was moved
+    assert history.replayed(lake.settings, "examples") == []
 
 
 def test_an_old_batch_that_a_new_suite_cannot_read_is_told_and_does_not_end_the_audit(judged_lake):
@@ -295,13 +323,57 @@ def test_the_rows_that_a_stricter_threshold_would_refuse_are_listed_with_what_th
 
 
 def test_a_threshold_between_the_old_and_the_new_flips_rows_back(lake, answers):
-    strict = Thresholds(max_bigram_repetition=0.25)
-    found = counterfactual.what_if(
-        lake.settings, "max_bigram_repetition=0.4", names=["examples"], thresholds=strict
-    )
+    admit(lake.runtime, "examples@1", thresholds=Thresholds(max_bigram_repetition=0.25))
+    found = counterfactual.what_if(lake.settings, "max_bigram_repetition=0.4")
     assert {(flip.row_id, flip.would) for flip in found.flips} == {
         (answers["row_id"][4].as_py().hex(), "keep")
     }
+    assert (found.was, found.looked_at) == (0.25, 1)
+
+
+def test_each_batch_starts_from_the_thresholds_that_it_was_judged_by(lake, toy):
+    verdicts = [
+        admit(
+            lake.runtime,
+            lake.store(toy.examples(source=source, text=f"a text of {source}, so long"), EXAMPLE, key=source),
+            thresholds=Thresholds(max_text_characters=most),
+        )
+        for source, most in (("log-a", 15), ("log-b", 18), ("log-d", 100))
+    ]
+    for question in ("text_characters.max=20", "max_text_characters=20"):
+        found = counterfactual.what_if(lake.settings, question)
+        broken = {flip.row_id for flip in found.flips if flip.batch == str(verdicts[2].batch)}
+        assert {(flip.batch, flip.would) for flip in found.flips} == {(str(verdicts[2].batch), "break")}
+        assert len(broken) == 6  # those of the others break it as they did
+        assert found.looked_at == 3
+    assert found.was == [15, 18, 100]
+    ends = counterfactual.what_if(lake.settings, "text_characters.max=20").was
+    assert ends["examples.text_length"]["max_value"] == [15, 18, 100]
+    same = counterfactual.what_if(lake.settings, "text_characters.max=100", names=["examples"])
+    assert {flip.would for flip in same.flips} == {"keep"}
+    assert len(same.flips) == 12
+
+
+def test_what_is_in_force_already_flips_nothing(lake, answers):
+    for question in ("text_characters.max=20000", "max_text_characters=20000"):
+        found = counterfactual.what_if(lake.settings, question)
+        assert (found.flips, found.batches) == ((), ())
+    assert found.was == 20_000
+
+
+def test_rows_that_were_moved_flip_and_decide_nothing_of_their_batch(partly_rejected):
+    lake, gone = partly_rejected
+    looser = counterfactual.what_if(lake.settings, "max_text_characters=30")
+    assert [(flip.row_id, flip.would, flip.rule) for flip in looser.flips] == [(gone, "keep", "text_length")]
+    assert (looser.was, looser.batches) == (17, ())
+    stricter = counterfactual.what_if(lake.settings, "max_text_characters=10")
+    assert len(stricter.flips) == 10  # the one that was moved breaks it as it did
+    (batch,) = stricter.batches
+    assert (batch["was"], batch["would_be"], batch["rules"]) == (
+        "pass",
+        "fail",
+        {"text_length": ["pass", "fail"]},
+    )
 
 
 def test_a_batch_whose_outcome_would_be_another_is_told(lake, answers):
@@ -335,6 +407,14 @@ def test_stored_scores_are_held_against_another_threshold(lake, answers):
     assert higher.was == [0.5]
 
 
+def test_stored_scores_are_those_of_examples_and_another_suite_has_none(lake, answers, capsys):
+    assert stemma(lake, "traces", "--what-if", "threshold=0.9") == 2
+    told = capsys.readouterr().err
+    assert "was asked of traces, and stored scores are those of examples" in told
+    assert "stemma audit examples --what-if threshold=0.9" in told
+    assert stemma(lake, "examples", "--what-if", "threshold=0.9") == 0
+
+
 @pytest.mark.parametrize(
     ("question", "said"),
     [
@@ -343,6 +423,11 @@ def test_stored_scores_are_held_against_another_threshold(lake, answers):
         ("max_bigram_repetition=much", "cannot be 'much'"),
         ("gold_share=0.9,0.1", "give the lower end"),
         ("answer_characters.top=3", "has the ends min and max"),
+        ("threshold=nan", "'nan' is no finite number"),
+        ("threshold=-inf", "'-inf' is no finite number"),
+        ("text_characters.max=nan", "'nan' is no finite number"),
+        ("max_times_median=inf", "'inf' is no finite number"),
+        ("max_times_median=nan", "nan"),
     ],
 )
 def test_a_question_that_means_nothing_is_refused_with_what_there_is(question, said, lake, answers):

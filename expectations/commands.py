@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +18,7 @@ from expectations.gate import NotGated, admit_by, exit_code
 from expectations.reports import as_text, attach, build, build_page
 from expectations.reports.project import write_project
 from expectations.reports.serve import PORT, server
-from expectations.suites import SUITES
+from expectations.suites import SUITES, Suite
 from expectations.thresholds import DEFAULTS
 from infra.cli import Json, Lake, Set, existing, open_runtime
 from infra.config import read_config
@@ -56,7 +56,8 @@ def gate(
     What is refused is withdrawn, but for what was admitted before: rows may stand on it, and a recall is the
     way to take it back. A rule that crashed decides nothing; mend it and judge again.
 
-    A waiver counts for what is judged while it is in force; a batch that was refused must be stored again.
+    A waiver counts for what is judged while it is in force; a batch that was refused must be stored again. To
+    waive a rule of a suite of one's own, name the suite: --set 'suites=["mine.toml"]'.
 
     Example: stemma gate traces@1
     """
@@ -66,7 +67,7 @@ def gate(
     ]
     if len(asked) + (batch is not None) != 1:
         raise NotGated("name one commit as TABLE@VERSION, or give one of --waive, --revoke and --waivers")
-    if asked and (config or set):
+    if set and asked and not waive:
         raise NotGated(f"{asked[0]} goes by no config; leave it out")
     if not waive and (table or until or long):
         raise NotGated("--table, --until and --long say what to waive, and need --waive RULE")
@@ -81,7 +82,9 @@ def gate(
             attach(runtime, verdict.batch)
             return exit_code(verdict)
         if waive:
-            given = [waivers.grant(runtime, **_waiver(waive, table, until), reason=reason, by=by, long=long)]
+            suites = read_config(GateConfig, None, set or ()).suites_in_force()
+            named = _waiver(waive, table, until, suites)
+            given = [waivers.grant(runtime, **named, reason=reason, by=by, long=long)]
         elif revoke:
             given = [waivers.revoke(runtime, revoke, reason=reason, by=by)]
         else:
@@ -185,15 +188,15 @@ def _tell(verdict: Verdict, settings: Settings, as_json: bool) -> None:
         print(as_text(verdict, settings))
 
 
-def _waiver(rule: str, table: str | None, until: str | None) -> _Asked:
+def _waiver(rule: str, table: str | None, until: str | None, suites: Mapping[str, Suite]) -> _Asked:
     """What is to be waived, where there is such a rule. Raises WaiverError."""
     if table is None or until is None:
         raise waivers.WaiverError(
-            f"--waive {rule} needs --table {{{','.join(SUITES)}}}, --until DATE and --reason TEXT"
+            f"--waive {rule} needs --table {{{','.join(suites)}}}, --until DATE and --reason TEXT"
         )
-    if table not in SUITES:
-        raise waivers.WaiverError(f"table '{table}' has no suite; gated are: {', '.join(sorted(SUITES))}")
-    rules = [each.meta["rule"] for each in SUITES[table].build(DEFAULTS).expectations if each.meta]
+    if table not in suites:
+        raise waivers.WaiverError(f"table '{table}' has no suite; gated are: {', '.join(sorted(suites))}")
+    rules = [each.meta["rule"] for each in suites[table].build(DEFAULTS).expectations if each.meta]
     if rule not in rules:
         raise waivers.WaiverError(f"suite '{table}' has no rule '{rule}'; it has: {', '.join(rules)}")
     try:

@@ -72,8 +72,7 @@ def admit(
     rules = suite.build(thresholds)
     waived = {rule: each.id for rule, each in in_force(settings, batch.table, runtime.now()).items()}
     before = verdicts.latest(settings, batch)
-    was_admitted = before is not None and before.passed
-    is_anew = was_admitted and before.suite_digest != digest(rules)
+    is_anew = before is not None and before.passed and before.suite_digest != digest(rules)
     if is_anew:
         on_fail = "refuse"  # no row of it is moved: others may stand on it
     only_told: list[Verdict] = []

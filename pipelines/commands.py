@@ -230,7 +230,7 @@ def _list(settings: Settings, references: list[str], as_json: bool) -> None:
 
 
 def _gate_config(path: str | None, *, gate: bool) -> GateConfig | None:
-    """What the gate goes by; None where nothing is gated. What is wrong with it is told before a job begins."""
+    """What the gate goes by; None where nothing is gated. What is wrong with it is told before the job."""
     if path and not gate:
         raise ConfigError("--gate-config says how to gate; give it without --no-gate")
     config = read_config(GateConfig, path, ()) if gate else None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 import json
 import pickle
 from pathlib import Path
@@ -8,10 +9,12 @@ import pytest
 
 from expectations.config import GateConfig
 from expectations.gate import admit, admit_by
+from expectations.reports import as_text
 from expectations.suites import SUITES, Suite, digest
 from expectations.thresholds import DEFAULTS
 from infra import cli
 from infra.config import ConfigError, read_config
+from infra.runtime import Runtime
 from lineage import tables, verdicts
 from lineage.schemas import TRACE
 
@@ -147,3 +150,23 @@ def test_a_critical_rule_that_no_suite_has_is_told(folder):
     config = GateConfig(critical=("reviewer_name",))
     with pytest.raises(ConfigError, match="rule 'reviewer_name', which no suite has; near to it: reviewer_n"):
         config.suites_in_force()
+
+
+def test_a_rule_of_ones_own_can_be_waived(lake, toy, tmp_path, capsys):
+    suite = tmp_path / "mine.toml"
+    suite.write_text(
+        'table = "traces"\n[[rules]]\nrule = "brief"\ntype = "expect_column_values_to_be_between"\n'
+        'kwargs = { column = "response_words", max_value = 0 }\nsentence = "nothing is said"\nwhy = "test"\n'
+    )
+    own = ["--set", f'suites=["{suite}"]']
+    day = dt.datetime.now(dt.UTC).date() + dt.timedelta(days=3)
+    words = ["--table", "traces", "--until", str(day), "--reason", "a week", "--by", "ann"]
+    assert stemma(lake, "gate", "--waive", "brief", *words) == 2
+    assert "suite 'traces' has no rule 'brief'" in capsys.readouterr().err
+    assert stemma(lake, "gate", "--waivers", *own) == 2
+    assert stemma(lake, "gate", "--waive", "brief", *words, *own) == 0
+    runtime = Runtime(lake.settings)
+    version = str(lake.store(toy.traces(), TRACE, key="a"))
+    verdict = admit_by(runtime, version, read_config(GateConfig, None, [own[1]]))
+    assert verdict.passed
+    assert "WAIVED brief" in as_text(verdict, lake.settings)

@@ -159,6 +159,7 @@ def test_a_rule_of_ones_own_can_be_waived(lake, toy, tmp_path, capsys):
         'kwargs = { column = "response_words", max_value = 0 }\nsentence = "nothing is said"\nwhy = "test"\n'
     )
     own = ["--set", f'suites=["{suite}"]']
+    version = str(lake.store(toy.traces(), TRACE, key="a"))
     day = dt.datetime.now(dt.UTC).date() + dt.timedelta(days=3)
     words = ["--table", "traces", "--until", str(day), "--reason", "a week", "--by", "ann"]
     assert stemma(lake, "gate", "--waive", "brief", *words) == 2
@@ -166,7 +167,6 @@ def test_a_rule_of_ones_own_can_be_waived(lake, toy, tmp_path, capsys):
     assert stemma(lake, "gate", "--waivers", *own) == 2
     assert stemma(lake, "gate", "--waive", "brief", *words, *own) == 0
     runtime = Runtime(lake.settings)
-    version = str(lake.store(toy.traces(), TRACE, key="a"))
     verdict = admit_by(runtime, version, read_config(GateConfig, None, [own[1]]))
     assert verdict.passed
     assert "WAIVED brief" in as_text(verdict, lake.settings)

@@ -59,6 +59,7 @@ NEVER = {
     "members_unique": _ONCE,
     "members_admitted": _MEMBERS,
     "members_quoted": _MEMBERS,
+    "root_is_of_members": _MEMBERS,
     "rows_admitted": _SCORED,
 }
 """Rule -> why nobody may waive it, or leave it out of a suite: lineage, recall and reproduction rest on it.

@@ -95,7 +95,9 @@ def test_a_crash_is_covered_by_no_waiver(lake, toy, crashing):
 
 @pytest.mark.parametrize("rule", NEVER)
 def test_what_recall_rests_on_nobody_waives(rule, lake):
-    table = {"members": "curricula", "rows": "predictions"}.get(rule.split("_")[0], "traces")
+    table = {"members": "curricula", "root": "curricula", "rows": "predictions"}.get(
+        rule.split("_")[0], "traces"
+    )
     rules = [each.meta["rule"] for each in SUITES[table].build(DEFAULTS).expectations]
     assert rule in rules
     with pytest.raises(WaiverError, match=f"'{rule}' cannot be waived: .*; correct the rows"):

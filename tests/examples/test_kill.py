@@ -14,7 +14,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -179,11 +178,7 @@ CONTENT: Mapping[str, Callable[[Settings], Any]] = {
         for batch in tables.withdrawn(settings, spec)
     ),
     "trials": lambda settings: tried(settings),
-    "finished runs": lambda settings: Counter(
-        event["job"]
-        for event in tables.read(settings, RUN).to_pylist()
-        if event["status"] == "COMPLETE" and replaced(settings).isdisjoint(json.loads(event["inputs"]))
-    ),
+    "finished runs": lambda settings: finished(settings),
     "finished runs in MLflow": lambda settings: Counter(
         run.data.tags["stemma.job"] for run in in_mlflow(settings) if run.info.status == "FINISHED"
     ),
@@ -261,16 +256,26 @@ def entries_of(settings: Settings, spec: TableSpec) -> Counter[str]:
 
 def judged(settings: Settings) -> Iterable[tuple[Any, ...]]:
     """Each batch that was gated, by the rows it holds, and the verdict that counts."""
+    gone = replaced(settings)
     gated = {(row["table"], row["version"]) for row in tables.read(settings, VERDICT).to_pylist()}
     for name, version in gated:
         batch = TableVersion(name, version)
         verdict = verdicts.latest(settings, batch)
         assert verdict is not None
-        if str(batch) not in replaced(settings):
+        if str(batch) not in gone:
             yield (name, rows_in(settings, batch), verdict.outcome, verdict.suite_digest, verdict.rows)
 
 
-@lru_cache(maxsize=2)
+def finished(settings: Settings) -> Counter[str]:
+    """How many runs of each job came to their end, but for gates of what a later attempt replaced."""
+    gone = replaced(settings)
+    return Counter(
+        event["job"]
+        for event in tables.read(settings, RUN).to_pylist()
+        if event["status"] == "COMPLETE" and gone.isdisjoint(json.loads(event["inputs"]))
+    )
+
+
 def replaced(settings: Settings) -> frozenset[str]:
     """The batches of predictions in whose place a later attempt at the evaluation put its own."""
     standing = set(tables.read(settings, PREDICTION, columns=["run_id"])["run_id"].to_pylist())

@@ -456,7 +456,6 @@ PROVENANCE = {
         [[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]] * 6,
     ),
     "verdicts_agree_with_scores": ("verdict", "fail"),
-    "corrections_correct": ("correction", "balance"),
     "extra_json": ("extra", '{"cut": '),
     "response_tool_calls_json": ("response_tool_calls", "call(1)"),
     "question_does_not_repeat": ("messages", [[{"role": "user", "content": "so it goes " * 9}]] * 6),
@@ -469,6 +468,12 @@ def test_a_defect_that_any_trace_may_have_is_named_by_its_rule(rule, toy, change
     assert failed(judge("traces", sober, admitted_of())) == set()
     column, value = PROVENANCE[rule]
     assert rule in failed(judge("traces", change(sober, column, value), admitted_of()))
+
+
+@pytest.mark.parametrize(("verdict", "score", "is_told"), [("fail", 0.0, True), ("pass", 1.0, False)])
+def test_a_failure_is_not_corrected_to_itself(verdict, score, is_told, toy, admitted_of):
+    rows = toy.traces(verdict=verdict, score=score, response="balance", correction="balance")
+    assert ("corrections_correct" in failed(judge("traces", rows, admitted_of()))) is is_told
 
 
 def test_a_score_names_its_scorer_and_a_judged_line_of_a_chat_log_is_told_of_it_once(toy, admitted_of):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from expectations.suites import likeness
 from expectations.suites.curricula import SLICES
+from expectations.suites.rules import provenance, repeats
 from expectations.suites.suite import told
 
 if TYPE_CHECKING:
@@ -36,14 +36,7 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
         "replay": list(thresholds.replay_share),
     }
     return [
-        gxe.ExpectTableRowCountToBeBetween(
-            min_value=thresholds.min_rows,
-            **told(
-                "batch_not_empty",
-                f"the curriculum has at least {thresholds.min_rows} row{'s' * (thresholds.min_rows > 1)}",
-                why="every row rule passes an empty batch",
-            ),
-        ),
+        provenance.batch_not_empty(thresholds, "the curriculum has"),
         ExpectProvenanceToBeComplete(
             column_list=["curriculum", "run_id"],
             **told(
@@ -53,14 +46,7 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
                 cites="C2",
             ),
         ),
-        gxe.ExpectColumnValuesToBeNull(
-            column="empty_column",
-            **told(
-                "no_column_empty",
-                "no column that must say something is null; the first that does is named",
-                why="the other rules pass what is null: they are not about it",
-            ),
-        ),
+        provenance.no_column_empty(),
         ExpectColumnValuesToHold(
             column="is_of_its_root",
             **told(
@@ -113,46 +99,15 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
                 cites="K5",
             ),
         ),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="repeats_scored",
-            max_value=thresholds.near_duplicate,
-            strict_max=True,
-            mostly=1 - thresholds.max_near_leakage,
-            **told(
-                "little_near_leakage",
-                f"at most {thresholds.max_near_leakage:.0%} of the members nearly repeat what is scored on "
-                f"({thresholds.near_duplicate:g} of its words, or of its runs of {likeness.RUN} words)",
-                why="a score on what was nearly trained on measures memory",
-                cites="K5",
-            ),
+        *repeats.near_leakage(
+            thresholds,
+            "repeats_scored",
+            row="member",
+            what="what is scored on",
+            little="little_near_leakage",
+            none="no_near_leakage",
         ),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="repeats_scored",
-            max_value=thresholds.near_duplicate,
-            strict_max=True,
-            **told(
-                "no_near_leakage",
-                f"no member nearly repeats what is scored on ({thresholds.near_duplicate:g} of its words, or "
-                f"of its runs of {likeness.RUN} words)",
-                why="each such row makes a score a little better than the model is",
-                cites="K5",
-                severity="warning",
-            ),
-        ),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="repeats_row_before",
-            max_value=thresholds.near_duplicate,
-            strict_max=True,
-            mostly=1 - thresholds.max_near_duplicates,
-            **told(
-                "few_near_duplicates",
-                f"at most {thresholds.max_near_duplicates:.0%} of the members nearly repeat one before them "
-                f"({thresholds.near_duplicate:g} of its words)",
-                why="copies count a case more often than it happened",
-                cites="D9",
-                severity="warning",
-            ),
-        ),
+        repeats.few_near_duplicates(thresholds, "members"),
         gxe.ExpectColumnValuesToBeInSet(
             column="slice",
             value_set=list(SLICES),

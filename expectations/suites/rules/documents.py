@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from expectations.suites.rules import provenance, texts
+from expectations.suites.rules import provenance, repeats, texts
 from expectations.suites.suite import told
 
 if TYPE_CHECKING:
@@ -65,19 +65,8 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
                 severity="warning",
             ),
         ),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="repeats_row_before",
-            max_value=thresholds.near_duplicate,
-            strict_max=True,
-            mostly=1 - thresholds.max_near_duplicates,
-            **told(
-                "few_near_duplicates",
-                f"at most {thresholds.max_near_duplicates:.0%} of the documents nearly repeat one before "
-                f"them ({thresholds.near_duplicate:g} of its words)",
-                why="what stands in many copies is asked about as often",
-                cites="D9",
-                severity="warning",
-            ),
+        repeats.few_near_duplicates(
+            thresholds, "documents", why="what stands in many copies is asked about as often"
         ),
         gxe.ExpectColumnValuesToBeBetween(
             column="text_words",

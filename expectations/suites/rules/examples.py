@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from expectations.suites import likeness, noise, spread, talk
+from expectations.suites import noise, spread, talk
 from expectations.suites.examples import MANY, SETS
-from expectations.suites.rules import provenance, texts
+from expectations.suites.rules import provenance, repeats, texts
 from expectations.suites.suite import told
 from lineage.schemas import NOT_APPLICABLE
 
@@ -281,46 +281,15 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
                 cites="K5",
             ),
         ),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="repeats_other_split",
-            max_value=thresholds.near_duplicate,
-            strict_max=True,
-            mostly=1 - thresholds.max_near_leakage,
-            **told(
-                "little_nearly_on_two_splits",
-                f"at most {thresholds.max_near_leakage:.0%} of the texts nearly repeat one of another split "
-                f"({thresholds.near_duplicate:g} of its words, or of its runs of {likeness.RUN} words)",
-                why="a score on what was nearly trained on measures memory",
-                cites="K5",
-            ),
+        *repeats.near_leakage(
+            thresholds,
+            "repeats_other_split",
+            row="text",
+            what="one of another split",
+            little="little_nearly_on_two_splits",
+            none="nothing_nearly_on_two_splits",
         ),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="repeats_other_split",
-            max_value=thresholds.near_duplicate,
-            strict_max=True,
-            **told(
-                "nothing_nearly_on_two_splits",
-                f"no text nearly repeats one of another split ({thresholds.near_duplicate:g} of its words, "
-                f"or of its runs of {likeness.RUN} words)",
-                why="each such row makes a score a little better than the model is",
-                cites="K5",
-                severity="warning",
-            ),
-        ),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="repeats_row_before",
-            max_value=thresholds.near_duplicate,
-            strict_max=True,
-            mostly=1 - thresholds.max_near_duplicates,
-            **told(
-                "few_near_duplicates",
-                f"at most {thresholds.max_near_duplicates:.0%} of the training texts nearly repeat one "
-                f"before them ({thresholds.near_duplicate:g} of its words)",
-                why="copies count a case more often than it happened",
-                cites="D9",
-                severity="warning",
-            ),
-        ),
+        repeats.few_near_duplicates(thresholds, "training texts"),
         ExpectColumnValuesToHold(
             column="parent_holds_no_secret",
             **told(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from expectations.suites.predictions import TEXTS
+from expectations.suites.rules import provenance
 from expectations.suites.suite import told
 from lineage.schemas import NOT_APPLICABLE
 
@@ -30,14 +31,7 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
         return ExpectColumnValuesToHold(column=column, **told(rule, sentence, why=why, cites=cites))
 
     return [
-        gxe.ExpectTableRowCountToBeBetween(
-            min_value=thresholds.min_rows,
-            **told(
-                "batch_not_empty",
-                f"the batch holds at least {thresholds.min_rows} row{'s' * (thresholds.min_rows > 1)}",
-                why="every row rule passes an empty batch",
-            ),
-        ),
+        provenance.batch_not_empty(thresholds),
         ExpectProvenanceToBeComplete(
             column_list=list(TEXTS),
             **told(
@@ -47,14 +41,7 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
                 cites="C2",
             ),
         ),
-        gxe.ExpectColumnValuesToBeNull(
-            column="empty_column",
-            **told(
-                "no_column_empty",
-                "no column that must say something is null; the first that does is named",
-                why="the other rules pass what is null: they are not about it",
-            ),
-        ),
+        provenance.no_column_empty(),
         *(
             gxe.ExpectColumnValuesToBeInSet(
                 column=name,

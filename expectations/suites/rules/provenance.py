@@ -27,14 +27,7 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
     from expectations.custom import ExpectColumnValuesToHold, ExpectProvenanceToBeComplete
 
     return [
-        gxe.ExpectTableRowCountToBeBetween(
-            min_value=thresholds.min_rows,
-            **told(
-                "batch_not_empty",
-                f"the batch holds at least {thresholds.min_rows} row{'s' * (thresholds.min_rows > 1)}",
-                why="every row rule passes an empty batch",
-            ),
-        ),
+        batch_not_empty(thresholds),
         ExpectProvenanceToBeComplete(
             column_list=list(STRINGS),
             **told(
@@ -44,14 +37,7 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
                 cites="C2",
             ),
         ),
-        gxe.ExpectColumnValuesToBeNull(
-            column="empty_column",
-            **told(
-                "no_column_empty",
-                "no column that must say something is null; the first that does is named",
-                why="the other rules pass what is null: they are not about it",
-            ),
-        ),
+        no_column_empty(),
         gxe.ExpectColumnValueLengthsToEqual(
             column="row_id",
             value=2 * ID_BYTES,
@@ -254,3 +240,31 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
             ),
         ),
     ]
+
+
+def batch_not_empty(thresholds: Thresholds, holds: str = "the batch holds") -> Expectation:
+    """Of every table."""
+    import great_expectations.expectations as gxe
+
+    return gxe.ExpectTableRowCountToBeBetween(
+        min_value=thresholds.min_rows,
+        **told(
+            "batch_not_empty",
+            f"{holds} at least {thresholds.min_rows} row{'s' * (thresholds.min_rows > 1)}",
+            why="every row rule passes an empty batch",
+        ),
+    )
+
+
+def no_column_empty() -> Expectation:
+    """Of every table; reads `empty_column`."""
+    import great_expectations.expectations as gxe
+
+    return gxe.ExpectColumnValuesToBeNull(
+        column="empty_column",
+        **told(
+            "no_column_empty",
+            "no column that must say something is null; the first that does is named",
+            why="the other rules pass what is null: they are not about it",
+        ),
+    )

@@ -21,7 +21,6 @@ from expectations.reports.serve import PORT, server
 from expectations.suites import SUITES, Suite
 from expectations.thresholds import DEFAULTS
 from infra.cli import Json, Lake, Set, existing, open_runtime
-from infra.config import read_config
 from infra.screen import harmless
 from infra.settings import Settings
 from lineage import tables, verdicts, waivers
@@ -75,15 +74,13 @@ def gate(
         raise NotGated("--reason and --by belong to --waive or --revoke")
     with open_runtime(lake) as runtime:
         if batch is not None:
-            beside = Path(config).parent if config else None
-            verdict = admit_by(runtime, batch, read_config(GateConfig, config, set or ()), beside=beside)
+            verdict = admit_by(runtime, batch, GateConfig.read(config, set or ()))
             _tell(verdict, runtime.settings, as_json)
             sys.stdout.flush()  # whoever waits for the verdict has it; MLflow takes its time
             attach(runtime, verdict.batch)
             return exit_code(verdict)
         if waive:
-            suites = read_config(GateConfig, None, set or ()).suites_in_force()
-            named = _waiver(waive, table, until, suites)
+            named = _waiver(waive, table, until, GateConfig.read(None, set or ()).suites_in_force)
             given = [waivers.grant(runtime, **named, reason=reason, by=by, long=long)]
         elif revoke:
             given = [waivers.revoke(runtime, revoke, reason=reason, by=by)]

@@ -10,8 +10,9 @@ max_text_characters = 10000
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from expectations.suites import SUITES, Suite
 from expectations.thresholds import DEFAULTS, Thresholds
-from infra.config import ConfigError
+from infra.config import ConfigError, read_config
 from lineage.schemas import ROW_TABLES
 from lineage.verdicts import OnFail
 
@@ -56,11 +57,18 @@ class GateConfig(BaseModel):
     """Per table, or one word for all three."""
 
     suites: tuple[str, ...] = ()
-    """TOML files of suites, each in place of the shipped one of its table (expectations.suites.toml); a
-    relative path is looked for beside the config's file, or in the current folder where there is none."""
+    """TOML files of suites, each in place of the shipped one of its table (expectations.suites.toml); in a
+    config file a relative path starts beside it."""
 
     critical: tuple[str, ...] = ()
     """Rules that only warn by themselves and refuse here, by name, in every suite that has them."""
+
+    @classmethod
+    def read(cls, path: str | Path | None, overrides: Sequence[str] = ()) -> GateConfig:
+        """From a TOML file, beside which relative paths start, and `key=value` overrides. Raises ConfigError."""
+        config = read_config(cls, path, overrides)
+        beside = Path() if path is None else Path(path).parent
+        return config.model_copy(update={"suites": tuple(str(beside / name) for name in config.suites)})
 
     @field_validator("on_fail", mode="before")
     @classmethod
@@ -72,14 +80,14 @@ class GateConfig(BaseModel):
         chosen: Mapping[str, OnFail] = self.on_fail.model_dump()
         return chosen.get(table, "refuse")
 
-    def suites_in_force(self, beside: Path | None = None) -> Mapping[str, Suite]:
-        """Table -> its suite. Relative paths start at the folder `beside`, by default the current one.
+    @cached_property
+    def suites_in_force(self) -> Mapping[str, Suite]:
+        """Table -> its suite, read once.
 
         Raises ConfigError: a file is no suite, two are of one table, or no suite has a rule of `critical`.
         """
-        written: dict[str, tuple[Path, Suite]] = {}
-        for name in self.suites:
-            path = (beside or Path()) / name
+        written: dict[str, tuple[str, Suite]] = {}
+        for path in self.suites:
             suite = Suite.from_toml(path)
             if suite.name in written:
                 other, _ = written[suite.name]

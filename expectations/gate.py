@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -115,15 +114,14 @@ def admit_by(
     config: GateConfig,
     *,
     parent: Run | None = None,
-    beside: Path | None = None,
 ) -> Verdict:
-    """The same, by a config; its relative paths start at the folder `beside`. Raises ConfigError, too."""
+    """The same, by a config. Raises ConfigError, too."""
     return admit(
         runtime,
         reference,
         thresholds=config.thresholds,
         on_fail=config.on_fail_of(str(reference).partition("@")[0]),
-        suites=config.suites_in_force(beside),
+        suites=config.suites_in_force,
         parent=parent,
     )
 

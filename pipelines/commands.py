@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -87,7 +86,7 @@ def ingest(
         print("\n".join(told))
         for problem in outcome.facets.get("problems", {}).values():
             print(f"NOT READ  {problem}", file=sys.stderr)
-        code = _gated(runtime, outcome, by, gate_config)
+        code = _gated(runtime, outcome, by)
         return max(code, 1) if outcome.facets.get("problems") else code
 
 
@@ -155,7 +154,7 @@ def curate(
         outcome = curation.curate(runtime, wanted)
         counts = ", ".join(f"{name} {number:,}" for name, number in outcome.counts.items() if number)
         print(f"curate{' (done before)' if outcome.again else ''}: {counts}")
-        return _gated(runtime, outcome, by, gate_config)
+        return _gated(runtime, outcome, by)
 
 
 def review(
@@ -233,18 +232,14 @@ def _gate_config(path: str | None, *, gate: bool) -> GateConfig | None:
     """What the gate goes by; None where nothing is gated. What is wrong with it is told before the job."""
     if path and not gate:
         raise ConfigError("--gate-config says how to gate; give it without --no-gate")
-    config = read_config(GateConfig, path, ()) if gate else None
+    config = GateConfig.read(path) if gate else None
     if config is not None and path:
-        config.suites_in_force(Path(path).parent)
+        _ = config.suites_in_force
     return config
 
 
-def _gated(runtime: Runtime, outcome: Outcome, by: GateConfig | None, file: str | None) -> int:
-    """Gate a job's batches, by the config of a file, and return the worst exit code.
-
-    A verdict of before is told in a line.
-    """
-    beside = Path(file).parent if file else None
+def _gated(runtime: Runtime, outcome: Outcome, by: GateConfig | None) -> int:
+    """Gate a job's batches and return the worst exit code. A verdict of before is told in a line."""
     codes = [0]
     for output in outcome.outputs:
         batch = resolve(runtime.settings, output)
@@ -252,7 +247,7 @@ def _gated(runtime: Runtime, outcome: Outcome, by: GateConfig | None, file: str 
             print(f"{batch}: not gated; see: stemma gate {batch}")
             continue
         before = verdicts.latest(runtime.settings, batch)
-        verdict = admit_by(runtime, batch, by, beside=beside)
+        verdict = admit_by(runtime, batch, by)
         print((in_brief if verdict == before and verdict.passed else as_text)(verdict, runtime.settings))
         codes.append(exit_code(verdict))
     return max(codes)

@@ -68,10 +68,7 @@ def test_the_command_goes_by_a_file_and_by_what_is_set(lake, toy, change, tmp_pa
 
 def test_a_suite_of_ones_own_takes_the_place_of_the_shipped_one(lake, toy, tmp_path, capsys):
     suite = tmp_path / "mine.toml"
-    suite.write_text(
-        'table = "traces"\n[[rules]]\nrule = "brief"\ntype = "expect_column_values_to_be_between"\n'
-        'kwargs = { column = "response_words", max_value = 0 }\nsentence = "nothing is said"\nwhy = "test"\n'
-    )
+    suite.write_text(BRIEF.replace("warning", "critical"))
     config = tmp_path / "gate.toml"
     config.write_text(f'suites = ["{suite}"]\n')
     version = str(lake.store(toy.traces(), TRACE, key="a"))
@@ -105,17 +102,20 @@ def folder(tmp_path: Path) -> Path:
 def test_two_suites_of_one_table_are_refused_and_both_files_named(folder):
     (folder / "other.toml").write_text(BRIEF)
     with pytest.raises(ConfigError, match=r"mine\.toml' and '.*other\.toml' are both of table 'traces'"):
-        GateConfig(suites=("mine.toml", "other.toml")).suites_in_force(folder)
+        _ = GateConfig(suites=(f"{folder}/mine.toml", f"{folder}/other.toml")).suites_in_force
 
 
 def test_a_relative_path_is_looked_for_beside_the_config_or_in_the_current_folder(folder, monkeypatch):
-    relative, absolute = GateConfig(suites=("mine.toml",)), GateConfig(suites=(f"{folder / 'mine.toml'}",))
-    assert relative.suites_in_force(folder)["traces"].source == "mine.toml"
-    assert absolute.suites_in_force(folder.parent)["traces"].source == "mine.toml"
+    beside, apart = folder / "gate.toml", folder.parent / "gate.toml"
+    for config in (beside, apart):
+        config.write_text('suites = ["mine.toml"]\n')
+    absolute = [f'suites=["{folder}/mine.toml"]']
+    assert GateConfig.read(beside).suites_in_force["traces"].source == "mine.toml"
+    assert GateConfig.read(apart, absolute).suites_in_force["traces"].source == "mine.toml"
     with pytest.raises(ConfigError, match=r"mine\.toml' does not exist"):
-        relative.suites_in_force(folder.parent)
+        _ = GateConfig.read(apart).suites_in_force
     monkeypatch.chdir(folder)
-    assert relative.suites_in_force()["traces"].source == "mine.toml"
+    assert GateConfig.read(None, ['suites=["mine.toml"]']).suites_in_force["traces"].source == "mine.toml"
 
 
 def test_the_command_finds_a_suite_beside_its_config(lake, toy, folder, capsys):
@@ -131,11 +131,12 @@ def severities(suite: Suite) -> dict[str, str]:
 
 
 def test_a_rule_that_only_warns_refuses_where_the_config_calls_it_critical(lake, toy, folder):
-    warned = GateConfig(suites=("mine.toml",))
-    assert admit_by(lake.runtime, lake.store(toy.traces(), TRACE, key="a"), warned, beside=folder).passed
-    config = GateConfig(suites=("mine.toml",), critical=("brief", "reviewer_named"))
-    suites = pickle.loads(pickle.dumps(config.suites_in_force(folder)))
-    before = severities(warned.suites_in_force(folder)["traces"])
+    mine = (f"{folder}/mine.toml",)
+    warned = GateConfig(suites=mine)
+    assert admit_by(lake.runtime, lake.store(toy.traces(), TRACE, key="a"), warned).passed
+    config = GateConfig(suites=mine, critical=("brief", "reviewer_named"))
+    suites = pickle.loads(pickle.dumps(config.suites_in_force))
+    before = severities(warned.suites_in_force["traces"])
     assert (before["brief"], before["reviewer_named"]) == ("warning", "warning")
     assert severities(suites["traces"]) == before | {"brief": "critical", "reviewer_named": "critical"}
     assert severities(suites["examples"])["reviewer_named"] == "critical"
@@ -149,15 +150,12 @@ def test_a_rule_that_only_warns_refuses_where_the_config_calls_it_critical(lake,
 def test_a_critical_rule_that_no_suite_has_is_told(folder):
     config = GateConfig(critical=("reviewer_name",))
     with pytest.raises(ConfigError, match="rule 'reviewer_name', which no suite has; near to it: reviewer_n"):
-        config.suites_in_force()
+        _ = config.suites_in_force
 
 
 def test_a_rule_of_ones_own_can_be_waived(lake, toy, tmp_path, capsys):
     suite = tmp_path / "mine.toml"
-    suite.write_text(
-        'table = "traces"\n[[rules]]\nrule = "brief"\ntype = "expect_column_values_to_be_between"\n'
-        'kwargs = { column = "response_words", max_value = 0 }\nsentence = "nothing is said"\nwhy = "test"\n'
-    )
+    suite.write_text(BRIEF.replace("warning", "critical"))
     own = ["--set", f'suites=["{suite}"]']
     version = str(lake.store(toy.traces(), TRACE, key="a"))
     day = dt.datetime.now(dt.UTC).date() + dt.timedelta(days=3)

@@ -193,7 +193,7 @@ def _waiver(rule: str, table: str | None, until: str | None, suites: Mapping[str
         )
     if table not in suites:
         raise waivers.WaiverError(f"table '{table}' has no suite; gated are: {', '.join(sorted(suites))}")
-    rules = [each.meta["rule"] for each in suites[table].build(DEFAULTS).expectations if each.meta]
+    rules = suites[table].rule_names(DEFAULTS)
     if rule not in rules:
         raise waivers.WaiverError(f"suite '{table}' has no rule '{rule}'; it has: {', '.join(rules)}")
     try:

@@ -65,7 +65,7 @@ class GateConfig(BaseModel):
 
     @classmethod
     def read(cls, path: str | Path | None, overrides: Sequence[str] = ()) -> GateConfig:
-        """From a TOML file, beside which relative paths start, and `key=value` overrides. Raises ConfigError."""
+        """From a TOML file, beside which relative paths start, and overrides. Raises ConfigError."""
         config = read_config(cls, path, overrides)
         beside = Path() if path is None else Path(path).parent
         return config.model_copy(update={"suites": tuple(str(beside / name) for name in config.suites)})
@@ -97,17 +97,16 @@ class GateConfig(BaseModel):
         return self._with_critical(suites) if self.critical else suites
 
     def _with_critical(self, suites: Mapping[str, Suite]) -> Mapping[str, Suite]:
-        named = {table: _rules_of(suite) & set(self.critical) for table, suite in suites.items()}
+        named = {
+            table: set(suite.rule_names(DEFAULTS)) & set(self.critical) for table, suite in suites.items()
+        }
         for rule in self.critical:
             if not any(rule in rules for rules in named.values()):
-                known = frozenset[str]().union(*map(_rules_of, suites.values()))
+                known = {name for suite in suites.values() for name in suite.rule_names(DEFAULTS)}
                 near = ", ".join(get_close_matches(rule, sorted(known)))
                 hint = f"; near to it: {near}" if near else ""
                 raise ConfigError(f"'critical' names rule '{rule}', which no suite has{hint}")
         return {
-            table: suite.refusing(named[table]) if named[table] else suite for table, suite in suites.items()
+            table: suite.refusing(frozenset(named[table])) if named[table] else suite
+            for table, suite in suites.items()
         }
-
-
-def _rules_of(suite: Suite) -> frozenset[str]:
-    return frozenset(rule.meta["rule"] for rule in suite.build(DEFAULTS).expectations if rule.meta)

@@ -54,3 +54,10 @@ def open_context(sites: Mapping[str, Any] | None = None) -> EphemeralDataContext
             progress_bars=ProgressBarsConfig(globally=False, metric_calculations=False),
         ),
     )
+
+
+def columns_of(kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns that an expectation with these arguments reads, in their order."""
+    listed = [kwargs.get(name) for name in ("column", "column_A", "column_B")]
+    many = [name for key in ("column_list", "column_set") for name in kwargs.get(key) or ()]
+    return tuple(name for name in (*listed, *many) if name)

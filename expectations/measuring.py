@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from expectations.gx import quiet
+from expectations.gx import columns_of, quiet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,6 +88,7 @@ class _Planned:
     """One rule, and what it asks for."""
 
     expectation: Expectation
+    columns: tuple[str, ...]
     asked: Mapping[str, MetricConfiguration]
     """By name, as its judgement wants them."""
 
@@ -138,7 +139,7 @@ class Plan:
 
     def columns_of_whole(self) -> list[str]:
         """The columns that have to be brought together."""
-        names = [_columns(rule.expectation) for rule in self.rules if not rule.by_block]
+        names = [rule.columns for rule in self.rules if not rule.by_block]
         return list(dict.fromkeys(chain(["row_id"], *names))) if names else []
 
     def measure_whole(self, view: pd.DataFrame) -> list[Measured | None]:
@@ -196,14 +197,15 @@ def _is_mergeable(name: str) -> bool:
 
 
 def _planned(rule: Expectation, engine: PandasExecutionEngine) -> _Planned:
+    columns = columns_of(rule.configuration.kwargs)
     try:
         asked = rule.get_validation_dependencies(
             execution_engine=engine, runtime_configuration={"result_format": dict(RESULT_FORMAT)}
         ).metric_configurations
         named = {name: _as_places(metric) for name, metric in asked.items() if name.endswith(_INDEX)}
-        return _Planned(rule, asked, named)
+        return _Planned(rule, columns, asked, named)
     except Exception as error:
-        return _Planned(rule, {}, {}, _line(error))
+        return _Planned(rule, columns, {}, {}, _line(error))
 
 
 def _measured(rules: Sequence[_Planned], view: pd.DataFrame, seconds: float) -> list[Measured]:
@@ -253,7 +255,7 @@ def _found(rule: _Planned, found: Mapping[Any, Any], view: pd.DataFrame) -> Meas
     """Its metrics, and all its failing rows; the first of them named as Great Expectations names them."""
     metrics = {name: found[metric.id] for name, metric in rule.wanted.items()}
     failing = next((found[metric.id] for metric in rule.places.values()), ())
-    names = list(dict.fromkeys([*_columns(rule.expectation)[:1], "row_id", *_columns(rule.expectation)]))
+    names = list(dict.fromkeys([*rule.columns[:1], "row_id", *rule.columns]))
     for name in rule.places:
         first = view.loc[metrics[name][:SHOWN], names]
         metrics[name] = [{column: first.at[at, column] for column in names} for at in first.index]
@@ -285,12 +287,6 @@ def _judged(rule: _Planned, measured: Measured, engine: PandasExecutionEngine) -
         expectation_config=rule.expectation.configuration,
         exception_info={"raised_exception": True, "exception_message": crash, "exception_traceback": None},
     )
-
-
-def _columns(rule: Expectation) -> list[str]:
-    kwargs = rule.configuration.kwargs
-    named = [kwargs.get(name) for name in ("column", "column_A", "column_B")]
-    return [*(name for name in named if name), *(kwargs.get("column_list") or kwargs.get("column_set") or ())]
 
 
 def _engine() -> PandasExecutionEngine:

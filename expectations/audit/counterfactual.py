@@ -133,9 +133,7 @@ def what_if(
     batches: list[Mapping[str, Any]] = []
     unreadable: list[str] = []
     looked_at = 0
-    changes: dict[
-        str, list[_Change]
-    ] = {}  # table -> from each set of thresholds that its batches were judged by
+    changes: dict[str, list[_Change]] = {}  # by table, one for each set of thresholds in use
     for table, suite in wanted.items():
         built = {DEFAULTS.model_dump_json(): by_default[table]}
         used: dict[str, _Change] = {}

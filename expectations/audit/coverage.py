@@ -22,6 +22,7 @@ import pyarrow as pa
 from expectations.audit.fates import Judged
 from expectations.audit.planting import put
 from expectations.audit.sample import Sample, toy
+from expectations.gx import columns_of
 from expectations.suites import Suite, as_json
 from lineage.schemas import TABLES
 
@@ -47,9 +48,7 @@ class RuleOf:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of the frame that it reads."""
-        listed = [self.kwargs.get(key) for key in ("column", "column_A", "column_B")]
-        many = [name for key in ("column_list", "column_set") for name in self.kwargs.get(key) or ()]
-        return tuple(name for name in (*listed, *many) if name)
+        return columns_of(self.kwargs)
 
     @property
     def mostly(self) -> float:

@@ -66,6 +66,10 @@ class Suite:
 
         return load(path, SUITES)
 
+    def rule_names(self, thresholds: Thresholds) -> list[str]:
+        """What its rules are called, in order."""
+        return [rule.meta["rule"] for rule in self.build(thresholds).expectations if rule.meta]
+
     def refusing(self, rules: frozenset[str]) -> Suite:
         """The same suite, in which these of its rules are critical; names of others are passed over."""
         return replace(self, rules=_Refusing(self.rules, rules))

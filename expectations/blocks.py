@@ -23,6 +23,7 @@ from expectations.thresholds import Thresholds
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import tables
+from lineage.rows import without_ids
 from lineage.tables import Stretch, TableVersion
 
 if TYPE_CHECKING:
@@ -48,10 +49,7 @@ class Batch:
 
     def rows(self, block: Stretch) -> pa.Table:
         """The rows of one of its blocks."""
-        rows = tables.read_stretch(self.settings, block, of=self.version.spec)
-        if not self.without:
-            return rows
-        return rows.filter(pc.invert(pc.is_in(rows["row_id"], pa.array(list(self.without), pa.binary()))))
+        return without_ids(tables.read_stretch(self.settings, block, of=self.version.spec), self.without)
 
     def plan(self) -> Plan:
         """How its rules are measured."""

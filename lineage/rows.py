@@ -160,6 +160,13 @@ def derived_row_id(
     return _digest(b"derived", fingerprints, b"".join(sorted(parents)), payload, _int(ordinal))
 
 
+def without_ids(rows: pa.Table, ids: frozenset[bytes]) -> pa.Table:
+    """The rows but for those with these ids."""
+    if not ids:
+        return rows
+    return rows.filter(pa.array([row_id not in ids for row_id in rows["row_id"].to_pylist()], pa.bool_()))
+
+
 def rows_digest(row_ids: Iterable[bytes] | pa.ChunkedArray) -> str:
     """SHA-256 over row ids in any order: how a job that reads these rows names its input."""
     if isinstance(row_ids, pa.ChunkedArray):  # millions of them are sorted where they lie

@@ -58,6 +58,11 @@ class Rule:
     """It passes because the rows that broke it were moved to `rejected`; `failing` counts those."""
 
     @property
+    def holds(self) -> bool:
+        """Did no row break it, of those that were judged and of those that were moved out?"""
+        return self.outcome == "pass" and not self.moved
+
+    @property
     def refuses(self) -> bool:
         """Does the batch not pass because of this rule? A waiver does not cover a crash."""
         return self.outcome == "error" or (

@@ -19,7 +19,7 @@ import pyarrow.dataset as pads
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import bans, sources, tables
-from lineage.rows import Fingerprint
+from lineage.rows import Fingerprint, without_ids
 from lineage.runs import Outcome, Run, carry_out, code_revision
 from lineage.schemas import DOCUMENT, QUARANTINE, REDACTED, REJECTED, TABLES, TRACE, TableSpec
 from lineage.sources import Entry
@@ -28,7 +28,7 @@ from lineage.tables import AlreadyStored, TableVersion
 from pipelines.formats import FORMATS
 from pipelines.personal import treatment
 from pipelines.readers import Reader
-from pipelines.runner.losses import recalled, require_same_bans, with_column, without_banned, without_ids
+from pipelines.runner.losses import recalled, require_same_bans, with_column, without_banned
 from pipelines.runner.reading import Keeping, read_again
 from pipelines.runner.rows import together
 from pipelines.runner.sources import beginning

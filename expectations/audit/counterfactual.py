@@ -20,11 +20,12 @@ import pyarrow.dataset as pads
 from pydantic import ValidationError
 
 from expectations.audit.coverage import rules_of
-from expectations.audit.fates import Held, Judged, hold, judged, moved, then, without
+from expectations.audit.fates import Held, Judged, hold, judged, moved, then
 from expectations.suites import SUITES, Suite
 from expectations.thresholds import DEFAULTS, Thresholds, chosen
 from infra.settings import Settings
 from lineage import tables
+from lineage.rows import without_ids
 from lineage.schemas import EXAMPLE, REJECTED
 from lineage.tables import TableError
 from lineage.verdicts import Severity
@@ -174,7 +175,7 @@ def _held(
     one, other = hold(frame, change.before), hold(frame, change.after)
     flips = list(_flips(batch, frame, rows.to_pylist(), change.after, one, other))
     if gone:  # they decide nothing of the batch
-        left = suite.frame(without(rows, gone), lake)
+        left = suite.frame(without_ids(rows, gone), lake)
         one, other = hold(left, change.before), hold(left, change.after)
     return flips, list(_outcomes(batch, one, other))
 

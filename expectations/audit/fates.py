@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from expectations.evaluation import evaluate_rows, overall
@@ -128,13 +127,6 @@ def moved(settings: Settings, batch: Judged) -> frozenset[bytes]:
     if batch.outcome == "pass" and not batch.routed:  # a verdict that passes counts what earlier gates moved
         return frozenset()
     return frozenset(row_id for gone in verdicts.moved_out(settings, batch.batch).values() for row_id in gone)
-
-
-def without(rows: pa.Table, gone: frozenset[bytes]) -> pa.Table:
-    """The rows but for those with these ids."""
-    if not gone:
-        return rows
-    return rows.filter(pc.invert(pc.is_in(rows["row_id"], pa.array(list(gone), pa.binary()))))
 
 
 def known_failing(

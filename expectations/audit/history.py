@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expectations.audit.fates import Judged, hold, judged, known_failing, moved, then, who, without
+from expectations.audit.fates import Judged, hold, judged, known_failing, moved, then, who
 from expectations.suites import SUITES, Suite, digest
 from expectations.thresholds import DEFAULTS, Thresholds, chosen
 from infra.settings import Settings
 from lineage import tables
+from lineage.rows import without_ids
 
 if TYPE_CHECKING:
     from great_expectations import ExpectationSuite
@@ -98,7 +99,7 @@ def replayed(
             if thresholds not in rules:
                 rules[thresholds] = suite.build(thresholds)
             gone = moved(settings, each)
-            rows = without(tables.read_batch(settings, each.batch), gone)
+            rows = without_ids(tables.read_batch(settings, each.batch), gone)
             held = hold(suite.frame(rows, then(settings, each)), rules[thresholds])
         except Exception as error:  # an old batch may not have what a new suite reads: that is the answer
             found.append(entry | {"would_be": "error", "error": f"{type(error).__name__}: {error}"})

@@ -80,8 +80,8 @@ def verdict_html(facts: Facts, *, home: str = "") -> str:
         f"<p class=lead>{_summary(facts)}</p>"
         f"<p class=next>{text(told)} Next: <code>{text(command)}</code></p></header>"
     )
-    not_passed = [rule for rule in verdict.rules if rule.outcome != "pass" or rule.moved]
-    passed = [rule for rule in verdict.rules if rule not in not_passed]
+    not_passed = [rule for rule in verdict.rules if not rule.holds]
+    passed = [rule for rule in verdict.rules if rule.holds]
     trend = trends(facts.past)
     return page(
         str(verdict.batch),

@@ -36,7 +36,7 @@ def as_text(verdict: Verdict, settings: Settings) -> str:
     """The verdict on 100 columns: what did not pass, on which rows, every rule, the next command to type."""
     gone = withdrawn(settings, verdict.batch.spec).get(str(verdict.batch))
     lines = [*_heading(verdict, withdrawn=gone is not None)]
-    not_passed = [rule for rule in verdict.rules if rule.outcome != "pass" or rule.moved]
+    not_passed = [rule for rule in verdict.rules if not rule.holds]
     known = origins(settings, verdict, {each for rule in not_passed for each in rule.examples[:_SHOWN]})
     given = {each.id: each for each in all_waivers(settings)} if waivers_used(verdict) else {}
     for rule in not_passed:

@@ -76,13 +76,6 @@ def stored_ids(settings: Settings, into: TableSpec) -> frozenset[bytes]:
     return frozenset(tables.read(settings, into, columns=["row_id"])["row_id"].to_pylist())
 
 
-def without_ids(rows: pa.Table, stored: frozenset[bytes]) -> pa.Table:
-    """Rows whose id is not stored yet: what came before, by whatever path, is not stored twice."""
-    if not stored:
-        return rows
-    return rows.filter(pa.array([row_id not in stored for row_id in rows["row_id"].to_pylist()], pa.bool_()))
-
-
 def with_column(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
     """The rows with other values in a column."""
     position = rows.column_names.index(name)

@@ -29,7 +29,7 @@ from infra.storage import (
 )
 from lineage import tables
 from lineage.bans import Bans
-from lineage.rows import Fingerprint
+from lineage.rows import Fingerprint, without_ids
 from lineage.schemas import PII, QUARANTINE, REJECTED, TableSpec
 from lineage.stamp import Places, Source, Stamp, stamp_source
 from lineage.tables import WrittenFile
@@ -39,7 +39,7 @@ from pipelines.framing import Framing
 from pipelines.personal import Treatment, treated
 from pipelines.readers import DocumentReader, Part, Reader, RecordReader, Unreadable
 from pipelines.readers.json_lines import decode_json_object
-from pipelines.runner.losses import RunnerError, recalled, without_banned, without_ids
+from pipelines.runner.losses import RunnerError, recalled, without_banned
 from pipelines.runner.rows import Item, in_order, rows_of, together
 
 PORTION_BYTES = 16 * 1024 * 1024  # of records that become rows at once

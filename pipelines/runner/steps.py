@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import bans, tables
-from lineage.rows import Derivation, Fingerprint, Rejection, RowError
+from lineage.rows import Derivation, Fingerprint, Rejection, RowError, without_ids
 from lineage.runs import Run, code_revision
 from lineage.schemas import REJECTED, TableSpec
 from lineage.stamp import Stamp, stamp_derived
@@ -28,7 +28,6 @@ from pipelines.runner.losses import (
     stored_ids,
     with_column,
     without_banned,
-    without_ids,
 )
 from pipelines.step import Step, keep
 

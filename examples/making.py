@@ -22,7 +22,7 @@ from pipelines.personal import Treatment
 from search.edits import Categorical, Integer, LogUniform, Uniform
 from search.explore import SearchConfig, explore
 from search.trial import try_recipe
-from training.evaluate import load_predictor
+from training.answering import load_predictor
 from training.finetune import FinetuneConfig, finetune
 from training.promote import promote
 

@@ -27,7 +27,7 @@ from infra.settings import Settings
 from lineage import tables
 from lineage.rows import LEAST_PREFIX
 from lineage.runs import Run
-from lineage.schemas import CHECKPOINT, CONSUMPTION, PLAN
+from lineage.schemas import CHECKPOINT, CONSUMPTION, PLAN, STEP
 from lineage.tables import TableError
 
 _FEW = 16
@@ -55,6 +55,8 @@ class Checkpoint:
     at: dt.datetime
     adapter_config_digest: str | None = None
     """Of the files beside the tensors; None: not on record, for the checkpoint is older than that."""
+    started_from: str | None = None
+    """The checkpoint, by its name, whose adapter training went on from: this one is made of its rows too."""
 
     @property
     def name(self) -> str:
@@ -63,16 +65,20 @@ class Checkpoint:
 
 
 def ledger_digest(rows: pa.Table) -> str:
-    """SHA-256 over (step, slot, row_id, loss_tokens) in order.
+    """SHA-256 over (step, slot, row_id, loss_tokens) in order; of packed rows also over (pack, offset).
 
     Of a plan and of a record of consumption alike: equal digests mean that what was planned was eaten, slot
     for slot. Row numbers are no part of it, for they differ from lake to lake.
     """
-    digest = hashlib.sha256(b"stemma.ledger.v1")
     ordered = rows.sort_by([("step", "ascending"), ("slot", "ascending")])
+    is_packed = "offset" in rows.column_names and bool(pc.any(pc.greater(rows["offset"], 0)).as_py())
+    digest = hashlib.sha256(b"stemma.ledger.v2" if is_packed else b"stemma.ledger.v1")
     columns = (ordered[name].to_pylist() for name in ("step", "slot", "row_id", "loss_tokens"))
     for step, slot, row_id, loss_tokens in zip(*columns, strict=True):
         digest.update(struct.pack(">iiib", step, slot, loss_tokens, len(row_id)) + row_id)
+    if is_packed:
+        for name in ("pack", "offset"):
+            digest.update(ordered[name].to_numpy().astype(">i4").tobytes())
     return digest.hexdigest()
 
 
@@ -115,9 +121,8 @@ def consumption_root(eaten: pa.Table, ids: Mapping[int, bytes]) -> str:
 
 def record_plan(settings: Settings, plan: pa.Table, run: Run) -> None:
     """Store what a training run means to eat, before its first step."""
-    tables.replace(
-        settings, _of_run(plan, run).select(PLAN.schema.names).cast(PLAN.schema), into=PLAN, run_id=run.id
-    )
+    rows = _of_run(_with_places(plan), run).select(PLAN.schema.names).cast(PLAN.schema)
+    tables.replace(settings, rows, into=PLAN, run_id=run.id)
 
 
 def record_checkpoint(
@@ -134,10 +139,12 @@ def record_checkpoint(
     base_digest: str,
     curriculum: str,
     plan: pa.Table,
+    steps: pa.Table | None = None,
+    started_from: str | None = None,
 ) -> Checkpoint:
-    """Commit consumption, then the checkpoint.
+    """Commit the steps, consumption, then the checkpoint.
 
-    Raises CheckpointError when what was eaten is not what was planned, or is not among what was offered.
+    `steps`: rows of STEP without run_id; None where the trainer does not tell. Raises CheckpointError when what was eaten is not what was planned, or is not among what was offered.
     """
     root, planned = consumption_root(eaten, ids), plan_digest(plan)
     if is_offer(plan):
@@ -150,7 +157,10 @@ def record_checkpoint(
             f"run {run.id} ate other rows than planned ({root[:12]} is not {planned[:12]}); not committed"
         )
     settings = runtime.settings
-    ledger = _of_run(eaten, run).select(CONSUMPTION.schema.names).cast(CONSUMPTION.schema)
+    if steps is not None:
+        told = _of_run(steps, run).select(STEP.schema.names).cast(STEP.schema)
+        tables.replace(settings, told, into=STEP, run_id=run.id)
+    ledger = _of_run(_with_places(eaten), run).select(CONSUMPTION.schema.names).cast(CONSUMPTION.schema)
     tables.replace(settings, ledger, into=CONSUMPTION, run_id=run.id)
     row = {
         "run_id": run.id,
@@ -165,6 +175,7 @@ def record_checkpoint(
         "row_bitmap": BitMap64(eaten["row_no"].to_pylist()).serialize(),
         "at": runtime.now(),
         "adapter_config_digest": adapter_config_digest,
+        "started_from": started_from,
     }
     tables.replace(
         settings, pa.Table.from_pylist([row], schema=CHECKPOINT.schema), into=CHECKPOINT, run_id=run.id
@@ -212,17 +223,34 @@ def runs_starting(settings: Settings, prefix: str) -> list[str]:
     return sorted({c.run_id for c in checkpoints(settings) if c.run_id.startswith(prefix)})
 
 
-def bitmaps(settings: Settings) -> Mapping[tuple[str, int], BitMap64]:
-    """(run id, step) -> the numbers of the rows that a checkpoint ate. Not to be changed."""
+def line_of(settings: Settings, checkpoint: Checkpoint) -> list[Checkpoint]:
+    """The checkpoint, the one whose adapter it goes on from, and so on to the first."""
+    made = {each.name: each for each in checkpoints(settings)}
+    line = [checkpoint]
+    while line[-1].started_from in made:
+        line.append(made[line[-1].started_from])
+    return line
+
+
+def bitmaps(settings: Settings, *, own: bool = False) -> Mapping[tuple[str, int], BitMap64]:
+    """(run id, step) -> the numbers of the rows that a checkpoint is made of. Not to be changed.
+
+    With what those ate whose adapters it goes on from; `own`: only what its own training ate.
+    """
     newest = tables.snapshot(settings, CHECKPOINT)
-    return {} if newest is None else _bitmaps(newest)
+    return {} if newest is None else _bitmaps(newest, own)
 
 
-@lru_cache(maxsize=2)
-def _bitmaps(newest: tables.Snapshot) -> dict[tuple[str, int], BitMap64]:
-    columns = ["run_id", "step", "row_bitmap"]
-    rows = tables.read(newest.settings, CHECKPOINT, columns=columns).to_pylist()
-    return {(row["run_id"], row["step"]): BitMap64.deserialize(row["row_bitmap"]) for row in rows}
+@lru_cache(maxsize=4)
+def _bitmaps(newest: tables.Snapshot, own: bool) -> dict[tuple[str, int], BitMap64]:
+    columns = ["run_id", "step", "row_bitmap", "started_from", "at"]
+    rows = tables.read(newest.settings, CHECKPOINT, columns=columns).sort_by("at").to_pylist()
+    found: dict[tuple[str, int], BitMap64] = {}
+    for row in rows:  # what a training goes on from was made before it
+        before, _, step = (row["started_from"] or "").rpartition("/")
+        mine = BitMap64.deserialize(row["row_bitmap"])
+        found[row["run_id"], row["step"]] = mine if own or not before else mine | found[before, int(step)]
+    return found
 
 
 def eaten_by(settings: Settings, checkpoint: Checkpoint) -> pa.Table:
@@ -231,6 +259,16 @@ def eaten_by(settings: Settings, checkpoint: Checkpoint) -> pa.Table:
     return tables.read(settings, CONSUMPTION, where=mine).sort_by(
         [("step", "ascending"), ("slot", "ascending")]
     )
+
+
+def steps_of(settings: Settings, checkpoint: Checkpoint) -> pa.Table:
+    """What the workers did at the steps that the checkpoint contains, rows of STEP by step and rank.
+
+    Empty where they were not told: of another trainer, or in an older lake.
+    """
+    where = (pads.field("run_id") == checkpoint.run_id) & ~pads.field("lost")
+    found = tables.read(settings, STEP, where=where & (pads.field("step") < checkpoint.step))
+    return found.sort_by([("step", "ascending"), ("rank", "ascending")])
 
 
 @dataclass(frozen=True)
@@ -246,6 +284,14 @@ class Ledger:
         """What was eaten before a step: what the checkpoint of that step contains."""
         end = int(self.starts[min(step, len(self.starts) - 1)])
         return Ledger(self.row_nos[:end], self.loss_tokens[:end], self.starts[: step + 1])
+
+    def then(self, later: Ledger) -> Ledger:
+        """This, and after it what a training ate that went on from here; steps are counted through."""
+        return Ledger(
+            np.concatenate([self.row_nos, later.row_nos]),
+            np.concatenate([self.loss_tokens, later.loss_tokens]),
+            np.concatenate([self.starts, later.starts[1:] + self.starts[-1]]),
+        )
 
     def places_of(self, row_nos: np.ndarray) -> np.ndarray:
         """Where these rows were eaten, ascending."""
@@ -297,6 +343,18 @@ def ledger(settings: Settings, run_id: str) -> Ledger:
     return found
 
 
+def ledger_of(settings: Settings, checkpoint: Checkpoint) -> Ledger:
+    """What a checkpoint is made of, in order: what those ate whose adapters it goes on from comes first.
+
+    Its own step n is step n + (steps of the ledger - checkpoint.step) of it.
+    """
+    first, *later = reversed(line_of(settings, checkpoint))
+    found = ledger(settings, first.run_id).upto(first.step)
+    for each in later:
+        found = found.then(ledger(settings, each.run_id).upto(each.step))
+    return found
+
+
 def _read_ledger(settings: Settings, run_id: str, files: Sequence[Mapping[str, Any]]) -> Ledger:
     columns = ["step", "slot", "row_no", "loss_tokens"]
     parts = [CONSUMPTION.schema.empty_table().select(columns)]
@@ -319,6 +377,14 @@ def _read_ledger(settings: Settings, run_id: str, files: Sequence[Mapping[str, A
 
 def _checkpoint(row: Mapping[str, Any]) -> Checkpoint:
     return Checkpoint(**{name: row[name] for name in Checkpoint.__dataclass_fields__})
+
+
+def _with_places(rows: pa.Table) -> pa.Table:
+    """With pack and offset, empty where another trainer does not tell them."""
+    for name in ("pack", "offset"):
+        if name not in rows.column_names:
+            rows = rows.append_column(name, pa.nulls(rows.num_rows, pa.int32()))
+    return rows
 
 
 def _of_run(rows: pa.Table, run: Run) -> pa.Table:

@@ -22,7 +22,7 @@ from pyroaring import BitMap64
 from infra.settings import Settings
 from lineage import models, review, tables
 from lineage.bans import not_ended, recall_id, recalls
-from lineage.consumption import bitmaps, checkpoints, ledger
+from lineage.consumption import bitmaps, checkpoints, ledger_of
 from lineage.generations import Reach, follow
 from lineage.graph import Edges, RowGraph, graph
 from lineage.membership import members
@@ -275,7 +275,7 @@ def _checkpoints(settings: Settings, numbers: BitMap64) -> tuple[ReachedCheckpoi
         if not rows:
             continue
         try:
-            slots = ledger(settings, each.run_id).upto(each.step)
+            slots = ledger_of(settings, each)
         except tables.Damaged as error:  # that it ate them the bitmap tells: no recall waits for a repair
             found.append(ReachedCheckpoint(each.run_id, each.step, rows, len(eaten), damaged=str(error)))
             continue
@@ -285,7 +285,7 @@ def _checkpoints(settings: Settings, numbers: BitMap64) -> tuple[ReachedCheckpoi
             damaged = "'consumption' does not hold that it ate them; restore it from a copy of the lake"
             found.append(ReachedCheckpoint(each.run_id, each.step, rows, len(eaten), damaged=damaged))
             continue
-        contact = slots.step_of(int(np.argmax(reached)))
+        contact = slots.step_of(int(np.argmax(reached))) - (len(slots.starts) - 1 - each.step)
         found.append(
             ReachedCheckpoint(
                 each.run_id,

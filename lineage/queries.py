@@ -18,7 +18,7 @@ from infra.settings import Settings
 from lineage import tables
 from lineage.ancestry import LineageError, ancestors_of, roots
 from lineage.bans import banned, banned_numbers, numbers_by_recall
-from lineage.consumption import Checkpoint, bitmaps, checkpoints, ledger
+from lineage.consumption import Checkpoint, bitmaps, checkpoints, ledger_of
 from lineage.graph import graph
 from lineage.membership import members
 from lineage.schemas import CURRICULUM, EXAMPLE, PROVENANCE
@@ -34,7 +34,7 @@ class Lineage:
         self.checkpoint = checkpoint
         self._settings = settings
         self._graph = graph(settings)
-        self._slots = ledger(settings, checkpoint.run_id).upto(checkpoint.step)
+        self._slots = ledger_of(settings, checkpoint)
         self._eaten = self._graph.positions(self._slots.row_nos.astype(np.int64))
         if len(self._eaten) and self._eaten.min() < 0:
             eaten = np.unique(self._slots.row_nos)
@@ -269,7 +269,7 @@ def contacts(settings: Settings, row_id: bytes) -> list[Contact]:
     for each in checkpoints(settings):
         count = ate[each.run_id, each.step].intersection_cardinality(numbers)
         if count:
-            slots = ledger(settings, each.run_id).upto(each.step)
+            slots = ledger_of(settings, each)
             places = slots.places_of(rows.numbers[mine])
             found.append(Contact(each, count, slots.step_of(int(places[0])), len(places)))
     return found

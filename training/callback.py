@@ -79,7 +79,7 @@ def curriculum_dataset(settings: Settings, curriculum: str) -> Dataset:
     rows = _rows(settings, curriculum)
     times = [int(weight) for weight in rows["weight"].to_pylist()]
     repeated = rows.take([place for place, n in enumerate(times) for _ in range(n)])
-    columns = {ROW_NO: "row_no", "prompt": "text", "completion": "label"}
+    columns = {ROW_NO: "row_no", "prompt": "text", "completion": "answer"}
     return Dataset.from_dict({name: repeated[held].to_pylist() for name, held in columns.items()})
 
 

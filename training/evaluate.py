@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -16,17 +15,16 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from expectations.gate import admit, reason
-from infra.inference import Predictor
-from infra.models import resolve as resolve_base
 from infra.runtime import Runtime, give_back_memory
 from lineage import curricula, mirror, models, report, tables, verdicts
-from lineage.consumption import Checkpoint
+from lineage.consumption import Checkpoint, line_of
 from lineage.heed import NEEDED, heed
 from lineage.inputs import normalised
 from lineage.report import Report
 from lineage.rows import rows_digest
 from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import EXAMPLE, MIXED, PREDICTION
+from training.answering import load_predictor
 from training.metrics import ece, macro_f1
 from training.recipe import TrainingError
 
@@ -74,9 +72,10 @@ def evaluate(
 
 
 def overlap(runtime: Runtime, checkpoint: Checkpoint, rows: pa.Table) -> int:
-    """How many of the rows share their text or their source with the checkpoint's curriculum."""
+    """How many of the rows share their text or their source with what the checkpoint is made of."""
     settings = runtime.settings
-    members = curricula.load(settings, checkpoint.curriculum).members
+    line = line_of(settings, checkpoint)
+    members = pa.concat_tables([curricula.load(settings, each.curriculum).members for each in line])
     mine = pads.field("row_no").isin(members["row_no"].combine_chunks())
     trained = tables.read_ever(settings, EXAMPLE, columns=["source_revision"], where=mine)
     learnt = {normalised(text) for text in members["text"].to_pylist()}
@@ -141,13 +140,3 @@ def measure(predictions: pa.Table, *, condition: str, seed: int) -> list[Report]
             Report(name, split, condition, value, float(low), float(high), len(answers), seed, model_run)
         )
     return reports
-
-
-def load_predictor(checkpoint: Checkpoint) -> Predictor:
-    """The checkpoint's model, ready to predict; the last few stay loaded."""
-    return _predictor(checkpoint.base_model, checkpoint.uri, checkpoint.adapter_digest)
-
-
-@lru_cache(maxsize=3)
-def _predictor(base_model: str, uri: str, _adapter_digest: str) -> Predictor:
-    return Predictor.load(resolve_base(base_model), uri)

@@ -9,9 +9,10 @@ import json
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,16 +20,22 @@ from expectations.gate import admit, reason
 from expectations.reports import keep
 from expectations.thresholds import DEFAULTS, chosen
 from infra.models import BaseModel as Base
-from infra.models import adapter_config_digest
+from infra.models import ModelError, adapter_config_digest
 from infra.models import resolve as resolve_base
 from infra.runtime import Runtime, give_back_memory
 from infra.settings import Settings
-from lineage import curricula, mirror, models, verdicts
+from lineage import curricula, mirror, models, tables, verdicts
 from lineage.consumption import Checkpoint, forget_checkpoint, record_checkpoint, record_plan
 from lineage.curricula import Curriculum, DataRecipe
 from lineage.runs import Outcome, Run, carry_out, find
-from lineage.schemas import EXAMPLE
-from training.recipe import TrainingConfig, TrainingError
+from lineage.schemas import EXAMPLE, NOT_APPLICABLE, REJECTED
+from training.assignment import Assignment, assign
+from training.guards import GuardError
+from training.progress import Progress
+from training.recipe import Method, TrainingConfig, TrainingError
+
+if TYPE_CHECKING:
+    from training.fit import Fitted
 
 log = logging.getLogger("stemma.finetune")
 
@@ -66,12 +73,17 @@ def finetune(runtime: Runtime, config: FinetuneConfig, *, parent: Run | None = N
         )
     keep(runtime, curriculum.version)
     verdicts.require(runtime.settings, curriculum.version)
-    recorded = {"data": data.model_dump(), "training": config.training.model_dump()}
+    before_it, training = _started_from(runtime.settings, config.training, base)
+    recorded = {"data": data.model_dump(), "training": training.model_dump()}
+    rows = rows_of(runtime, curriculum)
+    adapter = (before_it.uri, before_it.adapter_digest) if before_it else None
+    assignment = assign(rows, training, base, adapter=adapter)
 
     def work(run: Run) -> Outcome:
-        return _train(runtime, curriculum, config.training, base, run)
+        return _train(runtime, curriculum, assignment, rows, run, before_it)
 
     inputs = [f"curriculum:{curriculum.root}", f"base:{base.digest}"]
+    inputs += [f"checkpoint:{before_it.name}"] if before_it else []
     outcome = carry_out(runtime, "finetune", config=recorded, inputs=inputs, work=work, parent=parent)
     mirror.show_outcome(runtime.settings, outcome)
     return outcome
@@ -98,66 +110,135 @@ def _require_folder(settings: Settings) -> None:
         )
 
 
-def _train(runtime: Runtime, curriculum: Curriculum, config: TrainingConfig, base: Base, run: Run) -> Outcome:
-    from training.loop import fit
-    from training.objectives import encode_rows
-    from training.plan import make_plan
+def _started_from(
+    settings: Settings, config: TrainingConfig, base: Base
+) -> tuple[Checkpoint | None, TrainingConfig]:
+    """The checkpoint whose adapter training goes on from, and the config that names its run: aliases move."""
+    if config.adapter_name_or_path is None:
+        return None, config
+    checkpoint, _ = models.resolve(settings, config.adapter_name_or_path)
+    models.require_finished(settings, checkpoint)
+    if checkpoint.base_digest != base.digest:
+        raise TrainingError(
+            f"{config.adapter_name_or_path} was trained on {checkpoint.base_model} ({checkpoint.base_digest}), "
+            f"and base_model is {base.name} ({base.digest}); name the same base"
+        )
+    return checkpoint, config.model_copy(update={"adapter_name_or_path": checkpoint.run_id})
 
+
+def _train(
+    runtime: Runtime,
+    curriculum: Curriculum,
+    assignment: Assignment,
+    rows: pa.Table,
+    run: Run,
+    before_it: Checkpoint | None,
+) -> Outcome:
     settings = runtime.settings
     clear(settings, run)
-    rows = rows_of(runtime, curriculum)
-    labels = sorted(set(rows["label"].to_pylist()))
-    encoded = encode_rows(rows, labels, base=base, config=config)
-    plan = make_plan(
-        rows,
-        n_tokens=encoded.n_tokens.tolist(),
-        n_loss_tokens=encoded.n_loss_tokens.tolist(),
-        seed=config.seed,
-        num_train_epochs=config.num_train_epochs,
-        train_batch_size=config.train_batch_size,
-    )
-    record_plan(settings, plan.table, run)
-    if config.num_workers:
+    record_plan(settings, assignment.plan.table, run)
+    _record_dropped(settings, assignment, rows, run)
+    if assignment.config.num_workers:
         runtime.ray()
-    fitted = fit(
-        rows=rows,
-        labels=labels,
-        plan=plan,
-        config=config,
-        base=base,
-        out_dir=settings.path("checkpoints", run.id),
-        storage_path=settings.path("ray"),
-    )
+    work = Path(settings.path("training", assignment.key))
+    fitted, method, failures = _fitted(settings, assignment, work, run)
     give_back_memory()
+    base, trained = assignment.base, fitted.trained
     checkpoint = record_checkpoint(
         runtime,
         run,
         eaten=fitted.consumption,
         ids=dict(zip(rows["row_no"].to_pylist(), rows["row_id"].to_pylist(), strict=True)),
-        step=fitted.steps,
+        step=assignment.steps,
         uri=fitted.adapter_dir,
         adapter_digest=fitted.adapter_digest,
         adapter_config_digest=adapter_config_digest(fitted.adapter_dir),
         base_model=base.name,
         base_digest=base.digest,
         curriculum=curriculum.root,
-        plan=plan.table,
+        plan=assignment.plan.table,
+        steps=fitted.steps,
+        started_from=before_it.name if before_it else None,
     )
-    counts = {"rows": rows.num_rows, "eaten": fitted.consumption.num_rows, "truncated": fitted.truncated_rows}
+    shutil.rmtree(work, ignore_errors=True)
+    cut = int((assignment.encoded.n_cut > 0).sum()) - sum(
+        reason == "longer_than_max_length" for reason in assignment.dropped.values()
+    )
+    counts = {"rows": rows.num_rows, "eaten": fitted.consumption.num_rows, "truncated": cut}
+    counts |= {"dropped": len(assignment.dropped)}
     facets: dict[str, Any] = {
         "adapter_digest": checkpoint.adapter_digest,
         "curriculum": curriculum.root,
         "plan_digest": checkpoint.plan_digest,
-        "labels": len(labels),
-        "steps": fitted.steps,
+        "labels": len(assignment.labels),
+        "steps": assignment.steps,
         "losses": [round(loss, 5) for loss in fitted.losses],
-        "seconds": round(fitted.seconds, 2),
-        "rows_per_s": round(fitted.rows_per_s, 1),
-        "peak_mb": round(fitted.peak_mb),
-        "in_force": fitted.in_force,
+        "seconds": round(trained.seconds, 2),
+        "tokens_per_s": round(trained.tokens_per_s, 1),
+        "peak_mb": round(trained.peak_mb),
+        "peak_gpu_mb": round(trained.peak_gpu_mb),
+        "method": method,
+        "method_failures": failures,
+        "lost_steps": int(pc.sum(fitted.steps["lost"].cast(pa.int64())).as_py() or 0),
+        "in_force": trained.in_force,
     }
-    log.info("finetune %s: %d rows, %d steps, %.1f s", run.id, rows.num_rows, fitted.steps, fitted.seconds)
+    log.info(
+        "finetune %s: %d rows, %d steps, %.1f s, %.0f tokens/s, %.0f MB",
+        run.id,
+        rows.num_rows,
+        assignment.steps,
+        trained.seconds,
+        trained.tokens_per_s,
+        trained.peak_gpu_mb or trained.peak_mb,
+    )
     return Outcome((f"checkpoint:{checkpoint.name}",), counts, facets)
+
+
+def _fitted(
+    settings: Settings, assignment: Assignment, work: Path, run: Run
+) -> tuple[Fitted, Method, dict[str, str]]:
+    """Trained by the method that was asked for, or the first after it that does not fail; why those did.
+
+    A method fails at loading, at a guard, or because its model gives no answer. Raises GuardError with the
+    first one's reason where all fail, and what else stops a training at once.
+    """
+    from training.answering import answer_once
+    from training.fit import fit
+
+    failures: dict[str, str] = {}
+    with Progress(f"finetune {run.id}") as progress:
+        for method in assignment.config.methods:
+            try:
+                fitted = fit(
+                    assignment.by(method),
+                    run_id=run.id,
+                    work=str(work / method),
+                    out_dir=settings.path("checkpoints", run.id),
+                    storage_path=settings.path("ray"),
+                    on_step=progress.step,
+                )
+                answer_once(assignment.base.name, fitted.adapter_dir, fitted.adapter_digest)
+            except (GuardError, ModelError) as error:
+                failures[method] = str(error)
+                log.warning("method %s failed: %s", method, error)
+                shutil.rmtree(work / method, ignore_errors=True)
+                shutil.rmtree(settings.path("checkpoints", run.id), ignore_errors=True)
+            else:
+                return fitted, method, failures
+    first = next(iter(failures.values()))
+    raise GuardError(first if len(failures) == 1 else f"{first} (and so failed {', '.join(list(failures)[1:])})")
+
+
+def _record_dropped(settings: Settings, assignment: Assignment, rows: pa.Table, run: Run) -> None:
+    """Rows that the plan leaves out go into `rejected`, each with the reason."""
+    ids = dict(zip(rows["row_no"].to_pylist(), rows["row_id"].to_pylist(), strict=True))
+    who = {"step": "plan", "step_revision": "1", "scorer": NOT_APPLICABLE, "scorer_revision": NOT_APPLICABLE}
+    lost = [
+        who | {"row_id": ids[row_no], "row_no": row_no, "reason": reason, "run_id": run.id}
+        for row_no, reason in sorted(assignment.dropped.items())
+    ]
+    table = pa.Table.from_pylist(lost, schema=REJECTED.schema)
+    tables.replace(settings, table, into=REJECTED, run_id=run.id)
 
 
 def clear(settings: Settings, run: Run) -> None:
@@ -171,18 +252,17 @@ def clear(settings: Settings, run: Run) -> None:
 
 
 def rows_of(runtime: Runtime, curriculum: Curriculum) -> pa.Table:
-    """The curriculum's rows as training reads them: row_no, row_id, text, label, weight, sorted by row_id.
+    """The curriculum's rows as training reads them, with their weight, sorted by row_id.
 
     Raises TrainingError when a member is no longer stored or its batch no longer admitted.
     """
     members = curriculum.members.sort_by("row_id")
     wanted = pads.field("row_no").isin(members["row_no"].combine_chunks())
-    columns = ["row_id", "row_no", "text", "answer"]
+    columns = ["row_id", "row_no", "task", "messages", "text", "answer"]
     found = verdicts.read_admitted(runtime.settings, EXAMPLE, columns=columns, where=wanted).sort_by("row_id")
     if found["row_id"].to_pylist() != members["row_id"].to_pylist():
         raise TrainingError(
             f"of {members.num_rows} members of curriculum {curriculum.root[:12]} only {found.num_rows} are "
             "stored and admitted; make a new curriculum"
         )
-    found = found.rename_columns(["label" if name == "answer" else name for name in found.column_names])
     return found.append_column("weight", members["weight"])

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from infra.runtime import Runtime
 from lineage import bans, curricula, mirror, models, registry, report, runs
-from lineage.consumption import Checkpoint, eaten_by
+from lineage.consumption import Checkpoint, bitmaps
 from lineage.runs import Outcome, Run, carry_out
 from training.evaluate import evaluate
 from training.finetune import FinetuneConfig, config_of, finetune
@@ -44,7 +44,7 @@ def promote(
     models.check_name(name)
     checkpoint, _ = models.resolve(runtime.settings, reference)
     models.require_finished(runtime.settings, checkpoint)
-    eaten = eaten_by(runtime.settings, checkpoint)["row_no"].unique().to_pylist()
+    eaten = list(bitmaps(runtime.settings)[checkpoint.run_id, checkpoint.step])
     bans.require_clean(runtime.settings, eaten, what=reference)
     models.require_untouched(runtime.settings, name)
     reigning = models.aliases(runtime.settings).get(name, {}).get("champion", 0)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
@@ -18,20 +20,21 @@ if TYPE_CHECKING:
 
 def encode(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_length: int
-) -> tuple[list[list[int]], int]:
-    """Token ids of each text, special tokens included, and how many texts were cut to `max_length`.
+) -> tuple[list[list[int]], np.ndarray]:
+    """Token ids of each text, special tokens included, and how many tokens it lost to `max_length` (int32).
 
     Empty text gives its special tokens alone. None is dropped.
     """
     if not texts:
-        return [], 0
+        return [], np.zeros(0, np.int32)
     rows = tokenizer(list(texts), padding=False, truncation=False, verbose=False)["input_ids"]
-    long = [index for index, row in enumerate(rows) if len(row) > max_length]
+    n_cut = np.array([max(0, len(row) - max_length) for row in rows], dtype=np.int32)
+    long = np.flatnonzero(n_cut).tolist()
     if long:
         cut = tokenizer([texts[i] for i in long], padding=False, truncation=True, max_length=max_length)
         for index, row in zip(long, cut["input_ids"], strict=True):
             rows[index] = row
-    return rows, len(long)
+    return rows, n_cut
 
 
 def pad(

@@ -142,6 +142,9 @@ def _quantization_in_force(model: torch.nn.Module) -> dict[str, Any]:
     for layer in layers:
         # an eval-mode forward would repack the weights in place, and later training steps lose gradient
         layer.support_avx512bf16_for_cpu = False
+        if layer.bias is not None:
+            # the first forward would do so in place, and the frozen weights would not be what they were
+            layer.bias.data = layer.bias.data.to(layer.compute_dtype)
     if not layers:
         return {"quantized_modules": 0}
     states = [layer.weight.quant_state for layer in layers]

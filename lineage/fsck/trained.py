@@ -63,7 +63,7 @@ def admitted(settings: Settings) -> Findings:
 def ledger(settings: Settings) -> Findings:
     """Each planned slot was eaten exactly once, by every checkpoint; its bitmap holds the rows it ate."""
     found: list[str] = []
-    held = bitmaps(settings)
+    held = bitmaps(settings, own=True)
     looked_at = 0
     for checkpoint in checkpoints(settings):
         try:

@@ -211,7 +211,9 @@ RUN = TableSpec(
     ),
 )
 
-PACK = Column("pack", pa.int32(), "sequence within the step that holds the row; empty in old ones", nullable=True)
+PACK = Column(
+    "pack", pa.int32(), "sequence within the step that holds the row; empty in old ones", nullable=True
+)
 OFFSET = Column("offset", pa.int32(), "its first token in that sequence; empty in old ones", nullable=True)
 
 PLAN = TableSpec(
@@ -266,7 +268,9 @@ STEP = TableSpec(
         Column("rows", pa.int32(), "rows that it fed"),
         Column("tokens", pa.int64(), "their tokens"),
         Column("loss_tokens", pa.int64(), "of these, what counted in the loss"),
-        Column("digest", pa.string(), "of token ids and targets as fed; summed over ranks, of the whole step"),
+        Column(
+            "digest", pa.string(), "of token ids and targets as fed; summed over ranks, of the whole step"
+        ),
         Column("loss", pa.float64(), "mean of the whole step"),
         Column("grad_norm", pa.float64(), "of the whole step, before clipping"),
         Column("micro_batch_size", pa.int32(), "most sequences in a forward pass"),

@@ -68,7 +68,13 @@ class Assignment:
     def key(self) -> str:
         """What two trainings share that may take each other's work over: all but how it is carried out."""
         recipe = {k: v for k, v in self.config.model_dump(mode="json").items() if k not in PLACEMENT}
-        said = [self.plan.digest, self.base.digest, list(self.labels), recipe, self.adapter[1] if self.adapter else ""]
+        said = [
+            self.plan.digest,
+            self.base.digest,
+            list(self.labels),
+            recipe,
+            self.adapter[1] if self.adapter else "",
+        ]
         return hashlib.sha256(canonical_json(said)).hexdigest()[:32]
 
     def packs_of(self, step: int, *, rank: int, world_size: int) -> list[np.ndarray]:

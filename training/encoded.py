@@ -37,7 +37,10 @@ class Sequences:
     def of(cls, input_ids: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Sequences:
         """From one list per row."""
         lengths = [len(row) for row in input_ids]
-        flat = [np.fromiter((token for row in rows for token in row), np.int32, sum(lengths)) for rows in (input_ids, targets)]
+        flat = [
+            np.fromiter((token for row in rows for token in row), np.int32, sum(lengths))
+            for rows in (input_ids, targets)
+        ]
         return cls(flat[0], flat[1], np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
 
     @cached_property

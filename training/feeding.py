@@ -57,14 +57,18 @@ def accumulate(
                 int(assignment.step[line]),
                 int(assignment.slot[line]),
                 [
-                    fed.row_digest(index, int(assignment.offset[line]), int(each.lengths[assignment.row[line]]))
+                    fed.row_digest(
+                        index, int(assignment.offset[line]), int(each.lengths[assignment.row[line]])
+                    )
                     for fed, each in zip(batches, encoded.sequences, strict=True)
                 ],
             )
             for index, pack in enumerate(chosen)
             for line in pack
         ]
-        refer = None if reference is None else torch.from_numpy(reference[np.concatenate(rows)]).to(config.device)
+        refer = (
+            None if reference is None else torch.from_numpy(reference[np.concatenate(rows)]).to(config.device)
+        )
         minibatch = Minibatch(tuple(each.to(config.device) for each in batches), refer)
         with torch.autocast(config.device, torch.bfloat16, enabled=config.bf16):
             loss = objective.loss_sum(model, minibatch, config) / loss_tokens

@@ -226,7 +226,9 @@ def _fitted(
             else:
                 return fitted, method, failures
     first = next(iter(failures.values()))
-    raise GuardError(first if len(failures) == 1 else f"{first} (and so failed {', '.join(list(failures)[1:])})")
+    raise GuardError(
+        first if len(failures) == 1 else f"{first} (and so failed {', '.join(list(failures)[1:])})"
+    )
 
 
 def _record_dropped(settings: Settings, assignment: Assignment, rows: pa.Table, run: Run) -> None:

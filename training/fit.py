@@ -205,7 +205,9 @@ def _train_on_worker(given: dict[str, Any]) -> None:
         )
         told = asdict(trained)
     except (GuardError, ModelError) as error:
-        told = {"stopped": str(error)}  # every rank says the same: not a failure that another start would mend
+        told = {
+            "stopped": str(error)
+        }  # every rank says the same: not a failure that another start would mend
     if world.rank == 0:
         (out / _RESULT).write_text(json.dumps(told))
 
@@ -237,7 +239,9 @@ def _require_devices(assignment: Assignment) -> None:
         there = ray.cluster_resources().get("GPU", 0.0)
     if not there:
         where = "this machine" if config.num_workers == 0 else "the cluster"
-        raise TrainingError(f"use_gpu = true, and {where} has no GPU; set use_gpu = false, or train elsewhere")
+        raise TrainingError(
+            f"use_gpu = true, and {where} has no GPU; set use_gpu = false, or train elsewhere"
+        )
 
 
 def _resources(assignment: Assignment) -> tuple[dict[str, float], str]:

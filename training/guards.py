@@ -46,7 +46,9 @@ def require_finite(loss: float, grad_norm: float, *, step: int, rows: Iterable[i
 def require_gradient(grad_norm: float) -> None:
     """The first step has a gradient."""
     if grad_norm == 0:
-        raise GuardError(f"the gradient of the first step has norm {grad_norm}: the trained layers do not learn")
+        raise GuardError(
+            f"the gradient of the first step has norm {grad_norm}: the trained layers do not learn"
+        )
 
 
 def require_indifference(loss: float) -> None:
@@ -67,7 +69,9 @@ def require_moved(before: str, after: str, *, steps: int) -> None:
 def require_unchanged(before: str, after: str) -> None:
     """The frozen weights are what they were."""
     if before != after:
-        raise GuardError(f"the frozen weights of the base changed in training ({before[:19]} to {after[:19]})")
+        raise GuardError(
+            f"the frozen weights of the base changed in training ({before[:19]} to {after[:19]})"
+        )
 
 
 def frozen_checksum(model: torch.nn.Module) -> str:

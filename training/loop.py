@@ -127,7 +127,12 @@ def train(
         packs = assignment.packs_of(step, rank=world.rank, world_size=world.size)
         share = room.fit(
             lambda most, packs=packs, step=step: accumulate(
-                model, assignment, packs, loss_tokens=assignment.loss_tokens_of(step), most=most, reference=reference
+                model,
+                assignment,
+                packs,
+                loss_tokens=assignment.loss_tokens_of(step),
+                most=most,
+                reference=reference,
             ),
             give_up=optimizer.zero_grad,
         )
@@ -196,7 +201,9 @@ def _sum_over_ranks(trained: list[torch.nn.Parameter], loss: float, world: World
     grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in trained]
     flat = torch.cat([g.reshape(-1) for g in grads] + [torch.tensor([loss], device=grads[0].device)])
     torch.distributed.all_reduce(flat)
-    for parameter, summed_up in zip(trained, flat.split([p.numel() for p in trained] + [1])[:-1], strict=True):
+    for parameter, summed_up in zip(
+        trained, flat.split([p.numel() for p in trained] + [1])[:-1], strict=True
+    ):
         parameter.grad = summed_up.view_as(parameter).clone()
     return float(flat[-1])
 

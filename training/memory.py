@@ -48,7 +48,9 @@ class Room:
                 torch.cuda.empty_cache()
             if self.most > 1:
                 self.most //= 2
-                log.warning("out of memory; from now on %d rows in a forward pass (%s)", self.most, reason[:200])
+                log.warning(
+                    "out of memory; from now on %d rows in a forward pass (%s)", self.most, reason[:200]
+                )
             elif self._may_recompute and not self.recomputes:
                 log.warning("out of memory; from now on with gradient checkpointing (%s)", reason[:200])
                 self._recompute()

@@ -80,7 +80,11 @@ def make_plan(
     epochs, steps = [], 0
     for epoch in range(num_train_epochs):
         order = eaten[_permutation(len(eaten), seed, epoch)]
-        packs = [np.array([row]) for row in order] if pack_length is None else _packs(order, sizes, pack_length, seed, epoch)
+        packs = (
+            [np.array([row]) for row in order]
+            if pack_length is None
+            else _packs(order, sizes, pack_length, seed, epoch)
+        )
         epochs.append(_lines(packs, sizes, train_batch_size, first_step=steps))
         steps += -(-len(packs) // train_batch_size)
     lines = {name: np.concatenate([each[name] for each in epochs]) for name in epochs[0]}

@@ -175,7 +175,9 @@ class TrainingConfig(BaseModel):
                 f"train_batch_size = {self.train_batch_size}; use at most that many"
             )
         if self.min_workers is not None and self.min_workers > self.num_workers:
-            raise ValueError(f"min_workers = {self.min_workers} is more than num_workers = {self.num_workers}")
+            raise ValueError(
+                f"min_workers = {self.min_workers} is more than num_workers = {self.num_workers}"
+            )
         return self
 
     @model_serializer(mode="wrap")

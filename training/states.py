@@ -92,7 +92,9 @@ def save(
             shutil.rmtree(older)
 
 
-def restore(state: State, *, trained: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+def restore(
+    state: State, *, trained: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
     """Bring trained tensors and optimiser to a state. Raises TrainingError where it is of another training."""
     import torch
     from safetensors.torch import load_file
@@ -122,7 +124,10 @@ def _taken_apart(optimizer: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor],
                 tensors[f"{parameter}.{name}"] = value.detach().cpu().contiguous()
             else:
                 plain.setdefault(str(parameter), {})[name] = value
-    groups = [{k: v for k, v in group.items() if not isinstance(v, torch.Tensor)} for group in optimizer["param_groups"]]
+    groups = [
+        {k: v for k, v in group.items() if not isinstance(v, torch.Tensor)}
+        for group in optimizer["param_groups"]
+    ]
     return tensors, {"state": plain, "param_groups": groups}
 
 

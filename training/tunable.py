@@ -59,17 +59,20 @@ def trained_of(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def make_optimizer(
-    trained: dict[str, torch.nn.Parameter], config: TrainingConfig
-) -> torch.optim.Optimizer:
+def make_optimizer(trained: dict[str, torch.nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
     """AdamW over what learns; the head, which starts from random numbers, at a rate of its own."""
     import torch
 
     head = [p for name, p in trained.items() if _is_head(name)]
     others = [p for name, p in trained.items() if not _is_head(name)]
-    head_rate = config.learning_rate if config.decodes else config.classifier_learning_rate or config.learning_rate
+    head_rate = (
+        config.learning_rate if config.decodes else config.classifier_learning_rate or config.learning_rate
+    )
     groups = [{"params": others, "lr": config.learning_rate}, {"params": head, "lr": head_rate}]
-    given: dict[str, Any] = {"params": [g for g in groups if g["params"]], "weight_decay": config.weight_decay}
+    given: dict[str, Any] = {
+        "params": [g for g in groups if g["params"]],
+        "weight_decay": config.weight_decay,
+    }
     if not given["params"]:
         given["params"] = [{"params": [torch.zeros(1)], "lr": 0.0}]  # for the guard to say it in a sentence
     if config.optim == "adamw_torch_fused":

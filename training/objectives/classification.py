@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
-import numpy as np
 import pyarrow as pa
 
 from infra.models import BaseModel, encode, load_tokenizer, sentence_logits
@@ -41,7 +40,9 @@ class SequenceClassification:
             raise TrainingError(f"row {texts.index(None)} has no text; an empty text is allowed, null is not")
         tokenizer = load_tokenizer(base)
         input_ids, n_cut = encode(tokenizer, texts, max_length=config.max_length)
-        targets = [[index[label], *[NO_LOSS] * (len(ids) - 1)] for ids, label in zip(input_ids, named, strict=True)]
+        targets = [
+            [index[label], *[NO_LOSS] * (len(ids) - 1)] for ids, label in zip(input_ids, named, strict=True)
+        ]
         sequences = Sequences.of(input_ids, targets)
         n_loss, dropped = fit_into(sequences, config, n_cut=n_cut)
         return Encoded((sequences,), n_loss, n_cut, dropped, cast(int, tokenizer.pad_token_id))

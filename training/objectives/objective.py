@@ -41,7 +41,9 @@ class Objective(Protocol):
         """What the head gives, in the order of its outputs; none for a decoder."""
         ...
 
-    def encode(self, rows: pa.Table, labels: Sequence[str], *, base: BaseModel, config: TrainingConfig) -> Encoded:
+    def encode(
+        self, rows: pa.Table, labels: Sequence[str], *, base: BaseModel, config: TrainingConfig
+    ) -> Encoded:
         """Token ids and targets of every row, in the rows' order. Raises TrainingError."""
         ...
 

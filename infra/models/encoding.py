@@ -9,7 +9,7 @@ way and 65 % through BERT's pooler, which all-MiniLM-L6-v2 never trained.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -38,15 +38,27 @@ def encode(
 
 
 def pad(
-    rows: Sequence[Sequence[int]], *, pad_token_id: int, length: int | None = None, device: str = "cpu"
+    rows: Sequence[Sequence[int]],
+    *,
+    pad_token_id: int,
+    length: int | None = None,
+    device: str = "cpu",
+    side: Literal["left", "right"] = "right",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, int64 (rows, length), padded to `length` or the longest row."""
+    """Token ids and attention mask, int64 (rows, length), padded to `length` or the longest row.
+
+    On the right where a row is read whole; on the left where it is continued.
+    """
     import torch
 
     width = length or max(len(row) for row in rows)
-    input_ids = torch.tensor([[*row, *[pad_token_id] * (width - len(row))] for row in rows])
+    input_ids = torch.full((len(rows), width), pad_token_id, dtype=torch.int64)
     # by length, never by token id: a padding token may also be a real one
-    attention_mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    attention_mask = torch.zeros_like(input_ids)
+    for index, row in enumerate(rows):
+        place = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
+        input_ids[index, place] = torch.tensor(row, dtype=torch.int64)
+        attention_mask[index, place] = 1
     return input_ids.to(device), attention_mask.to(device)
 
 

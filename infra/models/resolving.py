@@ -88,7 +88,7 @@ def _fetch(name: str) -> Path:
     wanted = {
         "repo_id": repo_id,
         "revision": revision or None,
-        "allow_patterns": ["*.json", "*.safetensors", "*.txt", "*.model"],
+        "allow_patterns": ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"],
     }
     try:
         try:

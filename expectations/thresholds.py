@@ -149,10 +149,10 @@ class Thresholds(BaseModel):
     """Rows of a curriculum's most frequent label per row of its rarest (D4: at most 3 times another)."""
 
     classification_size: tuple[int, int] = (100, 200)
-    """Rows of a curriculum for classification (D5)."""
+    """Rows of a curriculum for classification, of labels or of entities (D5)."""
 
     generation_size: tuple[int, int] = (500, 3000)
-    """Rows of a curriculum for generation (D5)."""
+    """Rows of a curriculum for generation, or for preferences among what is generated (D5)."""
 
     max_weight: float = Field(default=3.0, gt=0)
     """How often a row of a curriculum may be taken per epoch (D4: nothing is used more than 2 to 3 times)."""

@@ -24,6 +24,7 @@ from lineage.exchanges import INSTRUCTING, AnswerError, Asked
 from lineage.models import ModelVersion
 from lineage.nearest import EMBEDDED, Near, nearest
 from lineage.schemas import EXAMPLE
+from lineage.tasks import TALKS
 
 SIMILARITY = "similarity, not cause: nearness to an answer does not show that a row made the model give it"
 
@@ -85,11 +86,12 @@ def behind_answer(settings: Settings, asked: Asked, *, model: str | None = None,
             f"checkpoint {checkpoint.name} ate {len(eaten)} rows, of which {rows.num_rows} are stored; "
             "run: stemma fsck"
         )
-    classifies = pc.unique(rows["task"]).to_pylist() == ["classification"]
+    tasks = set(pc.unique(rows["task"]).to_pylist())
+    classifies = tasks == {"classification"}
     notes: list[str] = []
     if not asked.exchange.answer.strip():
         notes.append("no answer is given: ranked by the request alone")
-    meaning = _Meaning(checkpoint, asked, rows, with_answers=not classifies)
+    meaning = _Meaning(checkpoint, asked, rows, with_answers=not tasks.isdisjoint(TALKS))
     found = nearest(asked.exchange, _texts(rows), top=top, similarity=meaning.open(notes))
     if meaning.compared and meaning.compared == EMBEDDED < rows.num_rows:
         notes.append(f"meaning was compared for the {EMBEDDED:,} rows with the weightiest words in common")

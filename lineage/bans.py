@@ -32,11 +32,12 @@ from lineage.rows import canonical_payload
 from lineage.schemas import BAN, LIFT, RECALL, TableSpec
 from lineage.selectors import Selector
 from lineage.tables import TableError
+from lineage.tasks import ANSWER_COLUMNS
 
 TAUGHT: Mapping[str, tuple[str, ...]] = {
     "traces": ("messages", "response", "response_tool_calls", "verdict", "correction"),
     "documents": ("text",),
-    "examples": ("task", "messages", "answer"),
+    "examples": ("task", "messages", *ANSWER_COLUMNS),
 }
 """The columns that a model learns from: a row that says the same there is a copy, whatever its id or time."""
 

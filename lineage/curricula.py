@@ -9,7 +9,7 @@ replay   rows of the parent's curriculum, so that what was learnt is not forgott
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -29,6 +29,7 @@ from lineage.rows import rows_digest
 from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import CURRICULUM, EXAMPLE, EXCLUSION
 from lineage.tables import TableError, TableVersion
+from lineage.tasks import Task
 
 
 class CurriculumError(TableError):
@@ -43,6 +44,9 @@ class DataRecipe(BaseModel):
     sources: tuple[str, ...] = ("*",)
     """Patterns that one of must match a row's source."""
 
+    tasks: tuple[Task, ...] | None = Field(default=None, min_length=1)
+    """Only examples of these tasks, the parent's rows included; none: all."""
+
     parent: str | None = None
     """Root of the curriculum whose rows are replayed; none: a cold start, all of it gold."""
 
@@ -56,7 +60,8 @@ class DataRecipe(BaseModel):
     """At most so many rows. D5: accuracy falls after growth; a search may find less is more."""
 
     max_label_ratio: float = Field(default=3.0, ge=1)
-    """No label is taken more than this many times as often as the rarest. D4: 3."""
+    """No label is taken more than this many times as often as the rarest. D4: 3. Only classification has
+    labels: what other tasks answer is neither rare nor frequent."""
 
     min_label_rows: int = Field(default=2, ge=1)
     """A label with fewer rows is left out: one slip of a hand must not decide how often others are taken."""
@@ -178,9 +183,8 @@ def select(
     Those that a person approved come first in `hard`, whatever their score. Pure; order of rows does not
     matter.
     """
-    rows = sorted(
-        examples.select(["row_id", "kind", "answer", "score"]).to_pylist(), key=lambda row: row["row_id"]
-    )
+    told = examples.select(["row_id", "kind", "task", "answer", "score"]).to_pylist()
+    rows = sorted(told, key=lambda row: row["row_id"])
     order = np.random.Generator(np.random.PCG64(recipe.seed)).permutation(len(rows))
     rows = [rows[index] for index in order]
     pools: dict[str, list[dict[str, Any]]] = {"gold": [], "hard": [], "replay": []}
@@ -195,8 +199,8 @@ def select(
     pools["hard"].sort(key=lambda row: (row["row_id"] not in approved, scores[row["row_id"]]))
     taken = _take(pools, recipe)
     chosen = {row["row_id"]: name for name, members in taken.items() for row in members}
-    answers = {row["row_id"]: row["answer"] for members in taken.values() for row in members}
-    for reason, dropped in _unbalanced(answers, recipe).items():
+    labels = {row["row_id"]: label for rows in taken.values() for row in rows if (label := _label(row))}
+    for reason, dropped in _unbalanced(labels, recipe).items():
         for row_id in dropped:
             del chosen[row_id]
             excluded[row_id] = reason
@@ -228,30 +232,35 @@ def _take(pools: Mapping[str, list[dict[str, Any]]], recipe: DataRecipe) -> dict
     )
     taken = {"gold": pools["gold"][: round(total * shares["gold"])]}
     taken["replay"] = _evenly(pools["replay"], round(total * shares["replay"]), Counter())
-    so_far = Counter(row["answer"] for members in taken.values() for row in members)
+    so_far = Counter(_label(row) for members in taken.values() for row in members)
     taken["hard"] = _evenly(pools["hard"], round(total * shares["hard"]), so_far)
     return taken
 
 
 def _evenly(pool: Sequence[dict[str, Any]], count: int, so_far: Counter[str]) -> list[dict[str, Any]]:
     """`count` rows, each time from the label that has fewest so far; within a label in the pool's order."""
-    waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    waiting: dict[str, deque[dict[str, Any]]] = defaultdict(deque)
     for row in pool:
-        waiting[row["answer"]].append(row)
+        waiting[_label(row)].append(row)
     have, taken = Counter(so_far), []
     while waiting and len(taken) < count:
         label = min(waiting, key=lambda name: (have[name], name))
-        taken.append(waiting[label].pop(0))
+        taken.append(waiting[label].popleft())
         have[label] += 1
         if not waiting[label]:
             del waiting[label]
     return taken
 
 
-def _unbalanced(answers: Mapping[bytes, str], recipe: DataRecipe) -> dict[str, list[bytes]]:
+def _label(row: Mapping[str, Any]) -> str:
+    """What a row is balanced by: its label, or nothing where answers are no labels, all of them alike."""
+    return row["answer"] if row["task"] == "classification" else ""
+
+
+def _unbalanced(labels: Mapping[bytes, str], recipe: DataRecipe) -> dict[str, list[bytes]]:
     """Reason -> rows to drop: of labels too rare to count, and of labels that outweigh the rarest."""
     by_label: dict[str, list[bytes]] = defaultdict(list)
-    for row_id, label in answers.items():
+    for row_id, label in labels.items():
         by_label[label].append(row_id)
     enough = {
         label: rows for label, rows in by_label.items() if len(rows) >= recipe.min_label_rows
@@ -262,7 +271,10 @@ def _unbalanced(answers: Mapping[bytes, str], recipe: DataRecipe) -> dict[str, l
 
 
 def _candidates(settings: Settings, recipe: DataRecipe) -> pa.Table:
-    examples = verdicts.read_admitted(settings, EXAMPLE, where=pads.field("split") == "train")
+    where = pads.field("split") == "train"
+    if recipe.tasks is not None:
+        where &= pads.field("task").isin(recipe.tasks)
+    examples = verdicts.read_admitted(settings, EXAMPLE, where=where)
     uris = examples["source_uri"].to_pylist()
     matches = {uri: any(fnmatchcase(uri, pattern) for pattern in recipe.sources) for uri in set(uris)}
     found = examples.filter(pa.array([matches[uri] for uri in uris], pa.bool_()))
@@ -275,8 +287,9 @@ def _candidates(settings: Settings, recipe: DataRecipe) -> pa.Table:
         missing = [row_id not in known for row_id in replayed["row_id"].to_pylist()]
         found = pa.concat_tables([found, replayed.filter(pa.array(missing, pa.bool_()))])
     if not found.num_rows:
+        of = "" if recipe.tasks is None else f" of {' or '.join(recipe.tasks)}"
         raise CurriculumError(
-            f"no admitted training examples match {list(recipe.sources)}; run: stemma curate"
+            f"no admitted training examples{of} match {list(recipe.sources)}; run: stemma curate"
         )
     return found
 

@@ -38,12 +38,15 @@ from lineage.review import (
 )
 from lineage.rows import CONFLICTING
 from lineage.schemas import EXAMPLE, ROW_TABLES
+from lineage.spans import as_answer
+from lineage.tasks import ANSWER_COLUMNS, TALKS
 
 DUPLICATE = "duplicate"  # reason: a row that stands asks and answers the same
 
 _SPACES = r"[\x09-\x0d\x1c-\x20]+"  # of ASCII, what str.split() takes for white space
-_TOLD = ("row_id", "row_no", "parents", "derivation", "step", "review", "reviewer", "answer")
-NEEDED = (*_TOLD, "split", "condition", *INPUT_COLUMNS)
+_TOLD = ("row_id", "row_no", "parents", "derivation", "step", "review", "reviewer", "task", "text", "answer")
+_ASKED = ("row_id", "row_no", "task", "split", "condition", *ANSWER_COLUMNS)
+NEEDED = tuple(dict.fromkeys((*_TOLD, *_ASKED, *INPUT_COLUMNS)))
 """The columns of examples that `heed` reads."""
 
 
@@ -117,9 +120,10 @@ def _alike(examples: pa.Table, touched: Collection[bytes]) -> pa.Table:
     lower = pc.ascii_lower(examples["text"])
     plain = pc.utf8_trim(pc.replace_substring_regex(lower, pattern=_SPACES, replacement=" "), " ")
     may = pc.or_(pc.is_in(plain, asked), pc.invert(pc.string_is_ascii(examples["text"])))
-    talks = mine.filter(pc.equal(mine["task"], "generation"))
+    many = pa.array(TALKS)
+    talks = mine.filter(pc.is_in(mine["task"], many))
     agrees = pc.is_in(examples["answer"], talks["answer"].combine_chunks())  # of talks only these are equal
-    return examples.filter(pc.if_else(pc.equal(examples["task"], "generation"), agrees, may))
+    return examples.filter(pc.if_else(pc.is_in(examples["task"], many), agrees, may))
 
 
 class _Judge:
@@ -127,7 +131,10 @@ class _Judge:
 
     def __init__(self, reviews: Reviews, said: Sequence[Review], rows: Mapping[bytes, dict[str, Any]]):
         self._last, self._rows = reviews.last, rows
-        self._relabelled = {(r.row_id, r.label, r.reviewer) for r in said if r.verdict == "relabelled"}
+        self._relabelled: dict[tuple[bytes, str], set[str]] = defaultdict(set)
+        for review in said:
+            if review.verdict == "relabelled" and review.label is not None:
+                self._relabelled[review.row_id, review.reviewer].add(review.label)
         above = {row_id: row["parents"] for row_id, row in rows.items()}
         self._order = tuple(TopologicalSorter(above).static_order())  # parents first
         self._inherited: dict[bytes, str | None] = {}
@@ -195,12 +202,15 @@ class _Judge:
     @staticmethod
     def _gives_its_label(said: Review | None, row: Mapping[str, Any]) -> bool:
         """Is this what the parent was relabelled to?"""
-        return said is not None and said.verdict == "relabelled" and said.label == row["answer"]
+        if said is None or said.verdict != "relabelled" or said.label is None:
+            return False
+        return as_answer(said.label, row) == row["answer"]
 
     def _was_overridden(self, parent: bytes, row: Mapping[str, Any]) -> bool:
         """Was the row made by a relabelling of its parent that is not the last word on it any more?"""
-        word = (parent, row["answer"], row["reviewer"])
-        return row["step"] == "review" or (row["review"] == "overridden" and word in self._relabelled)
+        labels = self._relabelled.get((parent, row["reviewer"]), ())
+        said_so = (as_answer(label, row) == row["answer"] for label in labels)
+        return row["step"] == "review" or (row["review"] == "overridden" and any(said_so))
 
 
 def _with_ancestors(settings: Settings, rows: Sequence[dict[str, Any]]) -> dict[bytes, dict[str, Any]]:
@@ -222,11 +232,12 @@ def _with_ancestors(settings: Settings, rows: Sequence[dict[str, Any]]) -> dict[
 
 def _equal(examples: pa.Table, *, but: Mapping[bytes, str]) -> list[list[dict[str, Any]]]:
     """Rows that ask the same on one side, as row_id, row_no and answer; rows that are out left aside."""
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    rows = examples.select(["row_id", "row_no", "answer", "task", "split", "condition"]).to_pylist()
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    rows = examples.select(_ASKED).to_pylist()
     for asked, row in zip(inputs(examples), rows, strict=True):
         if row["row_id"] not in but:
-            apart = row["answer"] if row["task"] == "generation" else ""  # many answers may be right
+            many = row["task"] in TALKS  # of answers that may all be right only equal ones are held together
+            apart = tuple(row[name] for name in ANSWER_COLUMNS) if many else ()
             groups[asked, apart, row["task"], row["split"], row["condition"]].append(row)
     return [equal for equal in groups.values() if len(equal) > 1]
 

@@ -1,7 +1,8 @@
 """When do two examples ask the same thing? Leakage, duplicates and a curriculum's uniqueness all mean this.
 
-    classification   the text an encoder reads
-    generation       the conversation without system messages: an agent's turns share their last user message
+    classification, tagging   the text an encoder reads
+    generation, preference    the conversation without system messages: an agent's turns share their last user
+                              message
 Both without regard to case, width of letters, and white space.
 """
 
@@ -12,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+
+from lineage.tasks import TALKS
 
 INPUT_COLUMNS = ("task", "text", "messages")
 """What `inputs` needs of an example."""
@@ -28,7 +31,7 @@ def inputs(examples: pa.Table) -> list[str]:
         return []
     keys = [normalised(text) for text in examples["text"].to_pylist()]
     tasks = examples["task"].to_pylist()
-    talks = [index for index, task in enumerate(tasks) if task == "generation"]
+    talks = [index for index, task in enumerate(tasks) if task in TALKS]
     conversations = examples["messages"].combine_chunks().take(pa.array(talks, pa.int64())).to_pylist()
     for index, messages in zip(talks, conversations, strict=True):
         keys[index] = _conversation(messages) or keys[index]

@@ -35,6 +35,7 @@ from lineage.schemas import (
     TableSpec,
 )
 from lineage.selectors import Selector, resolved
+from lineage.spans import as_answer
 from lineage.tables import TableError
 
 Word = Literal["approved", "rejected", "relabelled"]
@@ -125,7 +126,7 @@ def review(
         )
     answered = [row for spec, row in rows if spec is EXAMPLE and verdict == "relabelled"]
     for row in answered:
-        if row["answer"] == label:
+        if label is not None and row["answer"] == as_answer(label, row):
             raise ReviewError(
                 f"row {row['row_id'].hex()} answers '{label}' already; to confirm it: --approve"
             )

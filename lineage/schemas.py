@@ -75,13 +75,19 @@ EXAMPLE = TableSpec(
     keys=("row_id",),
     provenance=True,
     own=(
-        Column("task", pa.string(), "classification or generation"),
+        Column("task", pa.string(), "classification, generation, preference or tagging"),
         Column("split", pa.string(), "train, gate or report; a source stands on one side only"),
         Column("kind", pa.string(), "stated: by the source; corrected: a failure's correction; passed"),
         Column("messages", pa.list_(MESSAGE), "the input, in order; the answer is not among them"),
         Column("text", pa.string(), "the last user message: what an encoder reads"),
-        Column("answer", pa.string(), "the answer to learn; for classification the label"),
+        Column(
+            "answer",
+            pa.string(),
+            "the answer to learn; for classification the label, for tagging the spans of the text, JSON text",
+        ),
         Column("condition", pa.string(), "for evaluation rows: clean or noisy; else not_applicable"),
+        Column("answer_tool_calls", pa.string(), "tool calls of the answer, JSON text", nullable=True),
+        Column("rejected", pa.string(), "for preference: the answer to turn away from", nullable=True),
     ),
 )
 

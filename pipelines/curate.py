@@ -10,7 +10,7 @@ from typing import Literal
 
 import pyarrow as pa
 import pyarrow.dataset as pads
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from infra.models import resolve
 from infra.runtime import Runtime
@@ -22,6 +22,7 @@ from lineage.review import Reviews, standing
 from lineage.rows import rows_digest
 from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import EXAMPLE, TRACE
+from lineage.tasks import Task
 from pipelines.runner import derive
 from pipelines.step import Step
 from pipelines.steps.duplicates import MergeDuplicates
@@ -43,7 +44,7 @@ class CurateConfig(BaseModel):
     sources: tuple[str, ...] = ("*",)
     """Which traces: patterns that one of must match the source's URI."""
 
-    task: Literal["classification", "generation"] = "classification"
+    task: Task = "classification"
     """What a model is to learn from the rows."""
 
     split: Literal["train", "gate", "report"] = "train"
@@ -58,13 +59,24 @@ class CurateConfig(BaseModel):
     merge_duplicates: bool = True
     """Merge equal examples and refuse questions with conflicting answers."""
 
-    scorer_base_model: str | None = "all-MiniLM-L6-v2"
-    """Base model whose embeddings the neighbour-agreement scorer compares; none switches the scorer off."""
+    scorer_base_model: str | None = Field(
+        default_factory=lambda said: "all-MiniLM-L6-v2" if said.get("task") == "classification" else None
+    )
+    """Base model whose embeddings the neighbour-agreement scorer compares; none switches the scorer off.
+    Of other tasks than classification there is no such scorer, as neighbours agree on labels only."""
 
     @field_validator("scorer_base_model", mode="before")
     @classmethod
     def _none_is_a_word_in_toml(cls, value: object) -> object:
         return None if value == "none" else value
+
+    @field_validator("scorer_base_model")
+    @classmethod
+    def _neighbours_agree_on_labels(cls, value: str | None, info: ValidationInfo) -> str | None:
+        task = info.data.get("task", "classification")
+        if value is not None and task != "classification":
+            raise ValueError(f"neighbours agree on labels, which examples of {task} have not; leave it out")
+        return value
 
     neighbours: int = Field(default=10, ge=1)
     """How many neighbours the scorer asks."""

@@ -26,7 +26,7 @@ from expectations.audit.sample import toy
 from infra.screen import plain
 from lineage.rows import canonical_json
 
-VERSION = 2
+VERSION = 3
 
 CORRUPTIONS: tuple[Corruption, ...] = (
     *traces(),

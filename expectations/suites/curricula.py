@@ -16,6 +16,7 @@ from expectations.suites.suite import Admitted
 from lineage.curricula import curriculum_root
 from lineage.inputs import INPUT_COLUMNS, inputs, normalised
 from lineage.schemas import CURRICULUM, EXAMPLE
+from lineage.tasks import TASKS, asking_alike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +48,8 @@ def facts(keys: pa.Table, admitted: Admitted) -> pa.Table:
         found["task"].append("classification" if row is None else told["task"][row])
         found["label"].append(answer if found["task"][-1] == "classification" else None)
         found["asked"].append(normalised(text) if row is None else asked[row])
-    scored = admitted(EXAMPLE, [*INPUT_COLUMNS, "split"], _scored(set(found["task"]) or {"classification"}))
+    tasks = asking_alike(set(found["task"]) or {"classification"})
+    scored = admitted(EXAMPLE, [*INPUT_COLUMNS, "split"], _scored(tasks))
     often, exact = Counter(found["asked"]), set(inputs(scored))
     is_new = [key not in exact for key in found["asked"]]
     labels = {label for label in found["label"] if label is not None}
@@ -69,8 +71,7 @@ def facts(keys: pa.Table, admitted: Admitted) -> pa.Table:
             "repeats_row_before": _near_before(found["asked"]),
             "length_distance": provenance.measure(_length_distance(keys, scored), count),
             **{
-                f"{task}_rows": provenance.measure(found["task"].count(task) or None, count)
-                for task in ("classification", "generation")
+                f"{task}_rows": provenance.measure(found["task"].count(task) or None, count) for task in TASKS
             },
         }
     )
@@ -92,8 +93,8 @@ def _examples(batch: pa.Table, admitted: Admitted) -> pa.Table:
     return admitted(EXAMPLE, ["row_id", "row_no", "split", "answer", *INPUT_COLUMNS], where)
 
 
-def _scored(tasks: set[str]) -> pads.Expression:
-    return pads.field("split").isin(["gate", "report"]) & pads.field("task").isin(sorted(tasks))
+def _scored(tasks: Sequence[str]) -> pads.Expression:
+    return pads.field("split").isin(["gate", "report"]) & pads.field("task").isin(tasks)
 
 
 def _root(keys: pa.Table) -> str:

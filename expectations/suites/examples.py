@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +16,18 @@ from expectations.suites.provenance import filled, where
 from expectations.suites.suite import Admitted
 from lineage.inputs import inputs
 from lineage.schemas import DOCUMENT, EXAMPLE, MIXED, NOT_APPLICABLE, REDACTED, TRACE, UNSTATED
+from lineage.spans import SpanError, parse_spans
+from lineage.tasks import ANSWER_COLUMNS, TALKS, TASKS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SETS = {
-    "task": ("classification", "generation"),
+    "task": TASKS,
     "split": ("train", "gate", "report"),
     "kind": ("stated", "corrected", "passed"),
     "condition": ("clean", "noisy", NOT_APPLICABLE),
 }
-GENERATED = "generation"
 MANY = 30  # rows, by which a whole export rather than a few additions is meant
 _NO_GENERATOR = (UNSTATED, NOT_APPLICABLE, MIXED, "human")
 _SECRETS = (
@@ -37,7 +39,7 @@ def keys(batch: pa.Table) -> pa.Table:
     """Those of provenance, and of each row what it asks, what it is a copy of, its split, task and label."""
     batch = filled(batch)
     asked = inputs(batch)
-    said = (batch[name].to_pylist() for name in ("answer", "split", "condition"))
+    said = (batch[name].to_pylist() for name in (*ANSWER_COLUMNS, "split", "condition"))
     twins = ["\0".join(parts) for parts in zip(asked, *said, strict=True)]
     is_class = pc.equal(batch["task"], "classification")
     trains = pc.equal(batch["split"], "train")
@@ -50,7 +52,9 @@ def keys(batch: pa.Table) -> pa.Table:
         "task": pc.dictionary_encode(batch["task"]),
         "label": pc.if_else(is_class, batch["answer"], no_text),
         "pattern": pc.if_else(pc.and_(is_class, trains), spread.pattern(batch["text"]), no_text),
-        "answered": spread.hashed(batch["answer"]),
+        "answered": spread.hashed(
+            pc.binary_join_element_wise(batch["answer"], batch["answer_tool_calls"], "\0")
+        ),
         "words": pa.array(noise.sizes(batch["text"]), pa.int32()),
         "signature": likeness.as_column(signed),
         "scored_runs": splits.scored_runs(batch["text"], ~trains.to_numpy()),
@@ -95,16 +99,19 @@ def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
     flat = provenance.view(batch, facts, spec=EXAMPLE)
     for name in SETS:
         flat[name] = batch[name].to_pandas()
+    calls = pc.and_(pc.equal(batch["task"], "generation"), pc.is_valid(batch["answer_tool_calls"]))
     for name in ("text", "answer"):
-        flat[f"{name}_characters"] = pc.utf8_length(pc.utf8_trim_whitespace(batch[name])).to_pandas()
+        flat[f"{name}_characters"] = _characters(batch[name]).to_pandas()
+    flat["answer_characters"] = where(flat["answer_characters"], ~_true_of(calls))
     trained = flat["split"] == "train"
     passed = flat["score"].notna() & flat["threshold"].notna() & (flat["score"] >= flat["threshold"])
     flat["reaches_threshold"] = where(passed, trained)
     flat["trained_label"] = where(batch["answer"].to_pandas(), trained & (flat["task"] == "classification"))
-    generated = trained & (flat["task"] == GENERATED)
+    generated = trained & flat["task"].isin(TALKS)
     flat["generated_by"] = where(flat["generator"], generated & ~flat["generator"].isin(_NO_GENERATOR))
-    is_class = pc.equal(batch["task"], "classification")
-    sentences = pc.if_else(is_class, pa.scalar(None, pa.string()), batch["answer"])  # a label is no text
+    no_text = pa.scalar(None, pa.string())
+    talks = pc.is_in(batch["task"], pa.array(TALKS))  # a label is no text, nor are spans
+    sentences = pc.if_else(pc.and_(talks, pc.not_equal(batch["answer"], "")), batch["answer"], no_text)
     flat = flat.assign(**noise.view("text", batch["text"]), **noise.view("answer", sentences))
     flat["trained_threshold"] = flat["threshold"].where(trained)
     flat["is_asked_last"] = talk.is_asked_last(batch["messages"])
@@ -113,6 +120,9 @@ def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
     flat["text_is_asked"] = pc.fill_null(
         pc.equal(batch["text"], talk.last_of_user(batch["messages"])), False
     ).to_pandas()
+    flat["rejected_fits_task"] = _rejected_fits_task(batch)
+    flat["spans_fit_text"] = _spans_fit_text(batch)
+    flat["tool_calls_are_listed"] = _are_lists(batch["answer_tool_calls"])
     flat["is_decoded"] = pc.and_(
         noise.is_decoded(batch["text"]), noise.is_decoded(batch["answer"])
     ).to_pandas()
@@ -132,9 +142,60 @@ def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
         column = pd.Series(None, index=flat.index, dtype=object)
         column[generated] = values
         flat[name] = column
-    flat["generated_words"] = where(flat["answer_words"], generated)
+    flat["generated_words"] = where(flat["answer_words"], generated & ~_true_of(calls))
     flat["generated_repetition"] = where(flat["answer_repetition"], generated)
     return flat
+
+
+def _characters(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.utf8_length(pc.utf8_trim_whitespace(texts))
+
+
+def _true_of(holds: pa.ChunkedArray) -> pd.Series:
+    return pc.fill_null(holds, False).to_pandas()
+
+
+def _rejected_fits_task(batch: pa.Table) -> pd.Series:
+    """Of each row whether it turns away from an answer other than its own, or has none to prefer it to."""
+    answer, rejected = (pc.utf8_trim_whitespace(batch[name]) for name in ("answer", "rejected"))
+    differs = pc.and_(pc.not_equal(rejected, ""), pc.not_equal(rejected, answer))
+    is_pair = pc.equal(batch["task"], "preference")
+    return _true_of(pc.if_else(is_pair, pc.fill_null(differs, False), pc.is_null(rejected)))
+
+
+def _spans_fit_text(batch: pa.Table) -> pd.Series:
+    """Of each row of tagging whether its answer is a list of spans of its text; null of the others."""
+    import pandas as pd
+
+    found = pd.Series(None, index=range(batch.num_rows), dtype=object)
+    tagged = np.flatnonzero(_true_of(pc.equal(batch["task"], "tagging")))
+    some = batch.select(["answer", "text"]).take(pa.array(tagged))
+    said = zip(*(column.to_pylist() for column in some.columns), strict=True)
+    found[tagged] = [_are_spans(answer or "", text or "") for answer, text in said]
+    return found
+
+
+def _are_spans(answer: str, text: str) -> bool:
+    try:
+        parse_spans(answer, text)
+    except SpanError:
+        return False
+    return True
+
+
+def _are_lists(texts: pa.ChunkedArray) -> pd.Series:
+    """Of each text whether it is a JSON list that is not empty; null of a null."""
+    import pandas as pd
+
+    return pd.Series([None if text is None else _is_list(text) for text in texts.to_pylist()], dtype=object)
+
+
+def _is_list(text: str) -> bool:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, list) and bool(found)
 
 
 def _with(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
@@ -145,7 +206,7 @@ def _with(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
 
 def _same_answer(keys: pa.Table, trains: np.ndarray) -> float | None:
     """Share of the most frequent of the generated training answers; None of few."""
-    mine = trains & pc.fill_null(pc.equal(keys["task"], GENERATED), False).to_numpy()
+    mine = trains & pc.is_in(keys["task"], pa.array(TALKS)).to_numpy()
     answers = keys["answered"].to_numpy()[mine]
     if len(answers) < MANY:
         return None

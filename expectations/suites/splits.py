@@ -15,11 +15,12 @@ from expectations.suites import likeness, noise, spread, talk
 from expectations.suites.suite import Admitted
 from lineage.inputs import INPUT_COLUMNS, inputs
 from lineage.schemas import EXAMPLE, MIXED, NOT_APPLICABLE, UNSTATED
+from lineage.tasks import asking_alike
 
 
 @dataclass(frozen=True)
 class Others:
-    """The admitted rows of the batch's tasks that stand on another split than it."""
+    """The admitted rows of tasks that ask as the batch's do, and that stand on another split than it."""
 
     tasks: np.ndarray
     splits: pa.ChunkedArray
@@ -39,7 +40,7 @@ class Others:
         stored = pa.concat_tables(
             [
                 empty.select(columns),
-                *(admitted(EXAMPLE, columns, _may_leak(task, here)) for task in tasks_of(keys)),
+                *(admitted(EXAMPLE, columns, _may_leak(task, here)) for task in asking_alike(tasks_of(keys))),
             ]
         )
         asked = inputs(stored)

@@ -15,6 +15,7 @@ from lineage.inputs import inputs
 from lineage.review import OVERRULED_BY_REVIEWER, SCORER
 from lineage.rows import CONFLICTING, Derivation, Rejection
 from lineage.schemas import EXAMPLE
+from lineage.tasks import ANSWER_COLUMNS, TALKS
 from pipelines.step import Step, keep
 
 
@@ -23,8 +24,8 @@ class MergeDuplicates(Step):
     """Merges rows that ask and answer the same: any one of the merged row's parents suffices.
 
     The merged row says what its first parent, by row id, says. Where one text was given several labels,
-    nobody knows which is right: all are rejected as `conflicting_answers`. A task of generation has many
-    right answers.
+    nobody knows which is right: all are rejected as `conflicting_answers`. Tasks of generation and preference
+    have many right answers.
 
     Where a person vouches for one of the answers, it is right and the others are rejected; a merged row then
     says what the vouched one says of its review, and a person's own answer comes first.
@@ -46,12 +47,14 @@ class MergeDuplicates(Step):
 
     def derive(self, rows: pa.Table) -> Derivation:
         """Groups of equal rows in, one row each out."""
-        groups: dict[tuple[str, ...], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        groups: dict[tuple[Any, ...], dict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
         ids = rows["row_id"].to_pylist()
-        columns = (rows[name].to_pylist() for name in ("task", "split", "condition", "answer"))
-        for index, (asked, task, *place, answer) in enumerate(zip(inputs(rows), *columns, strict=True)):
-            apart = answer if task == "generation" else ""
-            groups[asked, apart, *place][answer].append(index)
+        columns = (rows[name].to_pylist() for name in ("task", "split", "condition"))
+        answers = zip(*(rows[name].to_pylist() for name in ANSWER_COLUMNS), strict=True)
+        told = zip(inputs(rows), *columns, answers, strict=True)
+        for index, (asked, task, split, condition, answer) in enumerate(told):
+            apart = answer if task in TALKS else None
+            groups[asked, apart, split, condition][answer].append(index)
         by_person = self._by_person(rows)
         rejected: dict[int, Rejection] = {}
         merged: list[tuple[int, ...]] = []

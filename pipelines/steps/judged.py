@@ -10,10 +10,13 @@ import pyarrow as pa
 from lineage.review import REJECTED_BY_REVIEWER, SCORER, Review, Reviews
 from lineage.rows import Derivation, Rejection
 from lineage.schemas import EXAMPLE, TRACE, UNSTATED
+from lineage.spans import SpanError, parse_spans, write_spans
+from lineage.tasks import Task
 from pipelines.step import Step
 
 _JUDGED = ("scorer", "scorer_revision", "score", "threshold")
-_ANSWERED = ("row_id", "messages", "response", "verdict", "correction", "reviewer", *_JUDGED)
+_SAID = ("messages", "response", "response_tool_calls", "correction")
+_ANSWERED = ("row_id", *_SAID, "verdict", "reviewer", *_JUDGED)
 
 
 def corrected_by(author: str) -> dict[str, Any]:
@@ -32,9 +35,12 @@ class ExampleFromTrace(Step):
 
     A review of the trace beats all that. Rejected, it gives nothing; relabelled, it gives the label as the
     reviewer's correction; approved, it gives its correction, or else its own answer in spite of the verdict.
+
+    A task of generation learns the tool calls of a trace's own answer, too. One of preference needs a failure
+    that was corrected: its response is the answer to turn away from. One of tagging reads an answer as spans.
     """
 
-    task: Literal["classification", "generation"]
+    task: Task
     split: Literal["train", "gate", "report"]
     condition: str = "not_applicable"
     reviews: Reviews = field(default_factory=Reviews)
@@ -77,10 +83,21 @@ class ExampleFromTrace(Step):
         question = next((m["content"] for m in reversed(trace["messages"]) if m["role"] == "user"), None)
         if question is None:
             return Rejection("no_user_message")
+        rejected = trace["response"] if self.task == "preference" else None
+        if self.task == "preference" and (judged != "corrected" or not _differ(answer, rejected)):
+            return Rejection("no_rejected_answer")
         if judged == "corrected" and answer is None:
             return Rejection("no_correction", **{name: trace[name] for name in _JUDGED})
-        if not answer:
+        owns_calls = self.task == "generation" and judged != "corrected"
+        calls = trace["response_tool_calls"] if owns_calls else None
+        if not answer and not calls:
             return Rejection("no_answer")
+        answer = answer or ""
+        if self.task == "tagging":
+            try:
+                answer = write_spans(parse_spans(answer, question))
+            except SpanError:
+                return Rejection("no_entity_spans")
         example = {
             "task": self.task,
             "split": self.split,
@@ -89,6 +106,8 @@ class ExampleFromTrace(Step):
             "text": question,
             "answer": answer,
             "condition": self.condition,
+            "answer_tool_calls": calls,
+            "rejected": rejected,
         }
         if judged == "corrected":
             example |= corrected_by(author)
@@ -96,6 +115,12 @@ class ExampleFromTrace(Step):
             example |= {"reviewer": review.reviewer}
             example |= {"review": "overridden"} if said == "relabelled" else _APPROVED
         return example
+
+
+def _differ(answer: str | None, other: str | None) -> bool:
+    """Are these two answers, and not one and the same but for blanks around it?"""
+    one, two = (answer or "").strip(), (other or "").strip()
+    return bool(one and two) and one != two
 
 
 _APPROVED = {"review": "approved", "score": 1.0, **SCORER}

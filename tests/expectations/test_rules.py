@@ -355,13 +355,85 @@ def test_slices_of_a_curriculum_make_sense_together_and_gold_is_paired(toy, admi
 
 @pytest.mark.parametrize(
     ("task", "rows", "fits"),
-    [("classification", 99, False), ("classification", 100, True), ("classification", 201, False)],
+    [
+        ("classification", 99, False),
+        ("classification", 100, True),
+        ("classification", 201, False),
+        ("generation", 499, False),
+        ("preference", 499, False),
+        ("preference", 500, True),
+        ("tagging", 99, False),
+        ("tagging", 100, True),
+    ],
 )
 def test_a_curriculum_has_the_size_of_its_task(task, rows, fits, toy, admitted_of):
-    made, examples = curriculum(toy, [f"matter {i} of {i * 13}" for i in range(rows)], ["gold"])
+    texts = [f"matter {i} of {i * 13}" for i in range(rows)]
+    made, examples = curriculum(toy, texts, ["gold"], task=task)
     told = failed(judge("curricula", made, admitted_of({"examples": examples})))
-    assert ("classification_sized" not in told) is fits
-    assert "generation_sized" not in told
+    sized = {rule for rule in told if rule.endswith("_sized")}
+    assert sized == (set() if fits else {f"{task}_sized"})
+
+
+TALKING = "open the valve by a quarter turn, wait for the pressure to settle and close it again"
+
+
+def of_each_task(toy: Any) -> dict[str, pa.Table]:
+    """Sound training rows of the tasks whose answers are no labels."""
+    calls = '[{"type": "function", "function": {"name": "close", "arguments": "{}"}}]'
+    spans = '[{"start":0,"end":3,"label":"log"}]'
+    return {
+        "words": toy.examples(task="generation", answer=TALKING),
+        "calls": toy.examples(task="generation", answer="", answer_tool_calls=calls),
+        "both": toy.examples(task="generation", answer="One moment.", answer_tool_calls=calls),
+        "preference": toy.examples(task="preference", answer=TALKING, rejected="no idea"),
+        "spans": toy.examples(task="tagging", answer=spans),
+        "no spans": toy.examples(task="tagging", answer="[]"),
+    }
+
+
+def test_sound_rows_of_every_task_break_no_rule(toy, admitted_of):
+    for name, rows in of_each_task(toy).items():
+        each = asking(toy, [f"{n} {LONG[n:]} {n * 7}" for n in range(rows.num_rows)])
+        rows = put(put(rows, "text", each["text"].to_pylist()), "messages", each["messages"].to_pylist())
+        assert failed(judge("examples", rows, admitted_of())) == set(), name
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "value", "rule"),
+    [
+        ("words", "answer", "", "answer_not_empty"),
+        ("words", "rejected", "", "rejected_fits_task"),
+        ("calls", "answer_tool_calls", None, "answer_not_empty"),
+        ("calls", "task", "classification", "answer_not_empty"),
+        ("calls", "answer_tool_calls", "[]", "tool_calls_listed"),
+        ("calls", "answer_tool_calls", "[{", "tool_calls_listed"),
+        ("preference", "rejected", None, "rejected_fits_task"),
+        ("preference", "rejected", " ", "rejected_fits_task"),
+        ("preference", "rejected", f"{TALKING}\n", "rejected_fits_task"),
+        ("spans", "rejected", "[]", "rejected_fits_task"),
+        ("spans", "answer", "log", "spans_fit_text"),
+        ("spans", "answer", '[{"start":0,"end":400,"label":"log"}]', "spans_fit_text"),
+    ],
+)
+def test_a_defect_of_a_tasks_answer_is_named_by_its_rule(
+    kind, column, value, rule, toy, change: Change, admitted_of
+):
+    rows = of_each_task(toy)[kind]
+    assert rule not in failed(judge("examples", rows, admitted_of()))
+    assert rule in failed(judge("examples", change(rows, column, value), admitted_of()))
+
+
+def test_a_preference_is_not_learnt_on_what_a_generator_is_scored_on_nor_the_other_way_round(
+    toy, admitted_of
+):
+    talk, pair = {"task": "generation"}, {"task": "preference", "rejected": "no idea"}
+    for scored, trained in ((talk, pair), (pair, talk)):
+        gate = toy.examples(source="log-b", split="gate", text=LONG, **scored)
+        train = toy.examples(source="log-c", text=LONG, **trained)
+        stored = admitted_of({"examples": gate})
+        assert "input_on_one_split" in failed(judge("examples", train, stored))
+        stored = admitted_of({"examples": pa.concat_tables([gate, train])})
+        assert "no_leakage" in failed(judge("curricula", toy.curriculum(train), stored))
 
 
 def test_one_label_alone_and_heavy_members_are_told(toy, change: Change, admitted_of):

@@ -122,6 +122,9 @@ EXAMPLE_DEFECTS = {
     "labels_differ": {"answer": "balance"},
     "no_duplicates": {"text": "Same  Question", "answer": "balance"},
     "answers_do_not_repeat": {"task": "generation", "answer": "no no " * 10},
+    "tool_calls_listed": {"task": "generation", "answer_tool_calls": '{"name": "weather"}'},
+    "rejected_fits_task": {"rejected": "another"},
+    "spans_fit_text": {"task": "tagging", "answer": '[{"start": 0, "end": 99, "label": "log"}]'},
 }
 
 

@@ -16,7 +16,7 @@ from infra.config import ConfigError, read_config
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import tables
-from lineage.curricula import CurriculumError, DataRecipe, build, curriculum_root, load, select
+from lineage.curricula import CurriculumError, DataRecipe, build, curriculum_root, inputs, load, select
 from lineage.merkle import merkle_root
 from lineage.schemas import EXAMPLE, EXCLUSION
 
@@ -25,19 +25,24 @@ LABELS = ("card", "room", "wifi")
 
 
 def examples(
-    count: int, *, kinds: tuple[str, ...] = ("stated",), labels: tuple[str, ...] = LABELS
+    count: int,
+    *,
+    kinds: tuple[str, ...] = ("stated",),
+    labels: tuple[str, ...] = LABELS,
+    task: str = "classification",
 ) -> pa.Table:
     """Rows whose kinds, labels and scores go round in turn; row n has the id n."""
     rows = [
         {
             "row_id": n.to_bytes(2, "big"),
             "kind": kinds[n % len(kinds)],
+            "task": task,
             "answer": labels[n // len(kinds) % len(labels)],
             "score": (n * 37 % 100) / 100,
         }
         for n in range(count)
     ]
-    columns = ["row_id", "kind", "answer", "score"]
+    columns = ["row_id", "kind", "task", "answer", "score"]
     return pa.Table.from_pylist(rows, schema=pa.schema([EXAMPLE.schema.field(name) for name in columns]))
 
 
@@ -103,6 +108,29 @@ def test_no_more_rows_are_taken_than_allowed_and_labels_share_them_evenly():
     answers = {row["row_id"]: row["answer"] for row in examples(90).to_pylist()}
     assert Counter(answers[row_id] for row_id in chosen) == dict.fromkeys(LABELS, 10)
     assert Counter(excluded.values()) == {"gold_is_full": 60}
+
+
+@pytest.mark.parametrize("task", ["generation", "preference", "tagging"])
+def test_answers_that_are_no_labels_are_neither_rare_nor_too_many(task: str):
+    answers = tuple(f"answer {n}" for n in range(40)) + ("yes",) * 60
+    rows = examples(100, labels=answers, task=task)
+    chosen, excluded = select(rows, DataRecipe(), replayed=NOTHING)
+    assert (len(chosen), excluded) == (100, {})
+    chosen, excluded = select(rows, DataRecipe(max_rows=30), replayed=NOTHING)
+    assert (len(chosen), set(excluded.values())) == (30, {"gold_is_full"})
+
+
+def test_labels_are_balanced_among_themselves_whatever_stands_beside_them():
+    labelled = examples(100, labels=("card",) * 9 + ("room",))
+    alone, _ = select(labelled, DataRecipe(), replayed=NOTHING)
+    spoken = examples(30, task="generation").to_pylist()
+    spoken = [row | {"row_id": b"g" + row["row_id"], "answer": row["row_id"].hex()} for row in spoken]
+    both = pa.concat_tables([labelled, pa.Table.from_pylist(spoken, schema=labelled.schema)])
+    chosen, excluded = select(both, DataRecipe(), replayed=NOTHING)
+    labels = dict(zip(*(labelled[name].to_pylist() for name in ("row_id", "answer")), strict=True))
+    counted = Counter(labels.get(row_id, "spoken") for row_id in chosen)
+    assert counted == {"card": 30, "room": 10, "spoken": 30}
+    assert (len(alone), Counter(excluded.values())) == (40, {"label_ratio": 60})
 
 
 def test_a_row_that_is_neither_failure_nor_pass_nor_the_parents_says_so():
@@ -253,12 +281,27 @@ def test_an_unknown_root_and_sources_without_examples_are_named(trained_lake, se
         build(Runtime(settings), DataRecipe())
 
 
+def test_a_recipe_takes_examples_of_the_tasks_that_it_names(trained_lake, tmp_path):
+    settings = trained_lake.copied(tmp_path / "lake")
+    every = inputs(settings, DataRecipe())
+    assert inputs(settings, DataRecipe(tasks=("classification", "tagging"))) == every
+    with pytest.raises(
+        CurriculumError, match=r"no admitted training examples of preference or tagging match"
+    ):
+        build(Runtime(settings), DataRecipe(tasks=("preference", "tagging")))
+    with pytest.raises(ConfigError, match="'tasks' is "):
+        read_config(DataRecipe, None, ["tasks=[]"])
+
+
+def test_a_recipe_of_a_run_that_knew_no_tasks_takes_all():
+    older = {name: value for name, value in DataRecipe().model_dump().items() if name != "tasks"}
+    assert DataRecipe.model_validate(older) == DataRecipe()
+
+
 def test_one_row_of_a_mistyped_label_costs_itself_and_no_other():
-    rows = [
-        {"row_id": bytes([n // 256, n % 256]), "kind": "stated", "answer": f"a{n % 6}", "score": 1.0}
-        for n in range(600)
-    ]
-    rows.append({"row_id": b"typo", "kind": "stated", "answer": "a1x", "score": 1.0})
+    same = {"kind": "stated", "task": "classification", "score": 1.0}
+    rows = [{"row_id": bytes([n // 256, n % 256]), "answer": f"a{n % 6}"} | same for n in range(600)]
+    rows.append({"row_id": b"typo", "answer": "a1x"} | same)
     chosen, excluded = select(pa.Table.from_pylist(rows), DataRecipe(), replayed=frozenset())
     assert len(chosen) == 600
     assert excluded == {b"typo": "rare_label"}

@@ -36,7 +36,7 @@ def lake(small):
 
 def derived(lake, parents: dict[int, tuple[int, ...]], derivation="joint", **columns) -> None:
     rows = [{"row_no": n, "parent_nos": list(of), "derivation": derivation} for n, of in parents.items()]
-    lake.store(EXAMPLE, [SAME | row for row in rows], **columns)
+    lake.store(EXAMPLE, rows, **SAME | columns)
 
 
 def said(lake, verdict, *numbers: int, label=None, reviewer="ann", reason="seen"):
@@ -230,6 +230,28 @@ def test_a_word_is_heard_two_thousand_generations_down(lake):
     assert left_out(lake) == dict.fromkeys((11, *range(101, 2101)), "rejected_by_reviewer")
     said(lake, "approved", 1500)
     assert left_out(lake) == dict.fromkeys((11, *range(101, 1500)), "rejected_by_reviewer")
+
+
+def test_spans_are_the_reviewers_whatever_form_he_gave_them(lake):
+    letters = '[{"label": "letters", "start": 0, "end": 4}]'
+    derived(lake, {21: (3,), 22: (4,)}, task="tagging", answer="[]")
+    same = {"text": "text 21", "review": "overridden", "reviewer": "ann"}
+    derived(lake, {31: (3,)}, task="tagging", answer='[{"end":4,"label":"letters","start":0}]', **same)
+    said(lake, "relabelled", 3, label=letters)
+    assert left_out(lake) == dict.fromkeys((13, 21), "relabelled_by_reviewer")
+    said(lake, "relabelled", 3, label="[]")
+    assert left_out(lake) == dict.fromkeys((13, 31), "relabelled_by_reviewer")
+    with pytest.raises(ReviewError, match=r"answers '\[ \]' already"):
+        said(lake, "relabelled", 22, label="[ ]")
+
+
+def test_of_preferences_and_tool_calls_only_those_that_agree_in_all_are_copies(lake):
+    for task, column in (("preference", "rejected"), ("generation", "answer_tool_calls")):
+        numbers = (41, 42, 43) if task == "preference" else (51, 52, 53)
+        for number, says in zip(numbers, ("x", "y", "x"), strict=True):
+            derived(lake, {number: (3,)}, task=task, text=task, **{column: says})
+        said(lake, "approved", numbers[0])
+    assert left_out(lake) == {43: "duplicate", 53: "duplicate"}
 
 
 def test_a_recalled_reviewers_word_counts_no_more_and_no_new_one_is_taken(lake):

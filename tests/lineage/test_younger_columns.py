@@ -15,9 +15,11 @@ from infra.settings import Settings
 from lineage import tables
 from lineage.bans import recalls
 from lineage.fsck import commits, files
+from lineage.heed import heed
 from lineage.lift import lift
 from lineage.recall import recall
-from lineage.schemas import LIFT, TRACE, TableSpec
+from lineage.review import review
+from lineage.schemas import EXAMPLE, LIFT, TRACE, TableSpec
 from lineage.selectors import Selector
 
 
@@ -92,6 +94,26 @@ def test_a_recall_and_a_lift_write_the_table_with_its_new_columns(older):
     assert recalls(older.settings) == []
     where = pads.field("extra").is_null()
     assert tables.read(older.settings, TRACE, where=where).num_rows == 2
+
+
+def test_examples_that_knew_no_tool_calls_and_no_rejected_answer_are_reviewed_recalled_and_lifted(small):
+    older = without(EXAMPLE, "answer_tool_calls", "rejected")
+    small.traces([1, 2])
+    same = {"task": "generation", "split": "train", "derivation": "joint"}
+    small.store(older, [same | {"row_no": n, "parent_nos": [n - 10]} for n in (11, 12)])
+    read = tables.read(small.settings, EXAMPLE)
+    assert (
+        read.select(["answer_tool_calls", "rejected"]).to_pylist()
+        == [dict.fromkeys(("answer_tool_calls", "rejected"))] * 2
+    )
+    review(small.runtime, ["000b"], "rejected", reason="seen", reviewer="ann")
+    assert len(heed(small.settings, read).left_out) == 1
+    called = recall(small.runtime, Selector(rows=("000b",)), reason="wrong", anyway=True).facets["recall"]
+    small.store(EXAMPLE, [same | {"row_no": 13, "parent_nos": [2]}], answer="", answer_tool_calls="[1]")
+    lift(small.runtime, called, reason="right")
+    stored = tables.read(small.settings, EXAMPLE).sort_by("row_no")
+    assert stored["row_no"].to_pylist() == [11, 12, 13]
+    assert stored["answer_tool_calls"].to_pylist() == [None, None, "[1]"]
 
 
 def test_two_that_give_a_book_its_column_at_once_both_store_their_rows(small):

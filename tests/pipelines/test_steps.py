@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import random
 import tomllib
 from typing import Any
@@ -22,6 +23,7 @@ from pipelines.steps.duplicates import MergeDuplicates
 from pipelines.steps.judged import ExampleFromTrace
 from pipelines.steps.neighbours import agreement
 from pipelines.steps.poison import ExcludePoison
+from pipelines.steps.reviewed import Review as Relabel
 from pipelines.steps.splits import KeepSplitsApart
 
 FROM_TRACE = ExampleFromTrace("classification", "train")
@@ -146,6 +148,101 @@ def test_a_failure_without_correction_remembers_its_judgement():
     assert (rejection.score, rejection.threshold, rejection.scorer) == (0.1, 0.5, "judge")
 
 
+CALLS = '[{"function": {"arguments": "{}", "name": "weather"}, "id": "call_1", "type": "function"}]'
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer", "calls"),
+    [
+        ({"response": None, "response_tool_calls": CALLS}, "", CALLS),
+        ({"response": "", "response_tool_calls": CALLS, "verdict": "unstated"}, "", CALLS),
+        ({"response_tool_calls": CALLS}, "a", CALLS),
+        ({"response_tool_calls": CALLS, "verdict": "fail", "correction": "b"}, "b", None),
+    ],
+)
+def test_generation_learns_the_tool_calls_of_an_own_answer_and_of_no_correction(changes, answer, calls):
+    made = from_traces(trace(**changes), step=ExampleFromTrace("generation", "train"))
+    (row,) = made.rows.to_pylist()
+    assert (row["answer"], row["answer_tool_calls"], row["rejected"]) == (answer, calls, None)
+
+
+def test_a_failure_that_a_person_approved_gives_its_tool_calls_and_one_relabelled_does_not():
+    failed = trace(row_id=b"t", verdict="fail", response=None, response_tool_calls=CALLS)
+    said = [
+        from_traces(failed, step=ExampleFromTrace("generation", "train", reviews=reviewed(*word)))
+        for word in (("approved",), ("relabelled", "sunny"))
+    ]
+    told = [row for made in said for row in made.rows.select(["answer", "answer_tool_calls"]).to_pylist()]
+    assert [tuple(row.values()) for row in told] == [("", CALLS), ("sunny", None)]
+
+
+@pytest.mark.parametrize("task", ["classification", "tagging"])
+def test_tool_calls_are_no_answer_of_a_task_that_reads_a_text(task):
+    step = ExampleFromTrace(task, "train")
+    made = from_traces(trace(response=None, response_tool_calls=CALLS), step=step)
+    assert made.rejected[0].reason == "no_answer"
+
+
+def test_a_corrected_failure_prefers_its_correction_to_its_response():
+    step = ExampleFromTrace("preference", "train")
+    made = from_traces(trace(verdict="fail", correction="b", reviewer="cy"), step=step)
+    (row,) = made.rows.to_pylist()
+    assert (row["kind"], row["answer"], row["rejected"], row["generator"]) == ("corrected", "b", "a", "cy")
+    step = ExampleFromTrace("preference", "train", reviews=reviewed("relabelled", "c"))
+    (row,) = from_traces(trace(row_id=b"t"), step=step).rows.to_pylist()
+    assert (row["answer"], row["rejected"], row["review"]) == ("c", "a", "overridden")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"verdict": "unstated", "correction": "b"},
+        {"verdict": "fail"},
+        {"verdict": "fail", "correction": ""},
+        {"verdict": "fail", "correction": "a"},
+        {"verdict": "fail", "correction": " a\n"},
+        {"verdict": "fail", "correction": "b", "response": None},
+        {"verdict": "fail", "correction": "b", "response": "", "response_tool_calls": CALLS},
+    ],
+)
+def test_where_there_are_not_two_answers_nothing_is_preferred(changes):
+    made = from_traces(trace(**changes), step=ExampleFromTrace("preference", "train"))
+    assert (made.rows.num_rows, made.rejected[0].reason) == (0, "no_rejected_answer")
+
+
+def test_tagging_reads_spans_from_response_and_correction_and_writes_them_in_one_form():
+    step = ExampleFromTrace("tagging", "train")
+    said = json.dumps([{"label": "city", "start": 13, "end": 17}, {"label": "person", "start": 0, "end": 3}])
+    asked = {"messages": [user("Ada lives in Graz")]}
+    rows = (
+        trace(response=said, **asked),
+        trace(verdict="fail", response="[]", correction=said, **asked),
+        trace(response=" []", **asked),
+        trace(response="Ada: person", **asked),
+        trace(response=said.replace("17", "18"), **asked),
+    )
+    made = from_traces(*rows, step=step)
+    written = '[{"end":3,"label":"person","start":0},{"end":17,"label":"city","start":13}]'
+    assert made.rows["answer"].to_pylist() == [written, written, "[]"]
+    assert {at: why.reason for at, why in made.rejected.items()} == dict.fromkeys((3, 4), "no_entity_spans")
+
+
+# ---------------------------------------------------------------- Review
+
+
+def test_a_relabelled_example_answers_in_words_alone_and_keeps_what_it_turns_away_from():
+    talk = examples(("q", "a"), task="preference").to_pylist()[0] | {"rejected": "b"}
+    calling = talk | {"task": "generation", "answer": "", "answer_tool_calls": CALLS, "rejected": None}
+    tagged = talk | {"task": "tagging", "answer": "[]", "rejected": None}
+    rows = pa.Table.from_pylist([talk, calling, tagged], schema=EXAMPLE.schema)
+    made = Relabel('[{"label": "letter", "start": 0, "end": 1}]', "ann").derive(rows).rows.to_pylist()
+    assert [row["rejected"] for row in made] == ["b", None, None]
+    assert [row["answer_tool_calls"] for row in made] == [None] * 3
+    assert made[0]["answer"] == made[1]["answer"] == '[{"label": "letter", "start": 0, "end": 1}]'
+    assert made[2]["answer"] == '[{"end":1,"label":"letter","start":0}]'
+
+
 # ---------------------------------------------------------------- ExcludePoison
 
 POISON = {
@@ -232,6 +329,20 @@ def test_rows_of_another_split_or_condition_stay_apart(apart: dict[str, str]):
 def test_a_text_to_be_generated_may_have_many_right_answers():
     rows = examples(("q", "one way"), ("q", "another"), ("q", "one way"), task="generation")
     assert merged(rows) == ({(0, 2), (1,)}, {})
+
+
+def test_preferences_and_tool_calls_are_equal_only_if_all_that_they_answer_is():
+    pairs = examples(*[("q", "a")] * 3, task="preference").to_pylist()
+    calls = examples(*[("r", "")] * 3, task="generation").to_pylist()
+    for rows, column in ((pairs, "rejected"), (calls, "answer_tool_calls")):
+        for row, says in zip(rows, ("x", "y", "x"), strict=True):
+            row[column] = says
+        assert merged(pa.Table.from_pylist(rows, schema=EXAMPLE.schema)) == ({(0, 2), (1,)}, {})
+
+
+def test_of_one_text_only_one_list_of_spans_is_right():
+    rows = examples(("q", "[]"), ("q", '[{"end":1,"label":"letter","start":0}]'), task="tagging")
+    assert merged(rows) == (set(), dict.fromkeys((0, 1), "conflicting_answers"))
 
 
 def test_turns_of_a_conversation_are_equal_only_if_all_that_was_said_is():

@@ -30,6 +30,7 @@ from expectations.audit.planting import (
     without_hits,
 )
 from expectations.audit.sample import Sample
+from lineage.spans import Span, write_spans
 
 _TRAIN = (("split", "train"),)
 _SORT = (("task", "classification"),)
@@ -116,6 +117,19 @@ def _values() -> tuple[Corruption, ...]:
         _of("answer_echoes", "answers", "are answered with the question", rows_anew(echo), 0.3, _TELL_TRAIN),
         _of("answers_all_one", "answers", "all have the same answer", fixed("answer", _SAME), ALL,
             _TELL_TRAIN),
+        _of("rejected_unasked", "answers", "turn away from an answer, and prefer none",
+            fixed("rejected", _SAME)),
+        _of("preference_alone", "answers", "are said to prefer, and turn away from nothing",
+            fixed("task", "preference"), 0.3, _TELL_TRAIN),
+        _of("preference_of_equals", "answers", "turn away from the very answer that they prefer",
+            rows_anew(lambda row, *_: row | {"task": "preference", "rejected": row["answer"]}), 0.1,
+            _TELL_TRAIN),
+        _of("tool_calls_cut", "answers", "have tool calls that break off",
+            fixed("answer_tool_calls", '[{"type": "function", "functi'), 0.1, _TELL_TRAIN),
+        _of("spans_are_words", "answers", "are said to name spans, and name a label",
+            fixed("task", "tagging"), 0.1, _SORT_TRAIN),
+        _of("spans_beyond_text", "answers", "name a span that ends after their text", rows_anew(beyond), 0.1,
+            _SORT_TRAIN),
         _of("answer_speaks_of_source", "answers", "are answered from a document that is not there",
             cell("answer", lambda said, _: f"According to the provided document, {said}"), 0.3, _TELL_TRAIN,
             "a step that wrote from a document rejects such answers (B4)"),
@@ -224,6 +238,12 @@ def disorder(said: str, rng: random.Random) -> str:
 def echo(row: dict, rng: random.Random, sample: Sample) -> dict:
     """The question back."""
     return row | {"answer": row["text"]}
+
+
+def beyond(row: dict, rng: random.Random, sample: Sample) -> dict:
+    """The label for a span of one character too many."""
+    span = Span(0, len(row["text"]) + 1, row["answer"])
+    return row | {"task": "tagging", "answer": write_spans([span])}
 
 
 def any_split(split: str, rng: random.Random) -> str:

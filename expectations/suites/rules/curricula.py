@@ -29,6 +29,8 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
     sizes = {
         "classification": thresholds.classification_size,
         "generation": thresholds.generation_size,
+        "preference": thresholds.generation_size,
+        "tagging": thresholds.classification_size,
     }
     ranges = {
         "gold": list(thresholds.gold_share),

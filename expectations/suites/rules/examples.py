@@ -50,7 +50,35 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
         gxe.ExpectColumnValuesToBeBetween(
             column="answer_characters",
             min_value=1,
-            **told("answer_not_empty", "an example has an answer", why="there is nothing else to learn"),
+            **told(
+                "answer_not_empty",
+                "an example has an answer; one of generation may have tool calls in its place",
+                why="there is nothing else to learn",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="tool_calls_are_listed",
+            **told(
+                "tool_calls_listed",
+                "the tool calls of an answer are a JSON list of at least one",
+                why="a chat template renders them call by call",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="rejected_fits_task",
+            **told(
+                "rejected_fits_task",
+                "an example of preference has a rejected answer other than its answer; no other has one",
+                why="of one answer alone nobody can learn which of two is better",
+            ),
+        ),
+        ExpectColumnValuesToHold(
+            column="spans_fit_text",
+            **told(
+                "spans_fit_text",
+                "the answer of an example of tagging is a JSON list of spans of its text that lie apart",
+                why="a span that is not in the text labels nothing, or something else",
+            ),
         ),
         gxe.ExpectColumnValuesToBeBetween(
             column="text_characters",

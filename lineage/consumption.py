@@ -144,7 +144,8 @@ def record_checkpoint(
 ) -> Checkpoint:
     """Commit the steps, consumption, then the checkpoint.
 
-    `steps`: rows of STEP without run_id; None where the trainer does not tell. Raises CheckpointError when what was eaten is not what was planned, or is not among what was offered.
+    `steps`: rows of STEP without run_id; None where the trainer does not tell. Raises CheckpointError when
+    what was eaten is not what was planned, or is not among what was offered.
     """
     root, planned = consumption_root(eaten, ids), plan_digest(plan)
     if is_offer(plan):

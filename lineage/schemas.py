@@ -261,7 +261,7 @@ CONSUMPTION = TableSpec(
 
 STEP = TableSpec(
     "steps",
-    "What each worker did at each training step, those of lost goes included: what a reproduction must repeat.",
+    "What each worker did at each training step, lost goes included: what a reproduction must repeat.",
     writer="lineage.consumption",
     keys=("run_id", "fed_by", "go", "step", "rank"),
     own=(

@@ -78,7 +78,7 @@ class Assignment:
         return hashlib.sha256(canonical_json(said)).hexdigest()[:32]
 
     def packs_of(self, step: int, *, rank: int, world_size: int) -> list[np.ndarray]:
-        """The lines of the plan of each pack that a rank takes of a step: every world_size-th, from its own."""
+        """The plan's lines of each pack that a rank takes of a step: every world_size-th, from its own on."""
         lines = np.arange(*self._begins[step : step + 2])
         packs = self._pack[lines]
         every = np.split(lines, np.flatnonzero(np.diff(packs)) + 1)

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,11 +38,8 @@ class Sequences:
     def of(cls, input_ids: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Sequences:
         """From one list per row."""
         lengths = [len(row) for row in input_ids]
-        flat = [
-            np.fromiter((token for row in rows for token in row), np.int32, sum(lengths))
-            for rows in (input_ids, targets)
-        ]
-        return cls(flat[0], flat[1], np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+        starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        return cls(_end_to_end(input_ids), _end_to_end(targets), starts)
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -52,6 +50,10 @@ class Sequences:
         """Token ids and targets of a row."""
         mine = slice(self.starts[index], self.starts[index + 1])
         return self.input_ids[mine], self.targets[mine]
+
+
+def _end_to_end(rows: Sequence[Sequence[int]]) -> np.ndarray:
+    return np.fromiter(chain.from_iterable(rows), np.int32)
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,11 @@ class Batch:
 
 
 def batch(
-    sequences: Sequences, packs: Sequence[Sequence[int]], *, pad_token_id: int, packed: bool = False
+    sequences: Sequences,
+    packs: Sequence[Sequence[int] | np.ndarray],
+    *,
+    pad_token_id: int,
+    packed: bool = False,
 ) -> Batch:
     """The rows of each pack, end to end in one line of the batch, lines filled up at their ends.
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from training.assignment import Assignment
-from training.encoded import batch
+from training.encoded import Batch, batch
 from training.ledger import slot_digest, summed
 from training.minibatches import FEWEST_PASSES, PASS_TOKENS, cut
 from training.objectives import OBJECTIVES, Minibatch
@@ -53,22 +53,13 @@ def accumulate(
             for each in encoded.sequences
         )
         digests += [
-            slot_digest(
-                int(assignment.step[line]),
-                int(assignment.slot[line]),
-                [
-                    fed.row_digest(
-                        index, int(assignment.offset[line]), int(each.lengths[assignment.row[line]])
-                    )
-                    for fed, each in zip(batches, encoded.sequences, strict=True)
-                ],
-            )
-            for index, pack in enumerate(chosen)
-            for line in pack
+            _digest(assignment, batches, sequence, line)
+            for sequence, pack in enumerate(chosen)
+            for line in pack.tolist()
         ]
-        refer = (
-            None if reference is None else torch.from_numpy(reference[np.concatenate(rows)]).to(config.device)
-        )
+        refer = None
+        if reference is not None:
+            refer = torch.from_numpy(reference[np.concatenate(rows)]).to(config.device)
         minibatch = Minibatch(tuple(each.to(config.device) for each in batches), refer)
         with torch.autocast(config.device, torch.bfloat16, enabled=config.bf16):
             loss = objective.loss_sum(model, minibatch, config) / loss_tokens
@@ -84,3 +75,11 @@ def accumulate(
         loss_tokens=int(encoded.n_loss_tokens[fed_rows].sum()),
         digest=summed(digests),
     )
+
+
+def _digest(assignment: Assignment, batches: Sequence[Batch], sequence: int, line: int) -> int:
+    """What stands in the tensors at the place of one line of the plan."""
+    offset, row = int(assignment.offset[line]), assignment.row[line]
+    lengths = (int(each.lengths[row]) for each in assignment.encoded.sequences)
+    parts = [fed.row_digest(sequence, offset, length) for fed, length in zip(batches, lengths, strict=True)]
+    return slot_digest(int(assignment.step[line]), int(assignment.slot[line]), parts)

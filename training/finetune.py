@@ -120,8 +120,8 @@ def _started_from(
     models.require_finished(settings, checkpoint)
     if checkpoint.base_digest != base.digest:
         raise TrainingError(
-            f"{config.adapter_name_or_path} was trained on {checkpoint.base_model} ({checkpoint.base_digest}), "
-            f"and base_model is {base.name} ({base.digest}); name the same base"
+            f"{config.adapter_name_or_path} was trained on {checkpoint.base_model} "
+            f"({checkpoint.base_digest}), and base_model is {base.name} ({base.digest}); name the same base"
         )
     return checkpoint, config.model_copy(update={"adapter_name_or_path": checkpoint.run_id})
 
@@ -225,10 +225,9 @@ def _fitted(
                 shutil.rmtree(settings.path("checkpoints", run.id), ignore_errors=True)
             else:
                 return fitted, method, failures
-    first = next(iter(failures.values()))
-    raise GuardError(
-        first if len(failures) == 1 else f"{first} (and so failed {', '.join(list(failures)[1:])})"
-    )
+    (_, first), *others = failures.items()
+    also = f" (and then failed: {', '.join(method for method, _ in others)})" if others else ""
+    raise GuardError(f"{first}{also}")
 
 
 def _record_dropped(settings: Settings, assignment: Assignment, rows: pa.Table, run: Run) -> None:

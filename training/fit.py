@@ -81,7 +81,8 @@ def fit(
         found = adapter_digest(folder)
         if found != trained.adapter_digest:
             raise TrainingError(
-                f"the saved adapter has digest {found}, the trained one {trained.adapter_digest}; nothing was kept"
+                f"the saved adapter has digest {found}, the trained one {trained.adapter_digest}; "
+                "nothing was kept"
             )
         _record(assignment, found).write(folder)  # written last: its existence means the folder is complete
         _replace(folder, target)
@@ -165,8 +166,8 @@ def _run(
                 failures = getattr(error, "worker_failures", None) or {0: error}
                 rank, reason = next(iter(failures.items()))
                 raise WorkersLost(
-                    f"training failed on rank {rank} of {config.num_workers}, after {config.max_failures} new "
-                    f"starts: {reason}"
+                    f"training failed on rank {rank} of {config.num_workers}, after "
+                    f"{config.max_failures} new starts: {reason}"
                 ) from error
     if not result.is_file():
         raise TrainingError("the workers ended without a result; see Ray Train's log for what they did")
@@ -293,7 +294,8 @@ def _require_plan(eaten: pa.Table, assignment: Assignment) -> None:
     planned = assignment.plan.table
     if not eaten.select(same).equals(planned.select(same).combine_chunks()):
         raise TrainingError(
-            f"the ranks ate {eaten.num_rows} slots of {planned.num_rows} planned, or other rows; nothing was saved"
+            f"the ranks ate {eaten.num_rows} slots of {planned.num_rows} planned, or other rows; "
+            "nothing was saved"
         )
 
 

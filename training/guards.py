@@ -38,8 +38,8 @@ def require_finite(loss: float, grad_norm: float, *, step: int, rows: Iterable[i
     """Neither the loss nor the gradient is infinite or no number."""
     if not math.isfinite(loss + grad_norm):
         raise GuardError(
-            f"the loss of step {step} is {loss} and its gradient has norm {grad_norm}; this rank had fed rows "
-            f"{list(rows)[:5]}; lower learning_rate = {rate} or look at these rows"
+            f"the loss of step {step} is {loss} and its gradient has norm {grad_norm}; this rank had fed "
+            f"rows {list(rows)[:5]}; lower learning_rate = {rate} or look at these rows"
         )
 
 
@@ -55,8 +55,8 @@ def require_indifference(loss: float) -> None:
     """Before the first update the policy is its reference, so the loss of `dpo` is ln 2."""
     if abs(loss - math.log(2)) > _LN_2_TOLERANCE:
         raise GuardError(
-            f"the loss of dpo at step 0 is {loss:.4f}, expected ln 2 = {math.log(2):.4f}: the reference is not "
-            "the model that training starts from"
+            f"the loss of dpo at step 0 is {loss:.4f}, expected ln 2 = {math.log(2):.4f}: the reference is "
+            "not the model that training starts from"
         )
 
 

@@ -10,6 +10,7 @@ lost: their steps were taken again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -86,8 +87,6 @@ def read(path: Path) -> list[Fed]:
 
 def slot_digest(step: int, slot: int, parts: Iterable[bytes]) -> int:
     """What was fed in one slot: a number of 128 bits over its place and the tensors' contents."""
-    import hashlib
-
     digest = hashlib.blake2b(b"".join([b"%d,%d," % (step, slot), *parts]), digest_size=_BITS // 8)
     return int.from_bytes(digest.digest(), "big")
 
@@ -128,7 +127,7 @@ def consumption(plan: pa.Table, counted: Sequence[Fed]) -> pa.Table:
 
 
 def steps_table(work: Path, counted: Sequence[Fed]) -> pa.Table:
-    """Every step that any go of this work took, whether it counts or was lost, in the order of STEP's keys."""
+    """Every step that any go of this work took, whether it counts or was lost, by STEP's keys."""
     counts = {fed.key for fed in counted}
     every = {fed.key: fed for fed in [*logged(work), *counted]}
     rows = [

@@ -1,6 +1,6 @@
 """One rank's fine-tuning by a plan: one explicit loop.
 
-    Assignment ─▶ model ─▶ each step: feed my packs ─▶ sum gradients over ranks ─▶ update ─▶ write down what was fed
+    Assignment ─▶ model ─▶ each step: feed my packs ─▶ sum gradients over ranks ─▶ update ─▶ write it down
                    ▲                                                                  └─ now and then: a state
                    └── the latest state, if there is one
 
@@ -20,6 +20,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,9 @@ def train(
     optimizer = make_optimizer(trained, config)
     guards.require_trainable(trained, optimizer)
     before, frozen = digest_of(model), guards.frozen_checksum(model)
-    reference = reference_of(model, assignment, work=work, world=world) if config.objective == "dpo" else None
+    reference = None
+    if config.objective == "dpo":
+        reference = reference_of(model, before, assignment, cache=work.parent, world=world)
 
     resumed = states.latest(work)
     counted: list[Fed] = list(resumed.fed) if resumed else []
@@ -125,17 +128,9 @@ def train(
         torch.manual_seed(seed_of(config.seed, step, world.rank))
         rate = rate_at(step, assignment.steps, config)
         packs = assignment.packs_of(step, rank=world.rank, world_size=world.size)
-        share = room.fit(
-            lambda most, packs=packs, step=step: accumulate(
-                model,
-                assignment,
-                packs,
-                loss_tokens=assignment.loss_tokens_of(step),
-                most=most,
-                reference=reference,
-            ),
-            give_up=optimizer.zero_grad,
-        )
+        loss_tokens = assignment.loss_tokens_of(step)
+        feed = partial(accumulate, model, assignment, packs, loss_tokens=loss_tokens, reference=reference)
+        share = room.fit(feed, give_up=optimizer.zero_grad)
         loss = _sum_over_ranks(list(trained.values()), share.loss, world)
         norm = float(torch.nn.utils.clip_grad_norm_(trained.values(), config.max_grad_norm))
         guards.require_finite(loss, norm, step=step, rows=share.rows, rate=config.learning_rate)
@@ -201,10 +196,9 @@ def _sum_over_ranks(trained: list[torch.nn.Parameter], loss: float, world: World
     grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in trained]
     flat = torch.cat([g.reshape(-1) for g in grads] + [torch.tensor([loss], device=grads[0].device)])
     torch.distributed.all_reduce(flat)
-    for parameter, summed_up in zip(
-        trained, flat.split([p.numel() for p in trained] + [1])[:-1], strict=True
-    ):
-        parameter.grad = summed_up.view_as(parameter).clone()
+    sizes = [p.numel() for p in trained]
+    for parameter, total in zip(trained, flat[:-1].split(sizes), strict=True):
+        parameter.grad = total.view_as(parameter).clone()
     return float(flat[-1])
 
 

@@ -31,14 +31,14 @@ class Room:
         if config.gradient_checkpointing:
             self._recompute()
 
-    def fit(self, work: Callable[[int], Result], *, give_up: Callable[[], None]) -> Result:
-        """Do `work(most)`; where memory does not suffice give up what it left, and do it in smaller parts.
+    def fit(self, work: Callable[..., Result], *, give_up: Callable[[], None]) -> Result:
+        """Do `work(most=most)`; where memory does not suffice give up what it left, and do it in parts.
 
         Raises TrainingError where the smallest does not fit.
         """
         while True:
             try:
-                return work(self.most)
+                return work(most=self.most)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise

@@ -2,8 +2,7 @@
 
     lengths --longest first--> the fullest sequence that still has room --> sequences
 
-Best-fit decreasing: at most 11/9 of the fewest sequences possible, and 6/9 of one (Dosa 2007, for first-fit
-decreasing; best fit is no worse in its proof).
+Best-fit decreasing: at most 11/9 of the fewest sequences possible, and a few (Johnson 1974).
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class TrainingConfig(BaseModel):
     """Mixed precision: matrix products in bfloat16, and what of a frozen base is not quantised is held in it;
     what is trained, its gradients and the optimiser stay float32."""
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
-    """Attention of transformers; `flash_attention_2` needs the package flash-attn and a GPU."""
+    """`sft`, `dpo`: attention of transformers; `flash_attention_2` needs the package flash-attn and a GPU."""
     use_liger_kernel: bool = False
     """Fused kernels of the package liger-kernel, on a GPU."""
 
@@ -253,7 +253,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 _BNB = {"bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype"}
 _LORA = {"r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "adapter_name_or_path"}
 _OF_SFT = {"packing", "completion_only_loss", "assistant_only_loss"}
-_OF_DECODERS = {"chain_of_thought", "chat_template_path", "adapter_name_or_path"}
+_OF_DECODERS = {"chain_of_thought", "chat_template_path", "adapter_name_or_path", "attn_implementation"}
 _IGNORED_BY_METHOD = {"lora": _BNB, "full": _BNB | _LORA}
 _IGNORED_BY_OBJECTIVE: dict[str, set[str]] = {
     "sequence_classification": _OF_SFT | _OF_DECODERS | {"beta"},

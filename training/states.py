@@ -95,15 +95,15 @@ def save(
 def restore(
     state: State, *, trained: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Bring trained tensors and optimiser to a state. Raises TrainingError where it is of another training."""
+    """Bring trained tensors and optimiser to a state. Raises TrainingError where it is not of this one."""
     import torch
     from safetensors.torch import load_file
 
     stored = load_file(state.folder / _FILES[0])
     if stored.keys() != trained.keys():
         raise TrainingError(
-            f"the state {state.folder} is of another training: it holds {len(stored)} tensors, this one trains "
-            f"{len(trained)}; remove the folder to begin anew"
+            f"the state {state.folder} is of another training: it holds {len(stored)} tensors, this one "
+            f"trains {len(trained)}; remove the folder to begin anew"
         )
     with torch.no_grad():
         for name, parameter in trained.items():

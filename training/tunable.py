@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.models import (
     BaseModel,
+    load_causal,
     load_classifier,
     tensors_digest,
     without_rename_warning,
@@ -29,15 +30,18 @@ _MOST_IN_FULL = 1_000_000_000
 
 def load_tunable(
     base: BaseModel, labels: Sequence[str], config: TrainingConfig, *, adapter: str | None = None
-) -> tuple[torch.nn.Module, dict[str, Any]]:
+) -> tuple[Any, dict[str, Any]]:
     """The model with what learns set to learn, in eval mode, and the values in force.
 
     `adapter`: folder of the adapter to go on from; None draws fresh ones from the seed. Raises GuardError
     and ModelError.
     """
     given: dict[str, Any] = {"quantization": config.quantization, "seed": config.seed}
-    given |= {"device": config.device}
-    model, in_force = load_classifier(base, labels, **given)
+    given |= {"device": config.device, "dtype": config.dtype}
+    if config.decodes:
+        model, in_force = load_causal(base, attn_implementation=config.attn_implementation, **given)
+    else:
+        model, in_force = load_classifier(base, labels, **given)
     if config.use_liger_kernel:
         _with_liger(model)
     in_force |= {"method": config.method}
@@ -65,16 +69,10 @@ def make_optimizer(trained: dict[str, torch.nn.Parameter], config: TrainingConfi
 
     head = [p for name, p in trained.items() if _is_head(name)]
     others = [p for name, p in trained.items() if not _is_head(name)]
-    head_rate = (
-        config.learning_rate if config.decodes else config.classifier_learning_rate or config.learning_rate
-    )
+    head_rate = (not config.decodes and config.classifier_learning_rate) or config.learning_rate
     groups = [{"params": others, "lr": config.learning_rate}, {"params": head, "lr": head_rate}]
-    given: dict[str, Any] = {
-        "params": [g for g in groups if g["params"]],
-        "weight_decay": config.weight_decay,
-    }
-    if not given["params"]:
-        given["params"] = [{"params": [torch.zeros(1)], "lr": 0.0}]  # for the guard to say it in a sentence
+    given: dict[str, Any] = {"params": [each for each in groups if each["params"]]}
+    given |= {"weight_decay": config.weight_decay}
     if config.optim == "adamw_torch_fused":
         return torch.optim.AdamW(**given, fused=True)  # one kernel for 76 small tensors
     from bitsandbytes.optim import PagedAdamW8bit, PagedAdamW32bit
@@ -82,7 +80,7 @@ def make_optimizer(trained: dict[str, torch.nn.Parameter], config: TrainingConfi
     return (PagedAdamW8bit if config.optim == "paged_adamw_8bit" else PagedAdamW32bit)(**given)
 
 
-def save_model(model: torch.nn.Module, folder: Path) -> None:
+def save_model(model: Any, folder: Path) -> None:
     """Adapter and head, or the whole model where all of it was trained, into a folder."""
     model.save_pretrained(str(folder), **({"save_embedding_layers": False} if _has_adapters(model) else {}))
     for path in folder.glob("*.safetensors"):
@@ -103,7 +101,7 @@ def digest_of(model: torch.nn.Module) -> str:
     return tensors_digest(save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
 
 
-def turn_on_gradient_checkpointing(model: torch.nn.Module) -> None:
+def turn_on_gradient_checkpointing(model: Any) -> None:
     """Compute activations again in the backward pass."""
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 

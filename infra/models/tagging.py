@@ -17,6 +17,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from infra.models.resolving import ModelError
 
 if TYPE_CHECKING:
@@ -61,15 +63,15 @@ def encode_tags(
     labels: Sequence[str],
     *,
     max_length: int,
-) -> tuple[list[list[int]], list[list[int]], int]:
-    """Token ids and tag ids of each text, aligned, and how many texts were cut to `max_length`.
+) -> tuple[list[list[int]], list[list[int]], np.ndarray]:
+    """Token ids and tag ids of each text, aligned, and how many tokens it lost to `max_length` (int32).
 
     A tag id is an index into `labels` (`bio_labels`) on the first token of each word, elsewhere -100. What
     was widened to whole words, or lies behind the cut, is logged with its count. Raises ModelError for a
     span outside its text, spans that overlap, and a label without tags.
     """
     index = {label: position for position, label in enumerate(labels)}
-    input_ids, words_per_text, truncated = split_words(tokenizer, texts, max_length=max_length)
+    input_ids, words_per_text, n_cut = split_words(tokenizer, texts, max_length=max_length)
     tag_ids, widened, lost = [], 0, 0
     for row, (text, spans) in enumerate(zip(texts, spans_per_text, strict=True)):
         words = words_per_text[row]
@@ -99,15 +101,15 @@ def encode_tags(
         tag_ids.append(tags)
     if widened or lost:
         log.warning("%d spans were widened to whole words, %d hold none that was read", widened, lost)
-    return input_ids, tag_ids, truncated
+    return input_ids, tag_ids, n_cut
 
 
 def split_words(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_length: int
-) -> tuple[list[list[int]], list[list[Word]], int]:
-    """Token ids of each text, special tokens included, its words in order, and how many texts were cut."""
+) -> tuple[list[list[int]], list[list[Word]], np.ndarray]:
+    """Token ids of each text, special tokens included, its words in order, and how many tokens it lost."""
     if not texts:
-        return [], [], 0
+        return [], [], np.zeros(0, np.int32)
     if not tokenizer.is_fast:
         raise ModelError(
             f"{type(tokenizer).__name__} does not tell where its tokens lie; use a fast tokenizer"
@@ -123,8 +125,11 @@ def split_words(
                 words[number] = first._replace(end=max(first.end, end))
         stripped = (_without_blanks(word, text) for word in words.values())
         words_per_text.append([word for word in stripped if word.start < word.end])
-    cut = sum(bool(each.overflowing) for each in encoded.encodings or ())
-    return encoded["input_ids"], words_per_text, cut
+    overflowing = (
+        (part.special_tokens_mask for part in each.overflowing) for each in encoded.encodings or ()
+    )
+    n_cut = [sum(mask.count(0) for mask in masks) for masks in overflowing]
+    return encoded["input_ids"], words_per_text, np.array(n_cut, dtype=np.int32)
 
 
 def spans_of(words: Sequence[Word], tags: Sequence[str], confidences: Sequence[float]) -> list[TaggedSpan]:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.plan import PLAN_SCHEMA, Plan, PlanError, make_plan, plan_digest
+from lineage.consumption import plan_digest
+from training.plan import PLAN_SCHEMA, Plan, PlanError, make_plan
 
 
 def members(size: int, *, first_no: int = 0, weight: list[float] | None = None) -> pa.Table:
@@ -67,17 +68,15 @@ def test_the_digest_does_not_depend_on_how_rows_are_numbered():
     assert planned(members(11)).digest == planned(members(11, first_no=500)).digest
 
 
-def test_the_digest_depends_on_seed_rows_batch_size_and_token_counts():
+def test_the_digest_depends_on_seed_rows_batch_size_and_loss_tokens():
     rows = members(11)
     one = {"seed": 7, "num_train_epochs": 2, "train_batch_size": 4}
-    shorter = make_plan(rows, n_tokens=[3] * 11, n_loss_tokens=[1] * 11, **one)
     masked = make_plan(rows, n_tokens=[3] * 11, n_loss_tokens=[2] * 11, **one)
     plans = [
         planned(rows),
         planned(rows, seed=8),
         planned(members(10)),
         planned(rows, batch=5),
-        shorter,
         masked,
     ]
     assert len({plan.digest for plan in plans}) == len(plans)
@@ -122,3 +121,53 @@ def test_no_rows_double_rows_and_misaligned_counts_are_refused():
             num_train_epochs=1,
             train_batch_size=2,
         )
+
+
+def packed(rows: pa.Table, lengths: list[int], *, batch: int = 2, seed: int = 7) -> Plan:
+    return make_plan(
+        rows,
+        n_tokens=lengths,
+        n_loss_tokens=[1] * len(lengths),
+        seed=seed,
+        num_train_epochs=2,
+        train_batch_size=batch,
+        pack_length=16,
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(lengths=st.lists(st.integers(1, 16), min_size=1, max_size=40), batch=st.integers(1, 5))
+def test_packing_puts_every_row_once_per_epoch_into_sequences_that_hold_it(lengths, batch):
+    plan = packed(members(len(lengths)), lengths, batch=batch)
+    lines = plan.table.to_pylist()
+    assert sorted(line["row_no"] for line in lines) == sorted([*range(len(lengths))] * 2)
+    ends: dict[tuple[int, int], int] = {}
+    slots: dict[int, int] = {}
+    for line in lines:
+        assert line["slot"] == slots.get(line["step"], 0)
+        slots[line["step"]] = line["slot"] + 1
+        assert line["offset"] == ends.get((line["step"], line["pack"]), 0)
+        ends[line["step"], line["pack"]] = line["offset"] + line["n_tokens"]
+        assert line["n_tokens"] == lengths[line["row_no"]]
+        assert line["pack"] < batch
+    assert max(ends.values()) <= 16
+    assert len(ends) <= 2 * (11 / 9 * -(-sum(lengths) // 16) + 4 + len([n for n in lengths if n > 8]))
+
+
+def test_the_order_of_a_packed_plan_depends_on_neither_order_nor_numbers_of_its_rows():
+    lengths = [3, 9, 16, 4, 7, 1, 12, 5]
+    rows = members(8)
+    order = [4, 2, 7, 0, 1, 3, 6, 5]
+    other = packed(rows.take(pa.array(order)), [lengths[index] for index in order])
+    assert other.table.equals(packed(rows, lengths).table)
+    assert packed(members(8, first_no=50), lengths).digest == packed(rows, lengths).digest
+    assert packed(rows, lengths, seed=8).digest != packed(rows, lengths).digest
+
+
+def test_moving_a_row_within_its_pack_changes_the_digest():
+    plan = packed(members(8), [3, 9, 16, 4, 7, 1, 12, 5])
+    offsets = plan.table["offset"].to_pylist()
+    place = next(index for index, offset in enumerate(offsets) if offset)
+    offsets[place] += 1
+    moved = plan.table.set_column(5, "offset", pa.array(offsets, pa.int32()))
+    assert plan_digest(moved) != plan.digest

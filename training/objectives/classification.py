@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class SequenceClassification:
     """The label stands at the text's first token; the logits are those of the whole sentence."""
 
-    columns: ClassVar = ("text", "answer")
+    columns: ClassVar[tuple[str, ...]] = ("text", "answer")
 
     def labels(self, rows: pa.Table) -> Sequence[str]:
         """Every label of the rows, sorted."""

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import pyarrow as pa
-from infra.tagging import bio_labels, encode_tags
-from lineage.spans import parse_spans
 
-from infra.models import BaseModel, load_tokenizer
+from infra.models import BaseModel, bio_labels, encode_tags, load_tokenizer
+from lineage.spans import Span, parse_spans
 from training.encoded import NO_LOSS, Encoded, Sequences
 from training.objectives.objective import Minibatch, fit_into
 from training.recipe import TrainingConfig, TrainingError
@@ -56,6 +55,6 @@ class TokenClassification:
         )
 
 
-def _spans(rows: pa.Table) -> list:
+def _spans(rows: pa.Table) -> list[tuple[Span, ...]]:
     texts, answers = rows["text"].to_pylist(), rows["answer"].to_pylist()
     return [parse_spans(answer, text) for answer, text in zip(answers, texts, strict=True)]

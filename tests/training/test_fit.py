@@ -12,11 +12,14 @@ import torch
 
 from infra.inference import Predictor
 from infra.models import ModelError, adapter_digest, resolve
-from training import loop
-from training.loop import Fitted, accumulate, fit, load_tunable, rate_at
-from training.objectives import encode_rows
-from training.plan import Plan, PlanError, make_plan
+from training.assignment import Assignment, assign
+from training.feeding import accumulate
+from training.fit import Fitted, fit
+from training.guards import GuardError
+from training.plan import PlanError
 from training.recipe import TrainingConfig, TrainingError
+from training.schedule import rate_at
+from training.tunable import load_tunable
 
 TEXTS = {
     "greeting": ["hello", "hi there", "good morning to you my dear old friend", "hey"],
@@ -51,33 +54,25 @@ def rows() -> pa.Table:
             "row_no": range(100, 100 + len(pairs)),
             "row_id": pa.array(ids, pa.binary()),
             "text": [text for text, _ in pairs],
-            "label": [label for _, label in pairs],
+            "answer": [label for _, label in pairs],
         }
     )
 
 
-def planned(rows, base, config=CONFIG) -> Plan:
-    encoded = encode_rows(rows, LABELS, base=base, config=config)
-    return make_plan(
-        rows,
-        n_tokens=encoded.n_tokens,
-        n_loss_tokens=encoded.n_loss_tokens,
-        seed=config.seed,
-        num_train_epochs=config.num_train_epochs,
-        train_batch_size=config.train_batch_size,
+def fitted(rows, base, folder: Path, config=CONFIG, *, on_step=None, **given) -> Fitted:
+    assignment = assign(rows, config, base, **given)
+    return run(assignment, folder, on_step=on_step)
+
+
+def run(assignment: Assignment, folder: Path, *, run_id: str = "run-1", on_step=None) -> Fitted:
+    return fit(
+        assignment,
+        run_id=run_id,
+        work=str(folder / "work"),
+        out_dir=str(folder / "adapter"),
+        storage_path=str(folder / "ray"),
+        on_step=on_step,
     )
-
-
-def fitted(rows, base, folder: Path, config=CONFIG, **changes) -> Fitted:
-    given = {
-        "rows": rows,
-        "labels": LABELS,
-        "plan": planned(rows, base, config),
-        "config": config,
-        "base": base,
-    }
-    given |= {"out_dir": str(folder / "adapter"), "storage_path": str(folder / "ray")}
-    return fit(**given | changes)
 
 
 @pytest.fixture(scope="module")
@@ -86,16 +81,16 @@ def first(rows, base, tmp_path_factory) -> Fitted:
 
 
 def test_training_learns_and_records_what_it_ate(first, rows, base):
-    plan = planned(rows, base)
+    plan = assign(rows, CONFIG, base).plan
     eaten = first.consumption
-    assert first.steps == plan.steps == len(first.losses) == 4
+    assert plan.steps == len(first.losses) == first.steps.num_rows == 4
     assert first.losses[-2] < first.losses[0]  # both full steps; the last of an epoch has one row
-    assert first.first_grad_norm > 0
+    assert first.trained.first_grad_norm > 0
     assert eaten.select(["step", "slot", "row_no"]).equals(plan.table.select(["step", "slot", "row_no"]))
     assert set(eaten["rank"].to_pylist()) == {0}
-    assert first.in_force["bnb_4bit_quant_type"] == "nf4"
-    assert first.in_force["torch_threads"] == 1
-    assert first.adapter_digest != first.adapter_digest_before
+    assert first.trained.in_force["bnb_4bit_quant_type"] == "nf4"
+    assert first.trained.in_force["torch_threads"] == 1
+    assert first.adapter_digest != first.trained.adapter_digest_before
 
 
 def test_the_adapter_folder_says_all_that_an_answer_needs(first, base):
@@ -104,7 +99,7 @@ def test_the_adapter_folder_says_all_that_an_answer_needs(first, base):
     assert record["base_digest"] == base.digest
     assert record["adapter_digest"] == first.adapter_digest == adapter_digest(first.adapter_dir)
     assert not list(Path(first.adapter_dir).glob("rank-*"))
-    assert [path.name for path in Path(first.adapter_dir).parent.iterdir()] == ["adapter"]
+    assert {path.name for path in Path(first.adapter_dir).parent.iterdir()} == {"adapter", "work"}
 
 
 def test_the_same_rows_renumbered_and_reordered_give_the_same_adapter(first, rows, base, tmp_path):
@@ -116,13 +111,13 @@ def test_the_same_rows_renumbered_and_reordered_give_the_same_adapter(first, row
 def test_another_seed_gives_another_adapter(first, rows, base, tmp_path):
     other = fitted(rows, base, tmp_path, CONFIG.model_copy(update={"seed": 1}))
     assert other.adapter_digest != first.adapter_digest
-    assert other.adapter_digest_before != first.adapter_digest_before
+    assert other.trained.adapter_digest_before != first.trained.adapter_digest_before
 
 
 def test_training_leaves_threads_and_random_state_of_the_process_alone(rows, base, tmp_path):
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
     seen = []
-    fitted(rows, base, tmp_path, on_step=lambda step, steps, loss: seen.append((step, steps)))
+    fitted(rows, base, tmp_path, on_step=lambda fed, steps: seen.append((fed.step, steps)))
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.random.get_rng_state(), state)
     assert seen == [(step, 4) for step in range(4)]
@@ -130,21 +125,16 @@ def test_training_leaves_threads_and_random_state_of_the_process_alone(rows, bas
 
 def gradient(rows, base, *, micro: int, world_size: int) -> dict[str, torch.Tensor]:
     """The first step's gradient, summed over the ranks of a world."""
-    config = CONFIG.model_copy(
-        update={
-            "train_batch_size": 8,
-            "per_device_train_batch_size": micro,
-            "bnb_4bit_compute_dtype": "float32",
-        }
-    )
-    assignment = loop._assign(rows, LABELS, planned(rows, base, config), config, base)
+    config = CONFIG.model_copy(update={"train_batch_size": 8, "bnb_4bit_compute_dtype": "float32"})
+    assignment = assign(rows, config, base)
     model, _ = load_tunable(base, LABELS, config)
     model.train()
-    fed = []
+    slots = []
     for rank in range(world_size):
-        mine = assignment.slots_of(0, rank=rank, world_size=world_size)
-        fed.append(accumulate(model, assignment, mine, loss_tokens=assignment.loss_tokens_of(0))[1])
-    assert sorted(np.concatenate(fed)) == list(range(8))
+        mine = assignment.packs_of(0, rank=rank, world_size=world_size)
+        given = {"loss_tokens": assignment.loss_tokens_of(0), "most": micro}
+        slots += accumulate(model, assignment, mine, **given).slots
+    assert sorted(slots) == list(range(8))
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -167,42 +157,52 @@ def test_two_workers_eat_the_plan_together_even_where_a_step_has_one_row(
     ranks = pair.consumption["rank"].to_pylist()
     assert ranks == [slot % 2 for slot in pair.consumption["slot"].to_pylist()]
     assert pair.consumption.drop_columns("rank").equals(first.consumption.drop_columns("rank"))
-    assert pair.in_force["world_size"] == 2
-    assert pair.adapter_digest_before == first.adapter_digest_before
+    assert pair.trained.in_force["world_size"] == 2
+    assert pair.trained.adapter_digest_before == first.trained.adapter_digest_before
     np.testing.assert_allclose(pair.losses, first.losses, rtol=0.05)
     assert adapter_digest(pair.adapter_dir) == pair.adapter_digest
 
 
-def test_a_loss_that_is_not_finite_stops_and_leaves_nothing_behind(rows, base, tmp_path):
+def test_a_loss_that_is_not_finite_stops_and_leaves_no_model(rows, base, tmp_path):
     wild = CONFIG.model_copy(update={"learning_rate": 1e30, "classifier_learning_rate": 1e30})
-    with pytest.raises(TrainingError, match=r"the loss of step \d is .*(nan|inf).*lower learning_rate"):
+    with pytest.raises(GuardError, match=r"the loss of step \d is .*(nan|inf).*lower learning_rate"):
         fitted(rows, base, tmp_path, wild)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["work"]
 
 
 def test_layers_that_do_not_exist_are_refused(rows, base, tmp_path):
-    with pytest.raises(TrainingError, match="adapters do not fit"):
+    with pytest.raises(GuardError, match="adapters do not fit"):
         fitted(rows, base, tmp_path, CONFIG.model_copy(update={"target_modules": ("q_proj",)}))
 
 
-def test_a_plan_of_other_rows_or_other_lengths_is_refused(rows, base, tmp_path):
-    plan = planned(rows, base)
-    with pytest.raises(PlanError, match="planned rows are not among the 11 rows"):
-        fitted(rows.slice(1), base, tmp_path, plan=plan)
-    shifted = rows.set_column(0, "row_no", pa.array(np.roll(rows["row_no"].to_numpy(), 1)))
-    with pytest.raises(PlanError, match="one row_no to different row ids"):
-        fitted(shifted, base, tmp_path, plan=plan)
-    with pytest.raises(PlanError, match="counts other tokens"):
-        fitted(rows, base, tmp_path, plan=plan, config=CONFIG.model_copy(update={"max_length": 4}))
+def test_rows_that_cannot_be_learnt_are_refused_before_a_model_is_loaded(rows, base):
     with pytest.raises(TrainingError, match="labels of the rows are not among"):
-        fitted(rows, base, tmp_path, plan=plan, labels=LABELS[:2])
+        assign(rows, CONFIG, base, labels=LABELS[:2])
+    with pytest.raises(TrainingError, match=r"lack the columns \['answer'\]"):
+        assign(rows.drop_columns("answer"), CONFIG, base)
+    with pytest.raises(PlanError, match="got none"):
+        assign(rows.slice(0, 0), CONFIG, base)
 
 
-def test_long_rows_are_cut_counted_and_still_eaten(rows, base, tmp_path):
+def test_a_gpu_that_is_not_there_is_refused(rows, base, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(TrainingError, match="use_gpu = true, and this machine has no GPU"):
+        fitted(rows, base, tmp_path, CONFIG.model_copy(update={"use_gpu": True}))
+
+
+def test_long_rows_are_cut_and_eaten_or_dropped_or_refused_as_asked(rows, base, tmp_path):
     short = CONFIG.model_copy(update={"max_length": 4, "num_train_epochs": 1})
-    result = fitted(rows, base, tmp_path, short)
-    assert result.truncated_rows == 7
-    assert result.consumption.num_rows == rows.num_rows
+    cut = assign(rows, short, base)
+    assert (cut.encoded.n_cut > 0).sum() == 7
+    assert cut.plan.table.num_rows == rows.num_rows
+    assert not cut.dropped
+    dropped = assign(rows, short.model_copy(update={"excess_length_strategy": "drop"}), base)
+    assert set(dropped.dropped.values()) == {"longer_than_max_length"}
+    assert len(dropped.dropped) == 7
+    assert sorted([*dropped.dropped, *dropped.row_no]) == rows["row_no"].to_pylist()
+    with pytest.raises(PlanError, match="7 rows are longer than max_length = 4 tokens"):
+        assign(rows, short.model_copy(update={"excess_length_strategy": "raise"}), base)
 
 
 def test_a_new_fit_replaces_the_old_folder_whole(rows, base, tmp_path):
@@ -211,7 +211,7 @@ def test_a_new_fit_replaces_the_old_folder_whole(rows, base, tmp_path):
     stale.write_text("from an attempt that was never committed")
     fitted(rows, base, tmp_path)
     assert not stale.exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter", "work"}
 
 
 def test_a_prediction_does_not_depend_on_its_company(first, base):
@@ -283,7 +283,12 @@ def test_a_key_that_the_method_ignores_is_refused_and_not_dumped():
         {"r": 0},
         {"lora_dropout": 1.0},
         {"lora_rank": 4},
-        {"method": "full"},
+        {"beta": 0.2},
+        {"objective": "sft", "modules_to_save": ("classifier",)},
+        {"objective": "dpo", "packing": True},
+        {"method": "full", "r": 8},
+        {"objective": "sft", "assistant_only_loss": True},
+        {"num_workers": 1, "min_workers": 2},
         {"train_batch_size": 4, "per_device_train_batch_size": 8},
         {"train_batch_size": 1, "num_workers": 2},
     ],

@@ -1,13 +1,14 @@
-"""The verbs of this folder: `stemma finetune`, `stemma evaluate`, `stemma promote`."""
+"""The verbs of this folder: `stemma finetune`, `evaluate`, `promote`, `reproduce`, `merge`."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from infra.cli import Json, Lake, Set, open_runtime
+from infra.cli import Json, Lake, Set, existing, open_runtime
 from infra.config import read_config
 from lineage.models import resolve
 from lineage.report import reports_of
@@ -15,6 +16,7 @@ from lineage.runs import Outcome
 from training import evaluate as evaluation
 from training import finetune as tuning
 from training import promote as promotion
+from training import reproduce as reproduction
 from training.recipe import TrainingError
 
 
@@ -82,6 +84,62 @@ def promote(
     version = f"{name}@{outcome.facets['version']}"
     print(f"{version} {'is champion' if outcome.facets['promoted'] else 'was refused; the champion stays'}")
     return 0 if outcome.facets["promoted"] else 1
+
+
+def reproduce(
+    model: Annotated[str, typer.Argument(help="An alias, NAME@VERSION, or the start of a run id.")],
+    lake: Lake = None,
+    as_json: Json = False,
+) -> int:
+    """Train a model again from its record alone and compare every step; exit 1 if it differs.
+
+    Example: stemma reproduce champion
+    """
+    settings = existing(lake)
+    checkpoint, _ = resolve(settings, model)
+    found = reproduction.reproduce(settings, checkpoint)
+    if as_json:
+        print(json.dumps(asdict(found)))
+        return 0 if found.identical else 1
+    for name, (then, now) in sorted(found.environment.items()):
+        print(f"another {name}: {now}, in the record {then}")
+    if found.sentence:
+        print(f"{checkpoint.name} differs before the first step: {found.sentence}")
+    elif found.identical:
+        print(f"{checkpoint.name} is identical: rows and order, all {found.steps} steps, and the adapter")
+        print(found.adapter_digest)
+    else:
+        print(f"{checkpoint.name} differs; rows and their order are the same")
+        if found.first_step is not None:
+            print(f"first at step {found.first_step} of {found.steps}: {found.first_difference}")
+        print(f"adapter {found.adapter_digest} instead of {found.recorded_adapter_digest}")
+    return 0 if found.identical else 1
+
+
+def merge(
+    model: Annotated[str, typer.Argument(help="An alias, NAME@VERSION, or the start of a run id.")],
+    onto: Annotated[
+        str, typer.Option(help="base: its weights as they are; nf4: as they were quantised in training.")
+    ] = "base",
+    lake: Lake = None,
+    as_json: Json = False,
+) -> int:
+    """Add a model's adapter into the weights of its base. The adapter stays where it is.
+
+    Example: stemma merge champion --onto nf4
+    """
+    if onto not in ("base", "nf4"):
+        raise TrainingError(f"--onto '{onto}' is not one of: base, nf4")
+    from training import merge as merging
+
+    with open_runtime(lake) as runtime:
+        outcome = merging.merge(runtime, model, onto=onto)
+    if as_json:
+        print(json.dumps({"run_id": outcome.run_id, **outcome.facets}))
+        return 0
+    print(f"{outcome.facets['folder']}: {outcome.facets['digest']}, merged onto {onto}{_before(outcome)}")
+    print(f"logits at most {outcome.facets['off_by']:.3g} from the trained model's; gate it before it serves")
+    return 0
 
 
 def _before(outcome: Outcome) -> str:

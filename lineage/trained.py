@@ -1,4 +1,4 @@
-"""The books of training: what was to be fed, what was, what each step gave, and the states that came of it."""
+"""The books of training: what was to be fed, what was, what each step gave, and what came of it."""
 
 from __future__ import annotations
 

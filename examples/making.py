@@ -72,7 +72,7 @@ def send_traffic(runtime: Runtime, story: Story, folder: Path, seed: int) -> Non
         return
     requests, truth = traffic(story.pools, seed=seed)
     checkpoint, version = models.resolve(runtime.settings, story.facts["m0"])
-    predictor = load_predictor(checkpoint)
+    predictor = load_predictor(runtime, checkpoint)
     answers = [(p.label, p.confidence) for p in predictor.predict([request.text for request in requests])]
     lines = render_log(requests, answers, truth, story.pools, model=str(version), seed=seed)
     planted.write_bytes(joined(planted_batch(story.pools, model=str(version), seed=seed)))

@@ -87,7 +87,7 @@ def overlap(runtime: Runtime, checkpoint: Checkpoint, rows: pa.Table) -> int:
 def _score(
     runtime: Runtime, checkpoint: Checkpoint, rows: pa.Table, split: Split, seed: int, run: Run
 ) -> Outcome:
-    predicted = load_predictor(checkpoint).predict(rows["text"].to_pylist())
+    predicted = load_predictor(runtime, checkpoint).predict(rows["text"].to_pylist())
     give_back_memory()
     predictions = pa.table(
         {

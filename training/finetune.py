@@ -21,7 +21,6 @@ from expectations.reports import keep
 from expectations.thresholds import DEFAULTS, chosen
 from infra.models import BaseModel as Base
 from infra.models import ModelError, adapter_config_digest
-from infra.models import resolve as resolve_base
 from infra.runtime import Runtime, give_back_memory
 from infra.settings import Settings
 from lineage import curricula, mirror, models, tables, verdicts
@@ -33,6 +32,7 @@ from training.assignment import Assignment, assign
 from training.guards import GuardError
 from training.progress import Progress
 from training.recipe import Method, TrainingConfig, TrainingError
+from training.tiny.bases import resolve_base
 
 if TYPE_CHECKING:
     from training.fit import Fitted
@@ -59,7 +59,7 @@ def finetune(runtime: Runtime, config: FinetuneConfig, *, parent: Run | None = N
     refused.
     """
     _require_folder(runtime.settings)
-    base = resolve_base(config.training.base_model)
+    base = resolve_base(runtime, config.training.base_model, parent=parent)
     data = with_parent_resolved(runtime, config.data)
     selected = curricula.build(runtime, data, parent=parent)
     curriculum = curricula.load(runtime.settings, selected.facets["curriculum"])
@@ -217,7 +217,12 @@ def _fitted(
                     storage_path=settings.path("ray"),
                     on_step=progress.step,
                 )
-                answer_once(assignment.base.name, fitted.adapter_dir, fitted.adapter_digest)
+                answer_once(
+                    assignment.base,
+                    assignment.config.objective,
+                    fitted.adapter_dir,
+                    fitted.adapter_digest,
+                )
             except (GuardError, ModelError) as error:
                 failures[method] = str(error)
                 log.warning("method %s failed: %s", method, error)
@@ -259,7 +264,7 @@ def rows_of(runtime: Runtime, curriculum: Curriculum) -> pa.Table:
     """
     members = curriculum.members.sort_by("row_id")
     wanted = pads.field("row_no").isin(members["row_no"].combine_chunks())
-    columns = ["row_id", "row_no", "task", "messages", "text", "answer"]
+    columns = ["row_id", "row_no", "messages", "text", "answer", "answer_tool_calls", "rejected"]
     found = verdicts.read_admitted(runtime.settings, EXAMPLE, columns=columns, where=wanted).sort_by("row_id")
     if found["row_id"].to_pylist() != members["row_id"].to_pylist():
         raise TrainingError(

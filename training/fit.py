@@ -24,12 +24,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from infra.inference import AdapterRecord
+from infra.chat import template_digest
+from infra.inference import TEMPLATE_FILE, AdapterRecord
 from infra.models import ModelError, adapter_digest, resolve
 from training.assignment import Assignment
 from training.guards import GuardError
 from training.ledger import Fed, consumption, read, steps_table
 from training.loop import OnStep, Trained, World, train
+from training.objectives.causal import tokenizer_of
 from training.recipe import TrainingError
 from training.tunable import as_it_was
 
@@ -84,6 +86,8 @@ def fit(
                 f"the saved adapter has digest {found}, the trained one {trained.adapter_digest}; "
                 "nothing was kept"
             )
+        if assignment.config.chat_template_path is not None:
+            shutil.copyfile(assignment.config.chat_template_path, folder / TEMPLATE_FILE)
         _record(assignment, found).write(folder)  # written last: its existence means the folder is complete
         _replace(folder, target)
     finally:
@@ -109,6 +113,9 @@ def _record(assignment: Assignment, digest: str) -> AdapterRecord:
         method=config.method,
         quantization=config.quantization,
         adapter_digest=digest,
+        objective=config.objective,
+        dtype=config.dtype,
+        template_digest=template_digest(tokenizer_of(assignment.base, config)) if config.decodes else None,
     )
 
 

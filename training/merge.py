@@ -32,8 +32,8 @@ from infra.runtime import Runtime, give_back_memory
 from lineage import models
 from lineage.consumption import Checkpoint
 from lineage.runs import Outcome, Run, carry_out
-from training.bases import resolve_base
 from training.recipe import TrainingError
+from training.tiny.bases import resolve_base
 
 log = logging.getLogger("stemma.merge")
 
@@ -76,7 +76,7 @@ def _merged(
     """Write the merged model, and measure the largest difference of its logits from the trained model's."""
     from peft import PeftModel
 
-    base = resolve_base(runtime.settings, checkpoint.base_model)
+    base = resolve_base(runtime, checkpoint.base_model)
     tokenizer = load_tokenizer(base)
     fed = tokenizer(list(_PROBES), return_tensors="pt", padding=True)
 

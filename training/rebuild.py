@@ -11,8 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.dataset as pads
 
-from infra.inference import AdapterRecord
+from infra.inference import TEMPLATE_FILE, AdapterRecord
 from infra.models import adapter_digest
+from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import curricula, tables
 from lineage.consumption import Checkpoint, find_checkpoint
@@ -20,20 +21,21 @@ from lineage.rows import without_ids
 from lineage.runs import find, measured
 from lineage.schemas import EXAMPLE
 from training.assignment import Assignment, assign
-from training.bases import resolve_base
 from training.finetune import FinetuneConfig
 from training.objectives import OBJECTIVES
 from training.recipe import TrainingError
+from training.tiny.bases import resolve_base
 
 
 def rebuild(
-    settings: Settings, checkpoint: Checkpoint, *, without: frozenset[bytes] = frozenset()
+    runtime: Runtime, checkpoint: Checkpoint, *, without: frozenset[bytes] = frozenset()
 ) -> Assignment:
     """The assignment that a checkpoint was trained by, from what is stored now.
 
     Rows that left their tables since, by a recall or a gate, are read as they were. `without`: but for these
     rows, by their ids: what a recall would have it learn. Raises TrainingError.
     """
+    settings = runtime.settings
     record = find(settings, checkpoint.run_id)
     if record["job"] != "finetune":
         raise TrainingError(
@@ -42,13 +44,13 @@ def rebuild(
         )
     config = FinetuneConfig.model_validate(json.loads(record["config"])).training
     config = config.model_copy(update={"method": measured(record).get("method", config.method)})
-    base = resolve_base(settings, checkpoint.base_model)
+    base = resolve_base(runtime, checkpoint.base_model)
     if base.digest != checkpoint.base_digest:
         raise TrainingError(
             f"another base: '{checkpoint.base_model}' has digest {base.digest}, and {checkpoint.name} was "
             f"trained on {checkpoint.base_digest}"
         )
-    template = Path(checkpoint.uri, "chat_template.jinja")
+    template = Path(checkpoint.uri, TEMPLATE_FILE)
     if config.chat_template_path is not None and template.is_file():
         config = config.model_copy(update={"chat_template_path": str(template)})
     adapter = None

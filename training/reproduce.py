@@ -90,7 +90,7 @@ def reproduced(runtime: Runtime, checkpoint: Checkpoint, folder: Path) -> Reprod
     if root_of(curricula.load(settings, checkpoint.curriculum).members) != checkpoint.curriculum:
         return _stopped(name, f"curriculum {checkpoint.curriculum[:12]} no longer hashes to its root")
     try:
-        assignment = rebuild(settings, checkpoint)
+        assignment = rebuild(runtime, checkpoint)
     except TrainingError as error:
         return _stopped(name, str(error))
     stored = tables.read(settings, PLAN, where=pads.field("run_id") == checkpoint.run_id)

@@ -1,4 +1,4 @@
-"""Killed workers, drivers and nodes: what is eaten stays the plan, and a training goes on where it was saved."""
+"""Killed workers, drivers, nodes: what is eaten stays the plan, and training goes on where it was saved."""
 
 from __future__ import annotations
 

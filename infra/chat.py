@@ -273,7 +273,7 @@ def _quoted(said: Any, special: re.Pattern[str]) -> Any:
 
 @lru_cache(maxsize=8)
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """Finds special tokens, the longest first, and our own marks."""
+    """Finds special tokens, as the tokenizer has them when first asked, and our own marks."""
     tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     longest_first = sorted(tokens, key=lambda token: (-len(token), token))
     return re.compile(f"[{_OPEN}{_CLOSE}]|({'|'.join(map(re.escape, longest_first)) or '(?!)'})")

@@ -1,4 +1,8 @@
-"""Answers conversations with a decoder: greedily, so that the same model gives the same answer."""
+"""Answers conversations with a decoder: greedily, so that the same model gives the same answer.
+
+Prompts are padded on the left by a rule that heeds the prompt alone, as in `batches`. What a minibatch's size
+does to the last bits of a sum remains: two tokens that are likely to within it may change places.
+"""
 
 from __future__ import annotations
 

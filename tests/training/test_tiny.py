@@ -18,7 +18,7 @@ from lineage import runs
 from training.recipe import TrainingError
 from training.tiny import bases
 from training.tiny.bases import TINY, VERY_TINY, pretrained, resolve_base
-from training.tiny.problems import MOST_DIGITS, SIDES, WORDINGS, Problem, draw, side_of, stated
+from training.tiny.problems import MOST_DIGITS, TENTHS, WORDINGS, Problem, draw, side_of, stated
 from training.tiny.tokenizer import BOS, CHAT_TEMPLATE, EOS, PAD, ROLES, make_tokenizer
 
 NAME = "toy"
@@ -48,12 +48,12 @@ def test_an_answer_without_a_final_number_states_none():
 
 
 def test_the_sides_share_no_sum_in_any_order_or_wording():
-    drawn = {side: draw(300, side=side, digits=2, seed=0) for side in dict.fromkeys(SIDES)}
+    drawn = {side: draw(300, side=side, digits=2, seed=0) for side in TENTHS}
     sums = {side: {frozenset((p.first, p.second)) for p in problems} for side, problems in drawn.items()}
     assert [len(each) for each in sums.values()] == [300] * 3
     assert len(set.union(*sums.values())) == 900
     shares = Counter(side_of(first, second) for first in range(100) for second in range(first, 100))
-    assert {side: round(count / 505) for side, count in shares.items()} == Counter(SIDES)
+    assert {side: round(count / 505) for side, count in shares.items()} == TENTHS
 
 
 @given(first=st.integers(0, 10**6), second=st.integers(0, 10**6))

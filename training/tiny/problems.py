@@ -12,14 +12,14 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 Side = Literal["pretraining", "training", "evaluation"]
 
-# by a digest modulo 10
-SIDES: tuple[Side, ...] = ("pretraining",) * 6 + ("training",) * 2 + ("evaluation",) * 2
+TENTHS: Mapping[Side, int] = {"pretraining": 6, "training": 2, "evaluation": 2}
+_SIDES: list[Side] = [side for side, tenths in TENTHS.items() for _ in range(tenths)]  # by a digest modulo 10
 PLACES = ("ones", "tens", "hundreds", "thousands", "myriads")
 MOST_DIGITS = len(PLACES)
 WORDINGS = (
@@ -81,7 +81,7 @@ def draw(n: int, *, side: Side, digits: int, seed: int, wordings: Sequence[str] 
     if not 1 <= digits <= MOST_DIGITS:
         raise ValueError(f"sums of {digits} digits, expected 1 to {MOST_DIGITS}")
     least, most = 10 ** (digits - 1) if digits > 1 else 0, 10**digits - 1
-    there_are = (most - least + 1) ** 2 / 2 * SIDES.count(side) / len(SIDES)
+    there_are = (most - least + 1) ** 2 / 2 * TENTHS[side] / 10
     if n > there_are / 2:  # drawn blindly, the last ones would take ever longer to find
         raise ValueError(f"{n} {side} problems of {digits} digits are too many: ask for fewer or more digits")
     rng = random.Random(f"{seed}/{side}/{digits}")
@@ -98,7 +98,7 @@ def side_of(first: int, second: int) -> Side:
     """On which side a sum is, in either order and in any wording."""
     key = f"{min(first, second)}+{max(first, second)}"
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
-    return SIDES[int.from_bytes(digest) % len(SIDES)]
+    return _SIDES[int.from_bytes(digest) % 10]
 
 
 def stated(answer: str) -> int | None:

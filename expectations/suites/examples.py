@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from expectations.suites import likeness, noise, provenance, splits, spread, talk
+from expectations.suites import answers, likeness, noise, provenance, splits, spread, talk
 from expectations.suites.provenance import filled, where
 from expectations.suites.suite import Admitted
 from lineage.inputs import inputs
 from lineage.schemas import DOCUMENT, EXAMPLE, MIXED, NOT_APPLICABLE, REDACTED, TRACE, UNSTATED
-from lineage.spans import SpanError, parse_spans
 from lineage.tasks import ANSWER_COLUMNS, TALKS, TASKS
 
 if TYPE_CHECKING:
@@ -99,10 +97,10 @@ def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
     flat = provenance.view(batch, facts, spec=EXAMPLE)
     for name in SETS:
         flat[name] = batch[name].to_pandas()
-    calls = pc.and_(pc.equal(batch["task"], "generation"), pc.is_valid(batch["answer_tool_calls"]))
+    calls = answers.calls_tools(batch)
     for name in ("text", "answer"):
-        flat[f"{name}_characters"] = _characters(batch[name]).to_pandas()
-    flat["answer_characters"] = where(flat["answer_characters"], ~_true_of(calls))
+        flat[f"{name}_characters"] = pc.utf8_length(pc.utf8_trim_whitespace(batch[name])).to_pandas()
+    flat["answer_characters"] = where(flat["answer_characters"], ~calls)
     trained = flat["split"] == "train"
     passed = flat["score"].notna() & flat["threshold"].notna() & (flat["score"] >= flat["threshold"])
     flat["reaches_threshold"] = where(passed, trained)
@@ -120,9 +118,9 @@ def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
     flat["text_is_asked"] = pc.fill_null(
         pc.equal(batch["text"], talk.last_of_user(batch["messages"])), False
     ).to_pandas()
-    flat["rejected_fits_task"] = _rejected_fits_task(batch)
-    flat["spans_fit_text"] = _spans_fit_text(batch)
-    flat["tool_calls_are_listed"] = _are_lists(batch["answer_tool_calls"])
+    flat["rejected_fits_task"] = answers.rejected_fits_task(batch)
+    flat["spans_fit_text"] = answers.spans_fit_text(batch)
+    flat["tool_calls_are_listed"] = answers.tool_calls_are_listed(batch)
     flat["is_decoded"] = pc.and_(
         noise.is_decoded(batch["text"]), noise.is_decoded(batch["answer"])
     ).to_pandas()
@@ -131,71 +129,20 @@ def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
         said = splits.all_said(batch).filter(pa.array(trained))
         held, _ = scored.shares_in(likeness.words(said))
         flat.loc[trained, "repeats_other_split"] = np.maximum(flat["repeats_other_split"][trained], held)
-    answers = batch["answer"].filter(pa.array(generated))
-    echoes = pc.equal(answers, batch["text"].filter(pa.array(generated))).to_pandas()
-    refuses = pc.match_substring_regex(answers, noise.REFUSAL).to_pandas()
+    spoken = batch["answer"].filter(pa.array(generated))
+    echoes = pc.equal(spoken, batch["text"].filter(pa.array(generated))).to_pandas()
+    refuses = pc.match_substring_regex(spoken, noise.REFUSAL).to_pandas()
     of_answers = {
-        "answer_noise": noise.noise(answers).to_pylist(),
+        "answer_noise": noise.noise(spoken).to_pylist(),
         "answer_answers": ~(echoes.to_numpy(bool, na_value=False) | refuses.to_numpy(bool, na_value=False)),
     }
     for name, values in of_answers.items():
         column = pd.Series(None, index=flat.index, dtype=object)
         column[generated] = values
         flat[name] = column
-    flat["generated_words"] = where(flat["answer_words"], generated & ~_true_of(calls))
+    flat["generated_words"] = where(flat["answer_words"], generated & ~calls)
     flat["generated_repetition"] = where(flat["answer_repetition"], generated)
     return flat
-
-
-def _characters(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.utf8_length(pc.utf8_trim_whitespace(texts))
-
-
-def _true_of(holds: pa.ChunkedArray) -> pd.Series:
-    return pc.fill_null(holds, False).to_pandas()
-
-
-def _rejected_fits_task(batch: pa.Table) -> pd.Series:
-    """Of each row whether it turns away from an answer other than its own, or has none to prefer it to."""
-    answer, rejected = (pc.utf8_trim_whitespace(batch[name]) for name in ("answer", "rejected"))
-    differs = pc.and_(pc.not_equal(rejected, ""), pc.not_equal(rejected, answer))
-    is_pair = pc.equal(batch["task"], "preference")
-    return _true_of(pc.if_else(is_pair, pc.fill_null(differs, False), pc.is_null(rejected)))
-
-
-def _spans_fit_text(batch: pa.Table) -> pd.Series:
-    """Of each row of tagging whether its answer is a list of spans of its text; null of the others."""
-    import pandas as pd
-
-    found = pd.Series(None, index=range(batch.num_rows), dtype=object)
-    tagged = np.flatnonzero(_true_of(pc.equal(batch["task"], "tagging")))
-    some = batch.select(["answer", "text"]).take(pa.array(tagged))
-    said = zip(*(column.to_pylist() for column in some.columns), strict=True)
-    found[tagged] = [_are_spans(answer or "", text or "") for answer, text in said]
-    return found
-
-
-def _are_spans(answer: str, text: str) -> bool:
-    try:
-        parse_spans(answer, text)
-    except SpanError:
-        return False
-    return True
-
-
-def _are_lists(texts: pa.ChunkedArray) -> pd.Series:
-    """Of each text whether it is a JSON list that is not empty; null of a null."""
-    import pandas as pd
-
-    return pd.Series([None if text is None else _is_list(text) for text in texts.to_pylist()], dtype=object)
-
-
-def _is_list(text: str) -> bool:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(found, list) and bool(found)
 
 
 def _with(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
@@ -207,10 +154,10 @@ def _with(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
 def _same_answer(keys: pa.Table, trains: np.ndarray) -> float | None:
     """Share of the most frequent of the generated training answers; None of few."""
     mine = trains & pc.is_in(keys["task"], pa.array(TALKS)).to_numpy()
-    answers = keys["answered"].to_numpy()[mine]
-    if len(answers) < MANY:
+    given = keys["answered"].to_numpy()[mine]
+    if len(given) < MANY:
         return None
-    return float(np.unique(answers, return_counts=True)[1].max() / len(answers))
+    return float(np.unique(given, return_counts=True)[1].max() / len(given))
 
 
 def _labels_here(keys: pa.Table) -> int | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from expectations.gate import admit
@@ -113,6 +114,19 @@ def test_a_row_that_only_shares_the_words_of_a_derived_one_is_not_banned(small):
         taken.column_names.index("scorer_revision"), "scorer_revision", [["2", "2"]]
     ).set_column(taken.column_names.index("row_id"), taken.schema.field("row_id"), [[b"a" * 16, b"b" * 16]])
     assert standing.refused(anew, EXAMPLE) == {}
+
+
+@pytest.mark.parametrize(
+    ("task", "column"), [("preference", "rejected"), ("generation", "answer_tool_calls")]
+)
+def test_a_copy_of_a_banned_example_is_one_that_says_all_that_it_answers(task: str, column: str, small):
+    small.traces([1])
+    small.examples({11: (1,)}, task=task, **{column: "x"})
+    recall(small.runtime, Selector(rows=("000b",)), reason="wrong", anyway=True)
+    taken = tables.read_ever(small.settings, EXAMPLE).to_pylist()
+    said = [row | {"row_id": b"a" * 16, column: value} for row in taken for value in ("x", "y", None)]
+    rows = pa.Table.from_pylist(said, schema=EXAMPLE.schema)
+    assert sorted(bans.standing(small.settings).refused(rows, EXAMPLE)) == [0]
 
 
 def test_a_copy_that_was_exported_anew_teaches_the_same_and_is_refused(lake, tmp_path: Path):

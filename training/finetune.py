@@ -28,10 +28,11 @@ from lineage.consumption import Checkpoint, forget_checkpoint, record_checkpoint
 from lineage.curricula import Curriculum, DataRecipe
 from lineage.runs import Outcome, Run, carry_out, find
 from lineage.schemas import EXAMPLE, NOT_APPLICABLE, REJECTED
+from lineage.tasks import Task
 from training.assignment import Assignment, assign
 from training.guards import GuardError
 from training.progress import Progress
-from training.recipe import Method, TrainingConfig, TrainingError
+from training.recipe import Method, Objective, TrainingConfig, TrainingError
 from training.tiny.bases import resolve_base
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def finetune(runtime: Runtime, config: FinetuneConfig, *, parent: Run | None = N
     """
     _require_folder(runtime.settings)
     base = resolve_base(runtime, config.training.base_model, parent=parent)
-    data = with_parent_resolved(runtime, config.data)
+    data = with_parent_resolved(runtime, _of_its_tasks(config))
     selected = curricula.build(runtime, data, parent=parent)
     curriculum = curricula.load(runtime.settings, selected.facets["curriculum"])
     before = verdicts.latest(runtime.settings, curriculum.version)
@@ -100,6 +101,27 @@ def with_parent_resolved(runtime: Runtime, data: DataRecipe) -> DataRecipe:
         return data
     checkpoint, _ = models.resolve(runtime.settings, data.parent)
     return data.model_copy(update={"parent": checkpoint.curriculum})
+
+
+def _of_its_tasks(config: FinetuneConfig) -> DataRecipe:
+    """The data recipe, for rows of the tasks that the objective can learn. Raises TrainingError for others."""
+    learnt = _LEARNS[config.training.objective]
+    if config.data.tasks is None:
+        return config.data.model_copy(update={"tasks": learnt})
+    if others := sorted(set(config.data.tasks) - set(learnt)):
+        raise TrainingError(
+            f'objective = "{config.training.objective}" learns examples of {", ".join(learnt)}, and data.tasks '
+            f"names {', '.join(others)}; leave data.tasks out, or choose another objective"
+        )
+    return config.data
+
+
+_LEARNS: dict[Objective, tuple[Task, ...]] = {
+    "sequence_classification": ("classification",),
+    "token_classification": ("tagging",),
+    "sft": ("generation",),
+    "dpo": ("preference",),
+}
 
 
 def _require_folder(settings: Settings) -> None:

@@ -2,7 +2,7 @@
 
     lessons.jsonl     sums answered in steps: what a person would have it do
     direct.jsonl      the same sums answered directly, for the comparison
-    log.jsonl         what a model answered: right in steps, or directly and wrong, with a reviewer's answer in
+    log.jsonl         what a model answered: right in steps, or directly and wrong with a reviewer's answer in
                       steps, which makes an example, and with what it corrects a pair for preference tuning
     evaluation.jsonl  sums that none of these holds, nor the pretraining of the tiny decoder
 

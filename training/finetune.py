@@ -104,13 +104,13 @@ def with_parent_resolved(runtime: Runtime, data: DataRecipe) -> DataRecipe:
 
 
 def _of_its_tasks(config: FinetuneConfig) -> DataRecipe:
-    """The data recipe, for rows of the tasks that the objective can learn. Raises TrainingError for others."""
+    """The data recipe, for rows of what the objective can learn. Raises TrainingError for others."""
     learnt = _LEARNS[config.training.objective]
     if config.data.tasks is None:
         return config.data.model_copy(update={"tasks": learnt})
     if others := sorted(set(config.data.tasks) - set(learnt)):
         raise TrainingError(
-            f'objective = "{config.training.objective}" learns examples of {", ".join(learnt)}, and data.tasks '
+            f'objective = "{config.training.objective}" learns {", ".join(learnt)}, and data.tasks '
             f"names {', '.join(others)}; leave data.tasks out, or choose another objective"
         )
     return config.data

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -193,8 +195,15 @@ print(sorted({{row["world_size"] for row in found.steps.to_pylist() if not row["
 """
 
 
+@pytest.fixture
+def rays_own() -> Iterator[dict[str, str]]:
+    """A folder for a cluster apart; of a short name, as sockets lie in it."""
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        yield {"RAY_TMPDIR": folder}
+
+
 @pytest.mark.slow
-def test_after_a_lost_node_the_training_goes_on_with_one_worker(tmp_path):
+def test_after_a_lost_node_the_training_goes_on_with_one_worker(tmp_path, rays_own):
     code = NODE.format(tests=str(Path(__file__).parent))
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
@@ -202,8 +211,8 @@ def test_after_a_lost_node_the_training_goes_on_with_one_worker(tmp_path):
         text=True,
         timeout=500,
         cwd=Path.cwd(),
-        # workers that are started while the lost node still counts are waited for in vain, by default a minute
-        env=environment_but("RAY_") | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"},
+        # workers started while the lost node still counts are waited for in vain, by default a minute
+        env=environment_but("RAY_") | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"} | rays_own,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split("\n")[-2] == "[1, 2]"

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pytest
@@ -23,7 +24,7 @@ from lineage.consumption import bitmaps, checkpoints, eaten_by, ledger_of, steps
 from lineage.curricula import DataRecipe
 from lineage.fsck import fsck
 from lineage.queries import lineage
-from lineage.runs import find
+from lineage.runs import Outcome, find
 from lineage.schemas import PLAN, REJECTED, STEP
 from pipelines.curate import CurateConfig, curate
 from pipelines.ingest import IngestConfig, ingest
@@ -33,7 +34,7 @@ from training.guards import GuardError
 from training.recipe import TrainingConfig, TrainingError
 from training.tiny import bases
 
-SUMS = [(a, b) for a in range(11, 31) for b in (2, 5, 9)]
+SUMS = [(a, b) for a in range(11, 31) for b in (2, 5, 95)]
 
 
 def test_a_lake_in_an_object_store_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
@@ -90,16 +91,22 @@ def test_a_preference_model_is_made_of_what_its_start_ate_too(sums, tiny):
     assert lineage(sums.settings, after).count == 2 * len(SUMS)
     whole = ledger_of(sums.settings, after)
     assert len(whole.starts) - 1 == start.step + after.step
-    assert [finding for check in fsck(sums.settings) for finding in check.findings] == []
+    assert [finding for check in fsck(sums.settings) for finding in check.found] == []
+
+
+def _plan_of(runtime: Runtime, made: Outcome) -> pa.Table:
+    return tables.read(runtime.settings, PLAN, where=pads.field("run_id") == made.run_id)
 
 
 def test_rows_that_the_plan_leaves_out_are_on_record_with_the_reason(sums, tiny):
-    made = finetune(sums, sft(tiny, max_length=24, excess_length_strategy="drop", num_train_epochs=1))
+    longest = pc.max(_plan_of(sums, finetune(sums, sft(tiny, num_train_epochs=1)))["n_tokens"]).as_py()
+    limits = {"max_length": longest - 1, "excess_length_strategy": "drop"}
+    made = finetune(sums, sft(tiny, num_train_epochs=1, **limits))
     mine = tables.read(sums.settings, REJECTED, where=pads.field("run_id") == made.run_id)
     assert made.counts["dropped"] == mine.num_rows > 0
     assert set(mine["reason"].to_pylist()) == {"longer_than_max_length"}
     assert set(mine["step"].to_pylist()) == {"plan"}
-    eaten = set(eaten_by(sums.settings, checkpoints(sums.settings)[0])["row_no"].to_pylist())
+    eaten = set(eaten_by(sums.settings, checkpoints(sums.settings)[1])["row_no"].to_pylist())
     assert eaten.isdisjoint(mine["row_no"].to_pylist())
     assert len(eaten) + mine.num_rows == made.counts["rows"] == len(SUMS)
 
@@ -107,10 +114,10 @@ def test_rows_that_the_plan_leaves_out_are_on_record_with_the_reason(sums, tiny)
 def test_a_packed_training_is_recorded_by_pack_and_place_and_can_be_reproduced(sums, tiny):
     config = sft(tiny, packing=True, max_length=128, train_batch_size=2, num_train_epochs=1)
     made = finetune(sums, config)
-    plan = tables.read(sums.settings, PLAN, where=pads.field("run_id") == made.run_id)
+    plan = _plan_of(sums, made)
     assert pc.max(plan["offset"]).as_py() > 0
     assert plan.num_rows == len(SUMS)
-    assert [finding for check in fsck(sums.settings) for finding in check.findings] == []
+    assert [finding for check in fsck(sums.settings) for finding in check.found] == []
     from training.reproduce import reproduced
 
     again = reproduced(sums, checkpoints(sums.settings)[0], Path(sums.settings.path("again")))
@@ -180,5 +187,5 @@ def test_after_a_killed_command_the_same_command_goes_on_and_every_row_counts_on
     assert killed == set(range(14))
     assert {row["step"] for row in every if row["lost"]} >= {14, 15}
     assert steps_of(settings, made)["step"].to_pylist() == list(range(made.step))
-    assert [finding for check in fsck(settings) for finding in check.findings] == []
+    assert [finding for check in fsck(settings) for finding in check.found] == []
     assert not any(logs.glob("*"))

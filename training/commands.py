@@ -38,6 +38,10 @@ def finetune(
     else:
         rows, steps, loss = outcome.counts["rows"], outcome.facets["steps"], outcome.facets["losses"][-1]
         print(f"finetune {outcome.run_id}{_before(outcome)}: {rows} rows, {steps} steps, loss {loss:.3f}")
+        for method, reason in outcome.facets["method_failures"].items():
+            print(f"method {method} failed, so it was trained by {outcome.facets['method']}: {reason}")
+        if outcome.counts["dropped"]:
+            print(f"{outcome.counts['dropped']} rows were left out; the reasons are in 'rejected'")
         print(f"next: stemma promote {outcome.run_id} --name MODEL")
     return 0
 

@@ -228,7 +228,7 @@ def _fitted(
     from training.fit import fit
 
     failures: dict[str, str] = {}
-    with Progress(f"finetune {run.id}") as progress:
+    with Progress(settings, run) as progress:
         for method in assignment.config.methods:
             try:
                 fitted = fit(

@@ -78,6 +78,18 @@ def open_run(
         return run.info.run_id
 
 
+def log_progress(
+    settings: Settings, *, run_id: str, job: str, step: int, metrics: Mapping[str, float]
+) -> None:
+    """Show how far a run is that goes on: its numbers at a step, which `log_run` completes."""
+    with connected(settings) as client:
+        run, _ = _find_or_create(client, settings, run_id, _run_tags(run_id, job, {}), None, None)
+        from mlflow.entities import Metric
+
+        points = [Metric(_key(name), value, run.info.start_time, step) for name, value in metrics.items()]
+        client.log_batch(run.info.run_id, metrics=points)
+
+
 def log_run(
     settings: Settings,
     *,

@@ -18,6 +18,7 @@ from lineage.registry import (
     RegistryError,
     close_run,
     indexed_aliases,
+    log_progress,
     log_run,
     model_versions,
     open_run,
@@ -107,6 +108,20 @@ def test_logged_run_shows_params_metrics_series_tables_and_times(settings, look)
     assert found.info.status == "FINISHED"
     assert found.info.end_time - found.info.start_time == 120_000
     assert rows_in(look.download_artifacts(found.info.run_id, "reports/gate.json")) == [["pass"]]
+
+
+def test_a_run_that_goes_on_shows_how_far_it_is_and_its_end_completes_that(settings, look):
+    log_progress(
+        settings, run_id="long-1", job="finetune", step=1, metrics={"loss": 2.0, "tokens_per_s": 9.0}
+    )
+    (going,) = runs_tagged(look, "long-1")
+    assert going.info.status == "RUNNING"
+    assert going.data.metrics == {"loss": 2.0, "tokens_per_s": 9.0}
+    log(settings, "long-1", series={"loss": [3.0, 2.0, 1.0]})
+    (ended,) = runs_tagged(look, "long-1")
+    assert ended.info.status == "FINISHED"
+    history = look.get_metric_history(ended.info.run_id, "loss")
+    assert sorted((point.step, point.value) for point in history) == [(0, 3.0), (1, 2.0), (2, 1.0)]
 
 
 def test_artifacts_lie_in_the_lake(settings, look):

@@ -287,13 +287,16 @@ def _show_on_models(settings: Settings, model_run: str, evaluation: str) -> None
                 )
 
 
+_MEASURED = ("seconds", "tokens_per_s", "peak_mb", "peak_gpu_mb", "lost_steps")
+
+
 def _training(settings: Settings, done: Mapping[str, Any]) -> Picture:
     checkpoint = find_checkpoint(settings, done["run_id"])
     curriculum = curricula.load(settings, checkpoint.curriculum)
     eaten = queries.lineage(settings, checkpoint)
     facets, config = done["facets"], dict(done["config"])
     metrics = {"rows": done["counts"]["rows"]}
-    metrics |= {name: facets[name] for name in ("seconds", "rows_per_s") if name in facets}
+    metrics |= {name: facets[name] for name in _MEASURED if name in facets}
     metrics |= {f"slice_{name}": count for name, count in curriculum.slices.items()}
     return {
         "params": {**config.pop("training"), **{f"data.{k}": v for k, v in config.pop("data", {}).items()}},

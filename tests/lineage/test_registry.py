@@ -111,9 +111,8 @@ def test_logged_run_shows_params_metrics_series_tables_and_times(settings, look)
 
 
 def test_a_run_that_goes_on_shows_how_far_it_is_and_its_end_completes_that(settings, look):
-    log_progress(
-        settings, run_id="long-1", job="finetune", step=1, metrics={"loss": 2.0, "tokens_per_s": 9.0}
-    )
+    told = {"loss": 2.0, "tokens_per_s": 9.0}
+    log_progress(settings, run_id="long-1", job="finetune", step=1, metrics=told)
     (going,) = runs_tagged(look, "long-1")
     assert going.info.status == "RUNNING"
     assert going.data.metrics == told

@@ -38,7 +38,6 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from infra.models import ModelError, adapter_config_digest, adapter_digest
-from infra.models import resolve as resolve_base
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import curricula, mirror, runs, verdicts
@@ -47,6 +46,7 @@ from lineage.runs import Going, Outcome
 from lineage.schemas import NOT_APPLICABLE
 from training.finetune import clear, rows_of
 from training.recipe import TrainingError
+from training.tiny.bases import resolve_base
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -121,7 +121,7 @@ class ConsumptionCallback(TrainerCallback):
         _require_recordable(args, state, self._runtime.settings)
         offered = _offered(train_dataloader.dataset, known=set(self._rows["row_no"].to_pylist()))
         _carry_row_numbers(train_dataloader, shifted=_is_causal(model))
-        self._base = self._base or _base_of(model, self._base_model)
+        self._base = self._base or _base_of(self._runtime, model, self._base_model)
         self._plan = offer(offered, self._ids)
         self._fed, self._steps = [], []
         self._thread = threading.current_thread()
@@ -364,7 +364,7 @@ def _class_names(model: Any) -> list[str]:
     return [type(each).__name__ for each in (model, base() if base else model)]
 
 
-def _base_of(model: Any, given: str | None) -> tuple[str, str]:
+def _base_of(runtime: Runtime, model: Any, given: str | None) -> tuple[str, str]:
     """Name and digest of the base; not_applicable where it has none, or none on this machine."""
     adapters = (getattr(model, "peft_config", None) or {}).values()
     named = [each.base_model_name_or_path for each in adapters]
@@ -372,7 +372,7 @@ def _base_of(model: Any, given: str | None) -> tuple[str, str]:
     if not name:
         return NOT_APPLICABLE, NOT_APPLICABLE
     try:
-        base = resolve_base(name)
+        base = resolve_base(runtime, name)
     except ModelError:
         if given:
             raise

@@ -106,9 +106,10 @@ def train(
     optimizer = make_optimizer(trained, config)
     guards.require_trainable(trained, optimizer)
     before, frozen = digest_of(model), guards.frozen_checksum(model)
+    room = Room(model, config)
     reference = None
     if config.objective == "dpo":
-        reference = reference_of(model, before, assignment, cache=work.parent, world=world)
+        reference = reference_of(model, before, assignment, room=room, cache=work.parent, world=world)
 
     resumed = states.latest(work)
     counted: list[Fed] = list(resumed.fed) if resumed else []
@@ -118,19 +119,19 @@ def train(
     first = resumed.step if resumed else 0
     go = max(world.gathered(goes(work, run_id))) + 1
     ledger = FedLog(work, run_id=run_id, go=go, rank=world.rank)
-    room = Room(model, config)
 
     model.train()  # a loaded model comes in eval mode
     pending: list[Fed] = []
     started = time.perf_counter()
     for step in range(first, assignment.steps):
         began = time.perf_counter()
-        torch.manual_seed(seed_of(config.seed, step, world.rank))
+        seed = seed_of(config.seed, step, world.rank)
+        torch.manual_seed(seed)
         rate = rate_at(step, assignment.steps, config)
         packs = assignment.packs_of(step, rank=world.rank, world_size=world.size)
         loss_tokens = assignment.loss_tokens_of(step)
         feed = partial(accumulate, model, assignment, packs, loss_tokens=loss_tokens, reference=reference)
-        share = room.fit(feed, give_up=optimizer.zero_grad)
+        share = room.fit(feed, give_up=partial(_begin_again, optimizer, seed))
         loss = _sum_over_ranks(list(trained.values()), share.loss, world)
         norm = float(torch.nn.utils.clip_grad_norm_(trained.values(), config.max_grad_norm))
         guards.require_finite(loss, norm, step=step, rows=share.rows, rate=config.learning_rate)
@@ -187,6 +188,12 @@ def train(
         peak_mb=max(world.gathered(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)),  # kilobytes
         peak_gpu_mb=max(world.gathered(torch.cuda.max_memory_allocated() / 2**20 if config.use_gpu else 0.0)),
     )
+
+
+def _begin_again(optimizer: torch.optim.Optimizer, seed: int) -> None:
+    """A step that found no room leaves no gradient, and draws the same dropout when it is taken again."""
+    optimizer.zero_grad()
+    torch.manual_seed(seed)
 
 
 def _sum_over_ranks(trained: list[torch.nn.Parameter], loss: float, world: World) -> float:

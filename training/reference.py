@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,10 +24,17 @@ if TYPE_CHECKING:
     import torch
 
     from training.loop import World
+    from training.memory import Room
 
 
 def reference_of(
-    model: torch.nn.Module, model_digest: str, assignment: Assignment, *, cache: Path, world: World
+    model: torch.nn.Module,
+    model_digest: str,
+    assignment: Assignment,
+    *,
+    room: Room,
+    cache: Path,
+    world: World,
 ) -> np.ndarray:
     """Log-probabilities of answer and rejected, float32 (rows, 2), aligned with the encoded rows.
 
@@ -36,7 +44,8 @@ def reference_of(
     if all(world.gathered(path.is_file())):
         return np.load(path, allow_pickle=False)
     rows = np.arange(assignment.encoded.rows)[world.rank :: world.size]
-    shares = world.gathered((rows, _computed(model, assignment, rows)))
+    compute = partial(_computed, model, assignment, rows)
+    shares = world.gathered((rows, room.fit(compute, give_up=lambda: None)))
     found = np.zeros((assignment.encoded.rows, 2), np.float32)
     for mine, values in shares:
         found[mine] = values
@@ -48,7 +57,8 @@ def reference_of(
     return found
 
 
-def _computed(model: torch.nn.Module, assignment: Assignment, rows: np.ndarray) -> np.ndarray:
+def _computed(model: torch.nn.Module, assignment: Assignment, rows: np.ndarray, *, most: int) -> np.ndarray:
+    """Of some rows, at most `most` in a forward pass."""
     import torch
 
     config, encoded = assignment.config, assignment.encoded
@@ -58,7 +68,7 @@ def _computed(model: torch.nn.Module, assignment: Assignment, rows: np.ndarray) 
     pass_tokens = FEWEST_PASSES if config.use_gpu else PASS_TOKENS
     with torch.inference_mode(), torch.autocast(config.device, torch.bfloat16, enabled=config.bf16):
         for column, sequences in enumerate(encoded.sequences):
-            for part in cut(sequences.lengths[rows], most=config.micro_batch_size, pass_tokens=pass_tokens):
+            for part in cut(sequences.lengths[rows], most=most, pass_tokens=pass_tokens):
                 packs = [[int(row)] for row in rows[part]]
                 fed = batch(sequences, packs, pad_token_id=encoded.pad_token_id).to(config.device)
                 found[part, column] = log_probabilities(model, fed).float().cpu().numpy()

@@ -2,8 +2,9 @@
 
     step-00000200/  trained.safetensors  optimizer.safetensors  optimizer.json  fed.jsonl  state.json
 
-Written under another name, renamed when all is on the disk. The learning rate follows from the step, and what
-is random from seed, step and rank, so neither is stored. No pickles.
+Written under another name, renamed when all is on the disk; the state before goes when the new name is there
+too, so a crash at any moment leaves a whole one. The learning rate follows from the step, and what is random
+from seed, step and rank, so neither is stored. No pickles.
 
 Errors: TrainingError, where a state cannot be written.
 """
@@ -64,9 +65,12 @@ def save(
     fed: Sequence[Fed],
 ) -> None:
     """Put down a state after `step` steps, in place of those before it. Raises TrainingError."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     work.mkdir(parents=True, exist_ok=True)
+    for left in work.glob(".step-*"):  # of killed processes
+        shutil.rmtree(left)
     folder = Path(tempfile.mkdtemp(prefix=f".step-{step:08d}-", dir=work))
     try:
         tensors, rest = _taken_apart(optimizer.state_dict())
@@ -80,9 +84,10 @@ def save(
         target = work / f"step-{step:08d}"
         shutil.rmtree(target, ignore_errors=True)  # damaged, or latest() had found it
         folder.rename(target)
-    except OSError as error:
+        _sync_names(work)
+    except (OSError, SafetensorError) as error:  # safetensors tells of a full disk by its own error
         raise TrainingError(
-            f"the state after step {step} cannot be written to {work} ({error.strerror or error}); make room "
+            f"the state after step {step} cannot be written to {work} ({error}); make room "
             "and give the command again: it goes on from the state before"
         ) from error
     finally:
@@ -149,3 +154,13 @@ def _sync(folder: Path) -> None:
     for path in folder.iterdir():
         with open(path, "rb") as file:
             os.fsync(file.fileno())
+    _sync_names(folder)
+
+
+def _sync_names(folder: Path) -> None:
+    """What lies in a folder is on the disk by its name."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

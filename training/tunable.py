@@ -1,6 +1,7 @@
 """The model as it is trained: base, adapters and head, what of it learns, and the optimiser that moves it.
 
-Errors: GuardError where a method does not fit a base; infra.models.ModelError where the base does not load.
+Errors: GuardError where a method does not fit a base; TrainingError where what was trained cannot be saved;
+infra.models.ModelError where the base does not load.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from infra.models import (
     without_rename_warning,
 )
 from training.guards import GuardError
-from training.recipe import TrainingConfig
+from training.recipe import TrainingConfig, TrainingError
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +47,11 @@ def load_tunable(
         _with_liger(model)
     in_force |= {"method": config.method}
     if config.method == "full":
+        if adapter is not None:
+            raise GuardError(
+                'method = "full" trains no adapter, so it cannot go on from the one at '
+                f"'{adapter}'; use \"lora\""
+            )
         size = sum(parameter.numel() for parameter in model.parameters())
         if size > _MOST_IN_FULL:
             raise GuardError(
@@ -81,8 +87,20 @@ def make_optimizer(trained: dict[str, torch.nn.Parameter], config: TrainingConfi
 
 
 def save_model(model: Any, folder: Path) -> None:
-    """Adapter and head, or the whole model where all of it was trained, into a folder."""
-    model.save_pretrained(str(folder), **({"save_embedding_layers": False} if _has_adapters(model) else {}))
+    """Adapter and head, or the whole model where all of it was trained, into a folder.
+
+    Raises TrainingError where they cannot be written.
+    """
+    from safetensors import SafetensorError
+
+    given = {"save_embedding_layers": False} if _has_adapters(model) else {}
+    try:
+        model.save_pretrained(str(folder), **given)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"the trained model cannot be written to {folder} ({error}); make room and give the command "
+            "again: it goes on from the last state"
+        ) from error
     for path in folder.glob("*.safetensors"):
         path.chmod(0o644)  # safetensors makes them private
     (folder / "README.md").unlink(missing_ok=True)  # peft's model card is a blank form

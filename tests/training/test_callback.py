@@ -19,6 +19,7 @@ from lineage.runs import latest
 from lineage.schemas import CONSUMPTION, PLAN, RUN
 from lineage.selectors import Selector
 from training.recipe import TrainingError
+from training.tiny import bases
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("datasets", reason="curriculum_dataset gives a datasets.Dataset: pip install stemma[trl]")
@@ -353,6 +354,67 @@ def test_trl_fine_tunes_and_is_recorded(settings, root, tmp_path):
     ledger = eaten_by(settings, find_checkpoint(settings, callback.run_id))
     assert set(ledger["loss_tokens"].to_pylist()) == {2}
     assert [check.found for check in fsck.fsck(settings) if check.found] == []
+
+
+def test_lineage_and_impact_of_what_trl_fine_tuned_are_those_of_our_own(
+    settings, root, trained_lake, tmp_path, monkeypatch
+):
+    """Held against what really went through the model, on a decoder with adapters."""
+    trl = pytest.importorskip("trl", reason="TRL is not installed: pip install stemma[trl]")
+    import peft
+
+    monkeypatch.setattr(bases, "TINY", {"toy": bases.VERY_TINY})
+    base = bases.resolve_base(Runtime(settings), "toy")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base.path)
+    callback = ConsumptionCallback(settings, root, base_model="toy")
+    rows = curriculum_dataset(settings, root)
+    made = trl.SFTTrainer(
+        transformers.AutoModelForCausalLM.from_pretrained(base.path),
+        trl.SFTConfig(**sft(tmp_path) | {"num_train_epochs": 2, "gradient_accumulation_steps": 2}),
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=peft.LoraConfig(r=4, target_modules="all-linear"),
+        callbacks=[callback],
+    )
+    fed = fed_by(made)
+    made.train()
+
+    numbers = {
+        tuple(tokenizer.encode(row["prompt"] + row["completion"] + tokenizer.eos_token)): row["row_no"]
+        for row in rows
+    }
+    steps = [[numbers[tuple(text)] for text in step] for step in fed]
+    assert len(numbers) == len(rows)
+    assert sorted(row_no for step in steps for row_no in step) == sorted([*rows["row_no"]] * 2)
+    checkpoint, _ = models.resolve(settings, callback.run_id)
+    assert (checkpoint.base_model, checkpoint.base_digest) == ("toy", base.digest)
+    ledger = eaten_by(settings, checkpoint).to_pylist()
+    assert [(row["step"], row["row_no"]) for row in ledger] == [
+        (step, row_no) for step, eaten in enumerate(steps) for row_no in eaten
+    ]
+    told = {row["row_no"]: row for row in queries.lineage(settings, checkpoint).rows.to_pylist()}
+    assert told.keys() == set(rows["row_no"])
+    for row in rows:
+        found = told[row["row_no"]]
+        assert (found["text"], found["answer"], found["times"]) == (row["prompt"], row["completion"], 2)
+        assert found["first_step"] == next(n for n, step in enumerate(steps) if row["row_no"] in step)
+        learnt = len(tokenizer.encode(row["completion"])) + 1  # and the end token
+        assert found["loss_tokens"] == 2 * learnt
+
+    (revision,) = {row["source_revision"] for row in told.values()}
+    reached = {each.run_id: each for each in impact(settings, Selector(source_revision=revision)).checkpoints}
+    ours, theirs = reached[trained_lake.trained], reached[callback.run_id]
+    assert (theirs.rows, theirs.of, theirs.step) == (ours.rows, ours.of, len(steps))
+    assert (theirs.slots, theirs.of_slots, theirs.first_contact) == (len(ledger), len(ledger), 0)
+    late = max(told.values(), key=lambda row: row["first_step"])
+    (one,) = [
+        each
+        for each in impact(settings, Selector(rows=(late["row_id"].hex(),))).checkpoints
+        if each.run_id == callback.run_id
+    ]
+    assert (one.rows, one.slots, one.first_contact) == (1, 2, late["first_step"])
+    assert one.first_contact > 0
+    assert one.loss_tokens == late["loss_tokens"]
 
 
 def test_packed_by_trl_is_refused(settings, root, tmp_path):

@@ -17,8 +17,9 @@ from training.recipe import TrainingConfig, TrainingError
 
 if TYPE_CHECKING:
     import torch
-    from infra.chat import Rendered
     from transformers import PreTrainedTokenizerBase
+
+    from infra.chat import Rendered
 
 _MOST_LOGITS = 1 << 26
 """float32 numbers, 256 MB: more logits at once are computed in parts, and again in the backward pass."""
@@ -108,6 +109,8 @@ def _applies_head_plainly(causal: Any) -> bool:
         import torch
 
         probe = torch.arange(3, device=causal.device)[None] % causal.config.get_text_config().vocab_size
+        was_training = causal.training
+        causal.eval()  # dropout would tell the two passes apart, and draw numbers that a resumed run does not
         with torch.no_grad():
             try:
                 hidden = causal.get_decoder()(input_ids=probe, use_cache=False).last_hidden_state
@@ -117,5 +120,7 @@ def _applies_head_plainly(causal: Any) -> bool:
                 )
             except (AttributeError, TypeError, NotImplementedError):
                 known = False
+            finally:
+                causal.train(was_training)
         causal._stemma_plain_head = known
     return known

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 import pyarrow as pa
-from infra.chat import render
 
+from infra.chat import render
 from infra.models import BaseModel
 from training.encoded import Batch, Encoded
 from training.objectives.causal import learnt, sequences_of, target_losses, tokenizer_of

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import pyarrow as pa
-from infra.chat import render
 
+from infra.chat import render
 from infra.models import BaseModel
 from training.encoded import Encoded
 from training.objectives.causal import learnt, sequences_of, target_losses, tokenizer_of

@@ -237,6 +237,7 @@ def _fitted(
                     work=str(work / method),
                     out_dir=settings.path("checkpoints", run.id),
                     storage_path=settings.path("ray"),
+                    cache=settings.path("references"),
                     on_step=progress.step,
                 )
                 answer_once(

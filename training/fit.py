@@ -62,13 +62,15 @@ def fit(
     work: str,
     out_dir: str,
     storage_path: str,
+    cache: str | None = None,
     on_step: OnStep | None = None,
 ) -> Fitted:
     """Train by the plan and leave the model in `out_dir`, which appears whole or not at all.
 
     `work` is kept: it is the caller's to remove once the result is on record. An existing `out_dir` is
     replaced: what makes a checkpoint count is the caller's commit of its digest. `storage_path` is Ray
-    Train's; nothing there is needed afterwards. `on_step` runs in this process. Raises TrainingError.
+    Train's; nothing there is needed afterwards. `cache` keeps what other trainings need too. `on_step` runs
+    in this process. Raises TrainingError.
     """
     _require_devices(assignment)
     target = Path(out_dir).absolute()
@@ -77,7 +79,9 @@ def fit(
     place = Path(work).absolute()
     place.mkdir(parents=True, exist_ok=True)
     try:
-        trained = _run(assignment, run_id, place, folder, storage_path=storage_path, on_step=on_step)
+        trained = _run(
+            assignment, run_id, place, folder, storage_path=storage_path, cache=cache, on_step=on_step
+        )
         eaten = consumption(assignment.plan.table, trained.fed)
         _require_plan(eaten, assignment)
         found = adapter_digest(folder)
@@ -126,6 +130,7 @@ def _run(
     out: Path,
     *,
     storage_path: str,
+    cache: str | None,
     on_step: OnStep | None,
 ) -> Trained:
     """Train on all ranks."""
@@ -137,7 +142,7 @@ def _run(
     logging.getLogger("ray.train.v2.api.config").setLevel(logging.WARNING)
     config = assignment.config
     in_process = config.num_workers == 0
-    where = {"run_id": run_id, "work": str(work), "out": str(out)}
+    where = {"run_id": run_id, "work": str(work), "out": str(out), "cache": cache}
     per_worker, backend = _resources(assignment)
     elastic = config.min_workers is not None and not in_process
     trainer = TorchTrainer(
@@ -208,6 +213,7 @@ def _train_on_worker(given: dict[str, Any]) -> None:
             run_id=given["run_id"],
             work=Path(given["work"]),
             out=out,
+            cache=Path(given["cache"]) if given["cache"] else None,
             world=world,
             on_step=given["on_step"],
         )

@@ -86,12 +86,14 @@ def train(
     run_id: str,
     work: Path,
     out: Path,
+    cache: Path | None = None,
     world: World = World(),
     on_step: OnStep | None = None,
 ) -> Trained:
     """Train from the latest state in `work`, or from the beginning; rank 0 leaves the model in `out`.
 
-    `work` and `out` are folders that all ranks share. An ordinary function: with a world of one it needs
+    `work` and `out` are folders that all ranks share, and `cache`, for what other trainings need too: the
+    references of `dpo`; None: they are kept in `work`. An ordinary function: with a world of one it needs
     neither Ray nor torch.distributed. Raises TrainingError.
     """
     config = assignment.config
@@ -109,7 +111,7 @@ def train(
     room = Room(model, config)
     reference = None
     if config.objective == "dpo":
-        reference = reference_of(model, before, assignment, room=room, cache=work.parent, world=world)
+        reference = reference_of(model, before, assignment, room=room, cache=cache or work, world=world)
 
     resumed = states.latest(work)
     counted: list[Fed] = list(resumed.fed) if resumed else []

@@ -97,9 +97,9 @@ def trained(
     assignment: Assignment, folder: Path, *, run_id: str = "run-1", cache: Path | None = None, on_step=None
 ) -> Trained:
     """Trained in this process, by the loop alone; the model lies in `folder`/model."""
-    work = cache / folder.name if cache else folder / "work"
+    work = folder / "work"
     with as_it_was():
-        return train(assignment, run_id=run_id, work=work, out=folder / "model", on_step=on_step)
+        return train(assignment, run_id=run_id, work=work, out=folder / "model", cache=cache, on_step=on_step)
 
 
 def shaken(model: torch.nn.Module) -> torch.nn.Module:

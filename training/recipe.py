@@ -53,7 +53,8 @@ class TrainingConfig(BaseModel):
     was is on record. Only methods after `method` count."""
     adapter_name_or_path: str | None = None
     """A model of the lake (alias, NAME@VERSION, run id) whose adapter the training goes on from; for `dpo` it
-    is the frozen reference too. None: fresh adapters, and the base as the reference."""
+    is the frozen reference too; r, lora_alpha and target_modules are to be those it has. None: fresh
+    adapters, and the base as the reference."""
 
     r: int = Field(default=16, ge=1)
     """Rank of the adapters."""

@@ -133,24 +133,39 @@ def _with_adapters(
     torch.manual_seed(config.seed)  # again: the adapters shall not depend on how many numbers the head drew
     with without_rename_warning():
         try:
-            if adapter is not None:
-                tunable = PeftModel.from_pretrained(model, adapter, is_trainable=True)
-            else:
-                modules = _linear(model) if config.target_modules == "all-linear" else config.target_modules
-                wanted = LoraConfig(
-                    r=config.r,
-                    lora_alpha=config.lora_alpha,
-                    lora_dropout=config.lora_dropout,
-                    target_modules=list(modules),
-                    modules_to_save=None if config.decodes else list(config.modules_to_save),
-                    # a classifier's head is on tokens, see infra.models
-                    task_type=TaskType.CAUSAL_LM if config.decodes else TaskType.TOKEN_CLS,
-                )
+            modules = _linear(model) if config.target_modules == "all-linear" else config.target_modules
+            wanted = LoraConfig(
+                r=config.r,
+                lora_alpha=config.lora_alpha,
+                lora_dropout=config.lora_dropout,
+                target_modules=list(modules),
+                modules_to_save=None if config.decodes else list(config.modules_to_save),
+                # a classifier's head is on tokens, see infra.models
+                task_type=TaskType.CAUSAL_LM if config.decodes else TaskType.TOKEN_CLS,
+            )
+            if adapter is None:
                 tunable = get_peft_model(model, wanted)
+            else:
+                found = LoraConfig.from_pretrained(adapter)
+                _require_shape(found, wanted, adapter)
+                found.lora_dropout = config.lora_dropout
+                tunable = PeftModel.from_pretrained(model, adapter, is_trainable=True, config=found)
         except ValueError as error:
             raise GuardError(f"the adapters do not fit '{base.name}': {error}") from error
     tunable.peft_config["default"].base_model_name_or_path = base.name  # not where it lies on this machine
     return tunable
+
+
+def _require_shape(found: Any, wanted: Any, adapter: str) -> None:
+    """An adapter keeps the shape that it has; a config that says another one would be ignored."""
+    for key in ("r", "lora_alpha", "target_modules"):
+        its, said = (getattr(each, key) for each in (found, wanted))
+        if its != said:
+            its, said = (sorted(each) if isinstance(each, set) else each for each in (its, said))
+            raise GuardError(
+                f"the adapter at '{adapter}' has {key} = {its}, and the config says {key} = {said}; "
+                f"set {key} to what it has"
+            )
 
 
 def _linear(model: torch.nn.Module) -> list[str]:

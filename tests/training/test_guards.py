@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,8 @@ from training.tunable import load_tunable, trained_of
 SFT = TrainingConfig(
     objective="sft", method="lora", r=4, lora_alpha=8, train_batch_size=4, num_train_epochs=1, max_length=128
 )
+
+DPO = TrainingConfig(objective="dpo", method="lora", r=4, lora_alpha=8, train_batch_size=4, max_length=128)
 
 
 @pytest.fixture(scope="module")
@@ -100,16 +104,13 @@ def test_layers_that_no_gradient_reaches(tmp_path):
 
 
 def test_a_reference_that_is_another_models(llama, tmp_path):
-    config = TrainingConfig(
-        **{k: v for k, v in SFT.model_dump().items() if k in ("method", "r", "max_length")}, objective="dpo"
-    )
     cache = tmp_path / "cache"
-    trained(assign(sums(8), config, llama), tmp_path / "first", cache=cache)
+    trained(assign(sums(8), DPO, llama), tmp_path / "first", cache=cache)
     (kept,) = cache.glob("*.npy")
     numbers = np.load(kept)
     numbers[:, 0] += 1.0
     np.save(kept, numbers)
-    said = refused(config, llama, tmp_path / "second", cache=cache)
+    said = refused(DPO, llama, tmp_path / "second", cache=cache)
     assert "the loss of dpo at step 0 is 0.74" in said
     assert "expected ln 2 = 0.6931" in said
 
@@ -122,6 +123,22 @@ def test_all_weights_trained_from_an_adapter(llama, tmp_path):
     with pytest.raises(GuardError, match='method = "full" trains no adapter'):
         trained(gone_on.by("full"), tmp_path / "second")
     assert trained(gone_on, tmp_path / "third").adapter_digest_before == before.adapter_digest
+
+
+def test_an_adapter_of_another_shape_than_the_config_says(llama, tmp_path):
+    before = trained(assign(sums(8), SFT, llama), tmp_path / "first")
+    adapter = (str(tmp_path / "first" / "model"), before.adapter_digest)
+    for key, value in {"r": 8, "lora_alpha": 16, "target_modules": ("q_proj",)}.items():
+        gone_on = assign(sums(8), changed(**{key: value}), llama, adapter=adapter)
+        with pytest.raises(GuardError, match=f"has {key} = .* and the config says {key} = .*; set {key}"):
+            trained(gone_on, tmp_path / key)
+
+
+def test_dropout_is_the_configs_and_not_that_of_the_adapter_gone_on_from(llama, tmp_path):
+    before = trained(assign(sums(8), changed(lora_dropout=0.5, learning_rate=0.05), llama), tmp_path / "sft")
+    adapter = (str(tmp_path / "sft" / "model"), before.adapter_digest)
+    found = trained(assign(sums(8), DPO, llama, adapter=adapter), tmp_path / "dpo")
+    assert found.fed[0].loss == pytest.approx(math.log(2), abs=1e-6)
 
 
 @pytest.mark.parametrize(

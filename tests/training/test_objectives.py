@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from infra.inference import Generator, Tagger, load_tuned
-from infra.models import BaseModel, load_causal, load_tokenizer, resolve
+from infra.models import BaseModel, ModelError, load_causal, load_tokenizer, resolve
 from lineage.spans import Span, write_spans
 from tests.training.toys import assert_same, decoder, gradients, rows_of, shaken, sums, trained
 from training.assignment import Assignment, assign
@@ -50,7 +50,14 @@ def qwen(tmp_path_factory) -> BaseModel:
     return decoder(tmp_path_factory.mktemp("qwen"), "qwen2")
 
 
-@pytest.fixture(params=["llama", "qwen"])
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory) -> BaseModel:
+    """Its logits are capped, and every other layer sees the last eight tokens alone."""
+    caps = {"final_logit_softcapping": 2.0, "attn_logit_softcapping": 1.0}
+    return decoder(tmp_path_factory.mktemp("gemma"), "gemma2", sliding_window=8, **caps)
+
+
+@pytest.fixture(params=["llama", "qwen", "gemma"])
 def base(request) -> BaseModel:
     return request.getfixturevalue(request.param)
 
@@ -59,8 +66,12 @@ def changed(config: TrainingConfig, **changes) -> TrainingConfig:
     return TrainingConfig(**config.model_dump() | changes)
 
 
-def plain(base: BaseModel, **given) -> torch.nn.Module:
-    return load_causal(base, quantization=None, seed=0, **given)[0]
+def plain(base: BaseModel) -> torch.nn.Module:
+    return load_causal(base, quantization=None, seed=0, attn_implementation=attention(base))[0]
+
+
+def attention(base: BaseModel) -> str:
+    return "eager" if "gemma" in base.path else "sdpa"  # the other has no place for a cap
 
 
 def learnt(assignment: Assignment) -> list[str]:
@@ -143,6 +154,15 @@ def test_tool_calls_are_read_and_learnt(llama):
     fed = load_tokenizer(llama).decode(assignment.encoded.sequences[0].row(0)[0].tolist())
     assert '"city": "Rome"' in fed
     assert fed.endswith(f"<tool>sunny<assistant>{said}")
+
+
+def test_a_tool_call_is_preferred_to_words(llama):
+    call = json.dumps([{"type": "function", "function": {"name": "weather", "arguments": "{}"}}])
+    rows = rows_of([{"asked": "Weather?", "answer": "", "calls": call, "rejected": "I cannot know."}])
+    answers, rejected = assign(rows, DPO, llama).encoded.sequences
+    said = [load_tokenizer(llama).decode(each.row(0)[0].tolist()) for each in (answers, rejected)]
+    assert '"name": "weather"' in said[0]
+    assert said[1].endswith("<assistant>I cannot know.<eos>")
 
 
 def test_a_long_answer_is_cut_and_one_without_a_token_left_is_dropped_with_the_reason(llama):
@@ -384,11 +404,10 @@ def test_a_row_without_a_rejected_answer_is_refused(llama):
 # --- the head
 
 
-def test_logits_that_a_model_caps_are_capped_in_the_loss(tmp_path):
-    base = decoder(tmp_path, "gemma2", final_logit_softcapping=2.0, attn_logit_softcapping=None)
+def test_logits_that_a_model_caps_are_capped_in_the_loss(gemma, tmp_path):
     config = changed(SFT, attn_implementation="eager")
-    assignment = assign(sums(2), config, base)
-    model = plain(base, attn_implementation="eager")
+    assignment = assign(sums(2), config, gemma)
+    model = plain(gemma)
     fed = alone(assignment, 0)
     outputs = model(input_ids=fed.input_ids, output_hidden_states=True)
     wanted = fed.targets[0, 1:]
@@ -400,12 +419,18 @@ def test_logits_that_a_model_caps_are_capped_in_the_loss(tmp_path):
     torch.testing.assert_close(target_losses(model, fed)[0], losses_of(outputs.logits))
     uncapped = losses_of(model.get_output_embeddings()(outputs.hidden_states[-1]))
     assert (uncapped - losses_of(outputs.logits)).abs().max() > 0.1
-    trained(assignment, tmp_path / "run")
+    assert trained(assignment, tmp_path).first_grad_norm > 0
+
+
+def test_attention_that_a_model_cannot_have_is_refused_with_the_one_it_can(gemma, tmp_path):
+    with pytest.raises(ModelError, match="eager"):
+        trained(assign(sums(2), SFT, gemma), tmp_path)
 
 
 def test_logits_in_parts_give_the_same_loss_and_gradient(base, monkeypatch):
-    assignment = assign(sums(8), SFT, base)
-    model = shaken(load_tunable(base, (), SFT)[0])
+    config = changed(SFT, attn_implementation=attention(base))
+    assignment = assign(sums(8), config, base)
+    model = shaken(load_tunable(base, (), config)[0])
     loss, whole = gradients(model, assignment, most=8)
     width = model.get_output_embeddings().out_features
     monkeypatch.setattr(causal, "_MOST_LOGITS", 3 * width + 1)  # three targets at a time

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class DirectPreference:
     """Two conversations per row, alike but for their last turn."""
 
-    columns: ClassVar[tuple[str, ...]] = ("messages", "answer", "rejected")
+    columns: ClassVar[tuple[str, ...]] = ("messages", "answer", "answer_tool_calls", "rejected")
 
     def labels(self, rows: pa.Table) -> Sequence[str]:
         """None."""
@@ -44,10 +44,11 @@ class DirectPreference:
                 'data.tasks = ["preference"]'
             )
         both, n_cut, dropped = [], np.zeros(rows.num_rows, np.int32), {}
-        for name in ("answer", "rejected"):
-            pairs = zip(rows["messages"].to_pylist(), rows[name].to_pylist(), strict=True)
+        asked, none = rows["messages"].to_pylist(), [None] * rows.num_rows
+        for name, calls in (("answer", rows["answer_tool_calls"].to_pylist()), ("rejected", none)):
             rendered = [
-                render(tokenizer, asked, learnt(said, config), loss_on="answer") for asked, said in pairs
+                render(tokenizer, messages, learnt(said, config), answer_tool_calls=called, loss_on="answer")
+                for messages, said, called in zip(asked, rows[name].to_pylist(), calls, strict=True)
             ]
             sequences, cut = sequences_of(rendered, max_length=config.max_length)
             both.append(sequences)

@@ -2,8 +2,8 @@
 
     lessons.jsonl     sums answered in steps: what a person would have it do
     direct.jsonl      the same sums answered directly, for the comparison
-    log.jsonl         what a model answered directly, mostly wrong, with a reviewer's answer in steps: each
-                      correction makes an example, and with what it corrects a pair for preference tuning
+    log.jsonl         what a model answered: right in steps, or directly and wrong with a reviewer's answer in
+                      steps, which makes an example, and with what it corrects a pair for preference tuning
     evaluation.jsonl  sums that none of these holds, nor the pretraining of the tiny decoder
 
 Every choice comes from the seed; the same seed gives the same bytes.
@@ -24,7 +24,7 @@ from training.tiny.problems import Problem, draw
 
 BASE = "stemma-arithmetic"
 LOG_STARTS = 1_767_596_400  # 2026-01-05 07:00 UTC, in seconds
-RIGHT_SHARE = 0.2  # of the log's direct answers
+RIGHT_SHARE = 0.2  # of the log's answers
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ def _lesson(problem: Problem, answer: str) -> dict[str, Any]:
 
 
 def _logged(problem: Problem, number: int, rng: random.Random) -> dict[str, Any]:
-    """A direct answer as OpenAI's chat completions log it, judged, and corrected where it is wrong."""
+    """An answer as OpenAI's chat completions log it, judged, and corrected where it is wrong."""
     right = rng.random() < RIGHT_SHARE
-    answer = problem.direct if right else f"#### {_slip(problem.total, rng)}"
+    answer = problem.steps if right else f"#### {_slip(problem.total, rng)}"
     call_id = f"chatcmpl-sum-{number:06d}"
     record: dict[str, Any] = {
         "id": call_id,
@@ -92,7 +92,7 @@ def _logged(problem: Problem, number: int, rng: random.Random) -> dict[str, Any]
             "id": call_id,
             "object": "chat.completion",
             "created": LOG_STARTS + 60 * number,
-            "model": "sums-direct@1",
+            "model": "sums@1",
             "choices": [
                 {"index": 0, "message": {"role": "assistant", "content": answer}, "finish_reason": "stop"}
             ],

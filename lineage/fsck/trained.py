@@ -20,6 +20,7 @@ from lineage.consumption import (
     eaten_by,
     is_offer,
     plan_digest,
+    steps_of,
 )
 from lineage.curricula import curriculum_root
 from lineage.fsck.judged import wrong_verdicts
@@ -82,6 +83,7 @@ def ledger(settings: Settings) -> Findings:
                 f"checkpoint {checkpoint.name}: {missing} planned slots were not eaten, "
                 f"{extra} were not planned"
             )
+        found += _not_told(settings, checkpoint, planned)
         times = Counter((step, slot) for step, slot, _ in eaten.elements())
         found += [
             f"checkpoint {checkpoint.name}: step {step} slot {slot} was eaten {n} times"
@@ -173,6 +175,23 @@ def _adapter(checkpoint: Checkpoint) -> list[str]:
     except (ModelError, OSError) as error:
         return [f"its adapter cannot be read: {error}"]
     return [sentence.format(checkpoint.uri) for sentence in found]
+
+
+def _not_told(
+    settings: Settings, checkpoint: Checkpoint, planned: Counter[tuple[int, int, int]]
+) -> list[str]:
+    """Steps of which the workers tell something else than was planned; nothing where they did not tell."""
+    told: Counter[int] = Counter()
+    for row in steps_of(settings, checkpoint).select(["step", "rows"]).to_pylist():
+        told[row["step"]] += row["rows"]
+    meant = Counter(step for step, _, _ in planned.elements())
+    if wrong := sorted(step for step in told.keys() | meant.keys() if told and told[step] != meant[step]):
+        step = wrong[0]
+        return [
+            f"checkpoint {checkpoint.name}: {len(wrong)} steps are told otherwise than planned, as {step}: "
+            f"{told[step]} rows of {meant[step]}"
+        ]
+    return []
 
 
 def _not_offered(checkpoint: Checkpoint, plan: pa.Table, eaten: Iterable[tuple[int, int, int]]) -> list[str]:

@@ -408,6 +408,7 @@ MUTATIONS: dict[str, tuple[Callable[[Settings], None], set[str]]] = {
         write("consumption", "row_no", "0", "step = 0 AND slot = 0"),
         {"ledger", "roots"},
     ),
+    "a worker tells of a row too many": (write("steps", "rows", "rows + 1", "step = 0"), {"ledger"}),
     "a run has another config": (
         lambda settings: rewrite(
             settings, RUN, lambda row: {"config": "{}"} if row["job"] == "finetune" else {}

@@ -23,7 +23,7 @@ from lineage import tables
 from lineage.consumption import bitmaps, checkpoints, eaten_by, ledger_of, steps_of
 from lineage.curricula import DataRecipe
 from lineage.fsck import fsck
-from lineage.queries import lineage
+from lineage.queries import contacts, lineage
 from lineage.runs import Outcome, find
 from lineage.schemas import PLAN, REJECTED, STEP
 from pipelines.curate import CurateConfig, curate
@@ -89,6 +89,9 @@ def test_a_preference_model_is_made_of_what_its_start_ate_too(sums, tiny):
     assert len(own[after.run_id, after.step]) == len(SUMS)
     assert ate[after.run_id, after.step] == own[after.run_id, after.step] | own[start.run_id, start.step]
     assert lineage(sums.settings, after).count == 2 * len(SUMS)
+    plan = _plan_of(sums, first)
+    reached = [contact.checkpoint for contact in contacts(sums.settings, plan["row_id"][0].as_py())]
+    assert reached == [start, after]
     whole = ledger_of(sums.settings, after)
     assert len(whole.starts) - 1 == start.step + after.step
     assert [finding for check in fsck(sums.settings) for finding in check.found] == []

@@ -97,6 +97,12 @@ class Batch:
         moved = (self.input_ids, self.targets, self.attention_mask, self.position_ids)
         return Batch(*(None if each is None else each.to(device, non_blocking=True) for each in moved))  # type: ignore[arg-type]
 
+    def in_one_line(self) -> Batch:
+        """Packed rows end to end in a single line, which is all that flash attention keeps rows apart in."""
+        flat = (self.input_ids, self.targets, self.position_ids)
+        input_ids, targets, position_ids = (None if each is None else each.reshape(1, -1) for each in flat)
+        return Batch(input_ids, targets, None, position_ids)  # type: ignore[arg-type]
+
     def row_digest(self, sequence: int, offset: int, length: int) -> bytes:
         """What stands in the tensors where a row was put, 16 bytes."""
         digest = hashlib.blake2b(digest_size=16)

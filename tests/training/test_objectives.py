@@ -224,6 +224,14 @@ def test_a_packed_row_has_the_loss_and_gradient_that_it_has_alone(base):
     assert_same({name: p.grad for name, p in model.named_parameters()}, expected)
 
 
+def test_packed_lines_end_to_end_in_one_line_have_the_same_losses(base):
+    assignment = assign(sums(6), changed(SFT, packing=True), base)
+    model, lines = plain(base), packed(assignment, PACKS)
+    with torch.no_grad():
+        apart, together = (target_losses(model, each)[0] for each in (lines, lines.in_one_line()))
+    torch.testing.assert_close(together, apart, rtol=1e-5, atol=1e-5)
+
+
 def test_a_mask_of_ones_would_let_packed_rows_see_each_other(base):
     """The trap that the test above would notice."""
     assignment = assign(sums(6), changed(SFT, packing=True), base)

@@ -62,9 +62,11 @@ def learnt(answer: str, config: TrainingConfig) -> str:
 
 def target_losses(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy of each target, float32 (targets,), and the line of the batch it stands in, int64."""
+    causal: Any = _without_adapters(model)
+    if batch.position_ids is not None and causal.config._attn_implementation == "flash_attention_2":
+        batch = batch.in_one_line()  # the first token of a line has no loss, so none is predicted across
     targets = batch.targets[:, 1:]
     counts = targets != NO_LOSS  # the output at place i is about token i + 1
-    causal: Any = _without_adapters(model)
     given: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     given |= {"position_ids": batch.position_ids, "use_cache": False}
     if _applies_head_plainly(causal):

@@ -95,7 +95,7 @@ def _make(recipe: Pretraining, folder: Path) -> Outcome:
     for left in folder.parent.glob(f".{folder.name}-*"):  # of killed runs
         shutil.rmtree(left)
     shutil.rmtree(folder, ignore_errors=True)
-    log.info("pretrain %s: once for this lake, about two minutes on two cores", folder.name)
+    log.info("pretrain %s: once for this lake, about three minutes of one core", folder.name)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     made = pretrain(recipe, partial)
     partial.chmod(0o755)  # mkdtemp made it private

@@ -1,10 +1,11 @@
-"""Trains the tiny decoder from scratch: a Llama of under a million parameters that answers sums, in a minute.
+"""Trains the tiny decoder from scratch: a Llama of under a million parameters that answers sums, in minutes.
 
     Pretraining -> draw problems -> tokenizer -> LlamaForCausalLM -> folder (config, weights, tokenizer)
 
 Two thirds of the problems are answered directly and the rest in steps, so a fine-tuning has either way to
-choose from: left alone, the base answers directly, which it does worse. No problem comes twice. The same
-recipe gives the same weights on the same machine, byte for byte; elsewhere they differ, as sums of floats do.
+choose from. Left alone, the base answers directly, and is wrong: of 300 held-out sums it gets 1 % directly,
+and 99 % in steps with seed 0, 100 % with seed 1. No problem comes twice. The same recipe gives the same
+weights on the same machine, byte for byte; elsewhere they differ, as sums of floats do.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,7 +54,7 @@ class Pretraining:
     """Problems a step."""
     direct_share: float = 2 / 3
     """Of the problems that are answered directly: the harder thing to learn, and the shorter."""
-    learning_rate: float = 4e-3
+    learning_rate: float = 2e-3
     warmup_steps: int = 50
     weight_decay: float = 0.1
     seed: int = 0
@@ -201,13 +203,9 @@ def _encoded(
 
 
 def _rate_at(step: int, recipe: Pretraining) -> float:
-    """Share of the peak rate: a linear warm-up, level, then a linear fall over the last third.
-
-    Direct answers are learnt all at once or not at all, and at a low rate they are not.
-    """
-    rising = (step + 1) / recipe.warmup_steps
-    falling = 3 * (1 - step / recipe.steps)
-    return min(rising, 1.0, falling)
+    """Share of the peak rate: a linear warm-up, then a cosine down to nothing."""
+    rising = min(1.0, (step + 1) / recipe.warmup_steps)
+    return rising * (1 + math.cos(math.pi * step / recipe.steps)) / 2
 
 
 @contextmanager

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from training.metrics import accuracy, bootstrap_interval, ece, macro_f1, paired_difference
+from infra.models import TaggedSpan
+from lineage.spans import Span
+from training.metrics import (
+    EntityScore,
+    accuracy,
+    bootstrap_interval,
+    ece,
+    entity_f1,
+    macro_f1,
+    paired_difference,
+)
 from training.recipe import TrainingError
 
 
@@ -17,6 +27,26 @@ def test_macro_f1_agrees_with_scikit_learn():
     truth, guess = draw.choice(list("abcd"), 200), draw.choice(list("abce"), 200)
     expected = metrics.f1_score(truth, guess, average="macro", zero_division=0)
     assert macro_f1(truth.tolist(), guess.tolist()) == pytest.approx(expected)
+
+
+def test_an_entity_is_right_with_the_same_start_end_and_label_in_the_same_text():
+    ann, york = Span(0, 3, "person"), Span(13, 21, "place")
+    assert entity_f1([[ann, york], []], [[york, ann], []]) == EntityScore(1.0, 1.0, 1.0)
+    wrong = [Span(13, 17, "place"), Span(0, 3, "place")]  # cut short; of another kind
+    assert entity_f1([[ann, york], [ann]], [[ann, *wrong], [york]]) == EntityScore(1 / 4, 1 / 3, 2 / 7)
+    assert entity_f1([[ann], [york]], [[york], [ann]]).f1 == 0.0
+
+
+def test_an_entity_counts_once_and_how_sure_it_is_does_not_count():
+    sure, unsure = (TaggedSpan(0, 3, "person", confidence) for confidence in (0.9, 0.2))
+    assert entity_f1([[Span(0, 3, "person")]], [[sure, unsure]]) == EntityScore(1.0, 1.0, 1.0)
+
+
+def test_where_there_are_no_entities_their_score_is_zero():
+    assert entity_f1([[]], [[]]) == EntityScore(0.0, 0.0, 0.0)
+    assert entity_f1([[Span(0, 1, "a")]], [[]]) == EntityScore(0.0, 0.0, 0.0)
+    with pytest.raises(TrainingError, match="2 texts against 1"):
+        entity_f1([[], []], [[]])
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():

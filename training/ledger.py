@@ -20,6 +20,8 @@ from typing import IO
 import numpy as np
 import pyarrow as pa
 
+from training.recipe import TrainingError
+
 _BITS = 128
 
 
@@ -60,9 +62,15 @@ class FedLog:
         self._file: IO[str] = open(work / f"fed-{run_id}-{go:03d}-{rank:05d}.jsonl", "a", encoding="utf-8")  # noqa: SIM115
 
     def write(self, fed: Fed) -> None:
-        """Put a line where it stays when this process is killed."""
-        self._file.write(json.dumps(asdict(fed)) + "\n")
-        self._file.flush()
+        """Put a line where it stays when this process is killed. Raises TrainingError on a full disk."""
+        try:
+            self._file.write(json.dumps(asdict(fed)) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise TrainingError(
+                f"what step {fed.step} fed cannot be written to {self._file.name} ({error.strerror}); make room "
+                "and give the command again: it goes on from the last state"
+            ) from error
 
     def close(self) -> None:
         """No more lines come."""

@@ -68,8 +68,8 @@ class FedLog:
             self._file.flush()
         except OSError as error:
             raise TrainingError(
-                f"what step {fed.step} fed cannot be written to {self._file.name} ({error.strerror}); make room "
-                "and give the command again: it goes on from the last state"
+                f"what step {fed.step} fed cannot be written to {self._file.name} ({error.strerror}); make "
+                "room and give the command again: it goes on from the last state"
             ) from error
 
     def close(self) -> None:

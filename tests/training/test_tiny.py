@@ -3,19 +3,24 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from infra.models import ModelError
+from infra.inference import Generator
+from infra.models import BaseModel, ModelError
 from infra.runtime import Runtime
 from infra.settings import Settings, settings_from_environment
 from lineage import runs
-from training.recipe import TrainingError
+from training.assignment import assign
+from training.fit import fit
+from training.recipe import TrainingConfig, TrainingError
 from training.tiny import bases
 from training.tiny.bases import TINY, VERY_TINY, pretrained, resolve_base
 from training.tiny.problems import MOST_DIGITS, TENTHS, WORDINGS, Problem, draw, side_of, stated
@@ -201,31 +206,54 @@ def test_a_name_that_is_no_tiny_one_is_resolved_as_ever(
     assert resolve_base(runtime, NAME).digest == toy.digest
 
 
+@pytest.fixture(scope="module")
+def arithmetic(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    """The real one, pretrained once: two to three minutes of one core."""
+    lake = settings_from_environment(str(tmp_path_factory.mktemp("arithmetic") / "lake"))
+    return resolve_base(Runtime(lake), "stemma-arithmetic")
+
+
+def share_right(generator: Generator, problems: Sequence[Problem]) -> float:
+    asked = [[{"role": "user", "content": problem.question}] for problem in problems]
+    answers = generator.generate(asked, max_new_tokens=80)
+    right = [stated(answer.text) == p.total for answer, p in zip(answers, problems, strict=True)]
+    return sum(right) / len(right)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_steps_beat_direct_answers_on_the_real_base(settings: Settings):
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    base = resolve_base(Runtime(settings), "stemma-arithmetic")
-    tokenizer = AutoTokenizer.from_pretrained(base.path)
-    model = AutoModelForCausalLM.from_pretrained(base.path).eval()
-    problems = draw(300, side="evaluation", digits=TINY[base.name].digits, seed=0)
+def test_tuned_to_answer_in_steps_it_is_right_more_often_than_tuned_to_answer_directly(
+    arithmetic: BaseModel, tmp_path: Path
+):
+    digits = TINY[arithmetic.name].digits
+    lessons = draw(1500, side="training", digits=digits, seed=0)
+    rows = pa.table(
+        {
+            "row_no": range(len(lessons)),
+            "row_id": pa.array([f"{p.first}+{p.second}".encode() for p in lessons], pa.binary()),
+            "messages": [[{"role": "user", "content": p.question}] for p in lessons],
+            "answer": [p.steps for p in lessons],
+            "answer_tool_calls": pa.nulls(len(lessons), pa.string()),
+        }
+    )
+    held_out = draw(300, side="evaluation", digits=digits, seed=0)
     right = {}
-    for opening in ("ones", "####"):
-        prompts = [
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": problem.question}], add_generation_prompt=True, tokenize=False
-            )
-            + opening
-            for problem in problems
-        ]
-        asked = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt")
-        with torch.inference_mode():
-            answered = model.generate(**asked, max_new_tokens=80, do_sample=False)
-        texts = tokenizer.batch_decode(answered, skip_special_tokens=True)
-        found = [stated(text) for text in texts]
-        assert None not in found
-        right[opening] = sum(f == p.total for f, p in zip(found, problems, strict=True)) / len(problems)
-    assert right["ones"] > 0.9
-    assert right["ones"] > right["####"] + 0.1
+    for in_steps in (True, False):
+        config = TrainingConfig(
+            base_model=arithmetic.name,
+            objective="sft",
+            chain_of_thought=in_steps,
+            learning_rate=2e-3,
+            num_train_epochs=1,
+            max_length=128,
+            seed=0,
+        )
+        folder = tmp_path / str(in_steps)
+        where = {"work": str(folder / "work"), "out_dir": str(folder / "model")}
+        made = fit(
+            assign(rows, config, arithmetic), run_id="run-1", storage_path=str(folder / "ray"), **where
+        )
+        right[in_steps] = share_right(Generator.load(arithmetic, made.adapter_dir), held_out)
+    print(f"right on 300 held-out sums: in steps {right[True]:.1%}, directly {right[False]:.1%}")
+    assert right[True] > 0.9
+    assert right[True] > right[False] + 0.1

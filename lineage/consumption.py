@@ -244,13 +244,17 @@ def bitmaps(settings: Settings, *, own: bool = False) -> Mapping[tuple[str, int]
 
 @lru_cache(maxsize=4)
 def _bitmaps(newest: tables.Snapshot, own: bool) -> dict[tuple[str, int], BitMap64]:
-    columns = ["run_id", "step", "row_bitmap", "started_from", "at"]
-    rows = tables.read(newest.settings, CHECKPOINT, columns=columns).sort_by("at").to_pylist()
+    columns = ["run_id", "step", "row_bitmap", "started_from"]
+    rows = tables.read(newest.settings, CHECKPOINT, columns=columns).to_pylist()
+    mine = {f"{row['run_id']}/{row['step']}": BitMap64.deserialize(row["row_bitmap"]) for row in rows}
+    before = {f"{row['run_id']}/{row['step']}": row["started_from"] for row in rows}
     found: dict[tuple[str, int], BitMap64] = {}
-    for row in rows:  # what a training goes on from was made before it
-        before, _, step = (row["started_from"] or "").rpartition("/")
-        mine = BitMap64.deserialize(row["row_bitmap"])
-        found[row["run_id"], row["step"]] = mine if own or not before else mine | found[before, int(step)]
+    for row in rows:
+        name: str | None = f"{row['run_id']}/{row['step']}"
+        eaten = mine[name]
+        while not own and (name := before.get(name or "")) in mine:
+            eaten = eaten | mine[name]
+        found[row["run_id"], row["step"]] = eaten
     return found
 
 

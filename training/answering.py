@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 from infra.inference import Generator, Predictor, Tagger
-from infra.models import BaseModel
+from infra.models import BaseModel, ModelError
 from infra.runtime import Runtime
 from lineage.consumption import Checkpoint
+from training.guards import MethodError
 from training.recipe import Objective
 from training.tiny.bases import resolve_base
 
@@ -15,7 +16,14 @@ _PROBE = "hello"
 
 
 def answer_once(base: BaseModel, objective: Objective, folder: str, adapter_digest: str) -> None:
-    """Load a model and have it answer: what a training made must be of use. Raises what stands against it."""
+    """Load a model and have it answer: what a training made must be of use. Raises MethodError."""
+    try:
+        _answered(base, objective, folder, adapter_digest)
+    except (ModelError, RuntimeError, NotImplementedError) as error:
+        raise MethodError(f"the trained model gives no answer: {error}") from error
+
+
+def _answered(base: BaseModel, objective: Objective, folder: str, adapter_digest: str) -> None:
     if objective == "sequence_classification":
         _predictor(base, folder, adapter_digest).predict([_PROBE])
     elif objective == "token_classification":

@@ -8,16 +8,20 @@ Errors: TrainingError, PlanError; infra.chat.ChatError where a template does not
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from infra.code import code_revision
 from infra.models import BaseModel
 from lineage.rows import canonical_json
-from training.encoded import Encoded
+from training.encoded import Encoded, tokens_digest
+from training.ledger import slot_digest, summed
 from training.objectives import OBJECTIVES
 from training.plan import Plan, PlanError, make_plan
 from training.recipe import PLACEMENT, TrainingConfig, TrainingError
@@ -34,6 +38,8 @@ class Assignment:
     plan: Plan
     row: np.ndarray
     """int64, one entry per line of the plan: index into `encoded`."""
+    number: np.ndarray
+    """int64, row_no of each encoded row."""
     dropped: Mapping[int, str]
     """row_no -> why it is not trained on."""
     adapter: tuple[str, str] | None = None
@@ -70,7 +76,9 @@ class Assignment:
         recipe = {k: v for k, v in self.config.model_dump(mode="json").items() if k not in PLACEMENT}
         said = [
             self.plan.digest,
+            self.encoded.digest,
             self.base.digest,
+            code_revision(),
             list(self.labels),
             recipe,
             self.adapter[1] if self.adapter else "",
@@ -88,6 +96,23 @@ class Assignment:
         """Loss tokens of a step over all ranks."""
         lines = slice(*self._begins[step : step + 2])
         return int(self.encoded.n_loss_tokens[self.row[lines]].sum())
+
+    def expected_digests(self) -> dict[int, str]:
+        """Per step what its rows' tokens and targets make, from the plan's row_nos and the rows alone.
+
+        What workers fed must be that (training.ledger.step_digests): it is computed on another way, through
+        neither `row` nor a batch.
+        """
+        place = {row_no: index for index, row_no in enumerate(self.number.tolist())}
+        of_row = {
+            row_no: [tokens_digest(*each.row(place[row_no])) for each in self.encoded.sequences]
+            for row_no in np.unique(self.row_no).tolist()
+        }
+        digests: dict[int, list[int]] = {}
+        lines = zip(self.step.tolist(), self.slot.tolist(), self.row_no.tolist(), strict=True)
+        for step, slot, row_no in lines:
+            digests.setdefault(step, []).append(slot_digest(step, slot, of_row[row_no]))
+        return {step: summed(found) for step, found in digests.items()}
 
     def by(self, method: str) -> Assignment:
         """The same training by another method."""
@@ -124,6 +149,7 @@ def assign(
         raise PlanError("a plan needs at least one row, got none; check the curriculum's selection")
     to_learn = tuple(objective.labels(rows) if labels is None else labels)
     encoded = objective.encode(rows, to_learn, base=base, config=config)
+    _require_places(encoded, base)
     row_nos = rows["row_no"].to_numpy()
     _require_short(encoded, row_nos, config)
     kept = np.array([index for index in range(rows.num_rows) if index not in encoded.dropped], dtype=np.int64)
@@ -142,7 +168,18 @@ def assign(
     place = {row_no: index for index, row_no in enumerate(row_nos.tolist())}
     row = np.array([place[row_no] for row_no in plan.table["row_no"].to_pylist()], dtype=np.int64)
     dropped = {int(row_nos[index]): reason for index, reason in encoded.dropped.items()}
-    return Assignment(base, to_learn, config, encoded, plan, row, dropped, adapter)
+    return Assignment(base, to_learn, config, encoded, plan, row, row_nos, dropped, adapter)
+
+
+def _require_places(encoded: Encoded, base: BaseModel) -> None:
+    """Raise PlanError for rows that are longer than the base has places for."""
+    config = json.loads(Path(base.path, "config.json").read_text(encoding="utf-8"))
+    places = config.get("max_position_embeddings")
+    longest = max(int(each.lengths.max()) for each in encoded.sequences)
+    if isinstance(places, int) and longest > places:
+        raise PlanError(
+            f"a row has {longest} tokens, and {base.name} reads {places} at most; lower max_length"
+        )
 
 
 def _require_short(encoded: Encoded, row_nos: np.ndarray, config: TrainingConfig) -> None:

@@ -42,7 +42,9 @@ def finetune(
             print(f"method {method} failed, so it was trained by {outcome.facets['method']}: {reason}")
         if outcome.counts["dropped"]:
             print(f"{outcome.counts['dropped']} rows were left out; the reasons are in 'rejected'")
-        print(f"next: stemma promote {outcome.run_id} --name MODEL")
+        classifies = wanted.training.objective == "sequence_classification"
+        then = f"promote {outcome.run_id} --name MODEL" if classifies else f"reproduce {outcome.run_id}"
+        print(f"next: stemma {then}")
     return 0
 
 

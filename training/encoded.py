@@ -76,6 +76,15 @@ class Encoded:
         return len(self.n_loss_tokens)
 
     @cached_property
+    def digest(self) -> str:
+        """Of every token and target, in hex."""
+        digest = hashlib.sha256()
+        for each in self.sequences:
+            for values in (each.starts, each.input_ids, each.targets):
+                digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()
+
+    @cached_property
     def n_tokens(self) -> np.ndarray:
         """int32 (rows,), tokens of all its sequences."""
         return sum((each.lengths for each in self.sequences), np.zeros(self.rows, np.int64)).astype(np.int32)
@@ -105,10 +114,16 @@ class Batch:
 
     def row_digest(self, sequence: int, offset: int, length: int) -> bytes:
         """What stands in the tensors where a row was put, 16 bytes."""
-        digest = hashlib.blake2b(digest_size=16)
-        for values in (self.input_ids, self.targets):
-            digest.update(values[sequence, offset : offset + length].numpy().astype("<i8").tobytes())
-        return digest.digest()
+        mine = slice(offset, offset + length)
+        return tokens_digest(self.input_ids[sequence, mine].numpy(), self.targets[sequence, mine].numpy())
+
+
+def tokens_digest(input_ids: np.ndarray, targets: np.ndarray) -> bytes:
+    """Of a row's tokens and targets, 16 bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for values in (input_ids, targets):
+        digest.update(values.astype("<i8").tobytes())
+    return digest.digest()
 
 
 def batch(

@@ -21,8 +21,8 @@ class Share:
 
     loss: float
     slots: tuple[int, ...]
-    rows: list[int]
-    """Their row_nos."""
+    rows: tuple[int, ...]
+    """The row_no of what was fed in each slot."""
     tokens: int
     loss_tokens: int
     digest: str
@@ -65,12 +65,12 @@ def accumulate(
             loss = objective.loss_sum(model, minibatch, config) / loss_tokens
         loss.backward()
         total += loss.detach()
-    lines = np.concatenate(packs) if packs else np.empty(0, dtype=np.int64)
+    lines = np.sort(np.concatenate(packs)) if packs else np.empty(0, dtype=np.int64)
     fed_rows = assignment.row[lines]
     return Share(
         loss=float(total),
-        slots=tuple(sorted(assignment.slot[lines].tolist())),
-        rows=assignment.row_no[lines].tolist(),
+        slots=tuple(assignment.slot[lines].tolist()),
+        rows=tuple(assignment.number[fed_rows].tolist()),
         tokens=int(encoded.n_tokens[fed_rows].sum()),
         loss_tokens=int(encoded.n_loss_tokens[fed_rows].sum()),
         digest=summed(digests),

@@ -20,17 +20,17 @@ from expectations.gate import admit, reason
 from expectations.reports import keep
 from expectations.thresholds import DEFAULTS, chosen
 from infra.models import BaseModel as Base
-from infra.models import ModelError, adapter_config_digest
+from infra.models import adapter_config_digest
 from infra.runtime import Runtime, give_back_memory
 from infra.settings import Settings
-from lineage import curricula, mirror, models, tables, verdicts
-from lineage.consumption import Checkpoint, forget_checkpoint, record_checkpoint, record_plan
+from lineage import bans, curricula, mirror, models, tables, verdicts
+from lineage.consumption import Checkpoint, bitmaps, forget_checkpoint, record_checkpoint, record_plan
 from lineage.curricula import Curriculum, DataRecipe
 from lineage.runs import Outcome, Run, carry_out, find
 from lineage.schemas import EXAMPLE, NOT_APPLICABLE, REJECTED
 from lineage.tasks import Task
 from training.assignment import Assignment, assign
-from training.guards import GuardError
+from training.guards import MethodError
 from training.progress import Progress
 from training.recipe import Method, Objective, TrainingConfig, TrainingError
 from training.tiny.bases import resolve_base
@@ -85,6 +85,7 @@ def finetune(runtime: Runtime, config: FinetuneConfig, *, parent: Run | None = N
 
     inputs = [f"curriculum:{curriculum.root}", f"base:{base.digest}"]
     inputs += [f"checkpoint:{before_it.name}"] if before_it else []
+    inputs += [f"tokens:{assignment.encoded.digest}"]  # what a template or a tokenizer made of the rows
     outcome = carry_out(runtime, "finetune", config=recorded, inputs=inputs, work=work, parent=parent)
     mirror.show_outcome(runtime.settings, outcome)
     return outcome
@@ -140,6 +141,8 @@ def _started_from(
         return None, config
     checkpoint, _ = models.resolve(settings, config.adapter_name_or_path)
     models.require_finished(settings, checkpoint)
+    made_of = list(bitmaps(settings)[checkpoint.run_id, checkpoint.step])
+    bans.require_clean(settings, made_of, what=config.adapter_name_or_path)
     if checkpoint.base_digest != base.digest:
         raise TrainingError(
             f"{config.adapter_name_or_path} was trained on {checkpoint.base_model} "
@@ -221,8 +224,8 @@ def _fitted(
 ) -> tuple[Fitted, Method, dict[str, str]]:
     """Trained by the method that was asked for, or the first after it that does not fail; why those did.
 
-    A method fails at loading, at a guard, or because its model gives no answer. Raises GuardError with the
-    first one's reason where all fail, and what else stops a training at once.
+    A method fails at loading, at its first step, or because its model gives no answer. Raises MethodError
+    with the first one's reason where all fail, and what else stops a training at once.
     """
     from training.answering import answer_once
     from training.fit import fit
@@ -246,7 +249,7 @@ def _fitted(
                     fitted.adapter_dir,
                     fitted.adapter_digest,
                 )
-            except (GuardError, ModelError) as error:
+            except MethodError as error:
                 failures[method] = str(error)
                 log.warning("method %s failed: %s", method, error)
                 shutil.rmtree(work / method, ignore_errors=True)
@@ -255,7 +258,7 @@ def _fitted(
                 return fitted, method, failures
     (_, first), *others = failures.items()
     also = f" (and then failed: {', '.join(method for method, _ in others)})" if others else ""
-    raise GuardError(f"{first}{also}")
+    raise MethodError(f"{first}{also}")
 
 
 def _record_dropped(settings: Settings, assignment: Assignment, rows: pa.Table, run: Run) -> None:

@@ -10,13 +10,15 @@ Errors: TrainingError; WorkersLost where workers died more often than max_failur
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import math
 import shutil
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,14 +28,15 @@ import pyarrow as pa
 
 from infra.chat import template_digest
 from infra.inference import TEMPLATE_FILE, AdapterRecord
-from infra.models import ModelError, adapter_digest, resolve
+from infra.models import adapter_digest, resolve
 from training.assignment import Assignment
-from training.guards import GuardError
-from training.ledger import Fed, consumption, read, steps_table
-from training.loop import OnStep, Trained, World, train
+from training.guards import GuardError, MethodError
+from training.ledger import consumption, fed_from, read, step_digests, steps_table
+from training.loop import OnStep, Trained, train
 from training.objectives.causal import tokenizer_of
 from training.recipe import TrainingError
 from training.tunable import as_it_was
+from training.world import World
 
 
 class WorkersLost(TrainingError):
@@ -79,11 +82,13 @@ def fit(
     place = Path(work).absolute()
     place.mkdir(parents=True, exist_ok=True)
     try:
-        trained = _run(
-            assignment, run_id, place, folder, storage_path=storage_path, cache=cache, on_step=on_step
-        )
+        with _alone(place):
+            trained = _run(
+                assignment, run_id, place, folder, storage_path=storage_path, cache=cache, on_step=on_step
+            )
         eaten = consumption(assignment.plan.table, trained.fed)
         _require_plan(eaten, assignment)
+        _require_tokens(step_digests(trained.fed), assignment)
         found = adapter_digest(folder)
         if found != trained.adapter_digest:
             raise TrainingError(
@@ -105,6 +110,19 @@ def fit(
         losses=[losses[step] for step in range(assignment.steps)],
         trained=trained,
     )
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """While this process trains in `work` no other does: they would take each other's states away."""
+    with open(work / "lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise TrainingError(
+                f"another process is at the same training, in {work}; wait for it or stop it"
+            ) from error
+        yield  # released when the file is closed, and when the process dies
 
 
 def _record(assignment: Assignment, digest: str) -> AdapterRecord:
@@ -186,8 +204,8 @@ def _run(
     told = json.loads(result.read_text())
     result.unlink()
     if "stopped" in told:
-        raise GuardError(told["stopped"])
-    fed = tuple(Fed(**row | {"slots": tuple(row["slots"])}) for row in told.pop("fed"))
+        raise (MethodError if told["by_method"] else GuardError)(told["stopped"])
+    fed = tuple(fed_from(row) for row in told.pop("fed"))
     return Trained(**told, fed=fed)
 
 
@@ -218,10 +236,9 @@ def _train_on_worker(given: dict[str, Any]) -> None:
             on_step=given["on_step"],
         )
         told = asdict(trained)
-    except (GuardError, ModelError) as error:
-        told = {
-            "stopped": str(error)
-        }  # every rank says the same: not a failure that another start would mend
+    except (GuardError, MethodError) as error:
+        # every rank says so, and another start would not mend it
+        told = {"stopped": str(error), "by_method": isinstance(error, MethodError)}
     if world.rank == 0:
         (out / _RESULT).write_text(json.dumps(told))
 
@@ -242,6 +259,7 @@ def _require_devices(assignment: Assignment) -> None:
     """Raise TrainingError where a GPU is asked for and there is none."""
     config = assignment.config
     if not config.use_gpu:
+        _require_cores(assignment)
         return
     if config.num_workers == 0:
         import torch
@@ -258,6 +276,22 @@ def _require_devices(assignment: Assignment) -> None:
         )
 
 
+def _require_cores(assignment: Assignment) -> None:
+    """Raise TrainingError where the workers want more cores than there are: Ray would wait for ever."""
+    config = assignment.config
+    if config.num_workers == 0:
+        return
+    import ray
+
+    least = config.min_workers or config.num_workers
+    wanted, there = least * config.torch_threads, ray.cluster_resources().get("CPU", 0.0)
+    if wanted > there:
+        raise TrainingError(
+            f"{least} workers of {config.torch_threads} threads need {wanted} cores, and the cluster has "
+            f"{there:.0f}; lower num_workers or torch_threads"
+        )
+
+
 def _resources(assignment: Assignment) -> tuple[dict[str, float], str]:
     """What each worker takes, and how workers talk: where GPUs are fewer than workers, these share them."""
     config = assignment.config
@@ -270,7 +304,8 @@ def _resources(assignment: Assignment) -> tuple[dict[str, float], str]:
     there = ray.cluster_resources().get("GPU", 0.0)
     if there >= config.num_workers:
         return {"CPU": 1, "GPU": 1}, "nccl"
-    return {"CPU": 1, "GPU": there / config.num_workers}, "gloo"  # nccl wants a GPU of its own for each
+    share = 1 / math.ceil(config.num_workers / there)
+    return {"CPU": 1, "GPU": share}, "gloo"  # nccl wants a GPU of its own for each
 
 
 @contextmanager
@@ -309,6 +344,16 @@ def _require_plan(eaten: pa.Table, assignment: Assignment) -> None:
         raise TrainingError(
             f"the ranks ate {eaten.num_rows} slots of {planned.num_rows} planned, or other rows; "
             "nothing was saved"
+        )
+
+
+def _require_tokens(fed: Mapping[int, str], assignment: Assignment) -> None:
+    """The tensors of every step held the planned rows' tokens and targets, or TrainingError."""
+    expected = assignment.expected_digests()
+    if wrong := [step for step in sorted(expected) if fed.get(step) != expected[step]]:
+        raise TrainingError(
+            f"at {len(wrong)} steps, first step {wrong[0]}, other tokens went through the model than the "
+            "planned rows have; nothing was saved"
         )
 
 

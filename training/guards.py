@@ -1,8 +1,8 @@
 """Checks that are always on: a training that does nothing, or harm, is stopped and leaves no checkpoint.
 
-Each is met by every rank at the same step, so no worker waits for one that gave up.
+What only one rank may meet, all are told of (training.world), so that none waits for one that gave up.
 
-Errors: GuardError.
+Errors: GuardError; MethodError is raised where a method is at fault, not the recipe.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ _LN_2_TOLERANCE = 0.02  # bfloat16 products of another batch shape moved the los
 
 class GuardError(TrainingError):
     """The training does not do what it should; nothing of it is kept."""
+
+
+class MethodError(TrainingError):
+    """A method does not work on this base and machine, whatever the rows: another may."""
 
 
 def require_trainable(trained: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
@@ -48,6 +52,15 @@ def require_gradient(grad_norm: float) -> None:
     if grad_norm == 0:
         raise GuardError(
             f"the gradient of the first step has norm {grad_norm}: the trained layers do not learn"
+        )
+
+
+def require_start(found: str, adapter: tuple[str, str] | None) -> None:
+    """What training goes on from is the adapter that the record names (folder, digest)."""
+    if adapter is not None and found != adapter[1]:
+        raise GuardError(
+            f"the adapter at {adapter[0]} has digest {found}, expected {adapter[1]}: its files were changed "
+            "after it was trained; restore them from a copy of the lake"
         )
 
 

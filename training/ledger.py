@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,10 +36,12 @@ class Fed:
     rank: int
     world_size: int
     slots: tuple[int, ...]
+    rows: tuple[int, ...]
+    """The row_no of what was fed in each slot."""
     tokens: int
     loss_tokens: int
     digest: str
-    """Sum of `slot_digest` over the slots, in hex; over all ranks of a step `step_digest`."""
+    """Sum of `slot_digest` over the slots, in hex; over all ranks of a step see `step_digests`."""
     loss: float
     """Mean per loss token of the whole step, the same on every rank."""
     grad_norm: float
@@ -90,7 +92,12 @@ def logged(work: Path) -> list[Fed]:
 def read(path: Path) -> list[Fed]:
     """The whole lines of one log."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [Fed(**row | {"slots": tuple(row["slots"])}) for row in map(json.loads, lines)]
+    return [fed_from(json.loads(line)) for line in lines]
+
+
+def fed_from(told: Mapping[str, Any]) -> Fed:
+    """A line as it was written."""
+    return Fed(**{**told, "slots": tuple(told["slots"]), "rows": tuple(told["rows"])})
 
 
 def slot_digest(step: int, slot: int, parts: Iterable[bytes]) -> int:
@@ -119,13 +126,14 @@ def consumption(plan: pa.Table, counted: Sequence[Fed]) -> pa.Table:
     places = [begins[fed.step] + np.asarray(fed.slots, dtype=np.int64) for fed in counted]
     ranks = [np.full(len(fed.slots), fed.rank, dtype=np.int16) for fed in counted]
     order = np.concatenate(places) if places else np.empty(0, np.int64)
+    row_nos = [np.asarray(fed.rows, dtype=np.int64) for fed in counted]
     eaten = plan.take(pa.array(order))
     table = pa.table(
         {
             "step": steps[order],
             "rank": np.concatenate(ranks) if ranks else np.empty(0, np.int16),
             "slot": slots[order],
-            "row_no": eaten["row_no"],
+            "row_no": np.concatenate(row_nos) if row_nos else np.empty(0, np.int64),
             "loss_tokens": eaten["n_loss_tokens"],
             "pack": eaten["pack"],
             "offset": eaten["offset"],

@@ -26,36 +26,23 @@ from typing import Any
 
 import torch
 
+from infra.models import ModelError
 from training import guards, states
 from training.assignment import Assignment
-from training.feeding import accumulate
+from training.feeding import Share, accumulate
 from training.ledger import Fed, FedLog, goes
 from training.memory import Room
+from training.objectives.causal import require_rows_apart
 from training.recipe import TrainingConfig
 from training.reference import reference_of
 from training.schedule import rate_at, seed_of
 from training.tunable import digest_of, load_tunable, make_optimizer, save_model, trained_of
+from training.world import ALONE, World
 
 log = logging.getLogger("stemma.training")
 
 OnStep = Callable[[Fed, int], None]
 """Called by rank 0 after every step with what it fed and the number of steps."""
-
-
-@dataclass(frozen=True)
-class World:
-    """This rank among all."""
-
-    rank: int = 0
-    size: int = 1
-
-    def gathered(self, mine: Any) -> list[Any]:
-        """What every rank has to say, in the order of ranks."""
-        if self.size == 1:
-            return [mine]
-        everyone: list[Any] = [None] * self.size
-        torch.distributed.all_gather_object(everyone, mine)
-        return everyone
 
 
 @dataclass(frozen=True)
@@ -87,7 +74,7 @@ def train(
     work: Path,
     out: Path,
     cache: Path | None = None,
-    world: World = World(),
+    world: World = ALONE,
     on_step: OnStep | None = None,
 ) -> Trained:
     """Train from the latest state in `work`, or from the beginning; rank 0 leaves the model in `out`.
@@ -98,16 +85,12 @@ def train(
     """
     config = assignment.config
     torch.set_num_threads(config.torch_threads)
-    model, in_force = load_tunable(
-        assignment.base,
-        assignment.labels,
-        config,
-        adapter=assignment.adapter[0] if assignment.adapter else None,
-    )
+    model, in_force = world.agreed(lambda: _loaded(assignment))
     trained = trained_of(model)
     optimizer = make_optimizer(trained, config)
     guards.require_trainable(trained, optimizer)
     before, frozen = digest_of(model), guards.frozen_checksum(model)
+    guards.require_start(before, assignment.adapter)
     room = Room(model, config)
     reference = None
     if config.objective == "dpo":
@@ -119,6 +102,7 @@ def train(
         states.restore(resumed, trained=trained, optimizer=optimizer)
         log.info("goes on after step %d of %d", resumed.step, assignment.steps)
     first = resumed.step if resumed else 0
+    world.require_same(first, what="the state to go on from")
     go = max(world.gathered(goes(work, run_id))) + 1
     ledger = FedLog(work, run_id=run_id, go=go, rank=world.rank)
 
@@ -133,7 +117,8 @@ def train(
         packs = assignment.packs_of(step, rank=world.rank, world_size=world.size)
         loss_tokens = assignment.loss_tokens_of(step)
         feed = partial(accumulate, model, assignment, packs, loss_tokens=loss_tokens, reference=reference)
-        share = room.fit(feed, give_up=partial(_begin_again, optimizer, seed))
+        work_on = partial(room.fit, feed, give_up=partial(_begin_again, optimizer, seed))
+        share = world.agreed(partial(_tried, work_on)) if step == first else work_on()
         loss = _sum_over_ranks(list(trained.values()), share.loss, world)
         norm = float(torch.nn.utils.clip_grad_norm_(trained.values(), config.max_grad_norm))
         guards.require_finite(loss, norm, step=step, rows=share.rows, rate=config.learning_rate)
@@ -152,6 +137,7 @@ def train(
             rank=world.rank,
             world_size=world.size,
             slots=share.slots,
+            rows=share.rows,
             tokens=share.tokens,
             loss_tokens=share.loss_tokens,
             digest=share.digest,
@@ -174,8 +160,9 @@ def train(
 
     counted += [each for rank in world.gathered(pending) for each in rank]
     after = digest_of(model)
+    world.require_same(after, what="the trained tensors")
     guards.require_moved(before, after, steps=assignment.steps)
-    guards.require_unchanged(frozen, guards.frozen_checksum(model))
+    world.agreed(lambda: guards.require_unchanged(frozen, guards.frozen_checksum(model)))
     if world.rank == 0:
         save_model(model, out)
     mine = [fed for fed in counted if (fed.run_id, fed.go) == (run_id, go)]
@@ -190,6 +177,27 @@ def train(
         peak_mb=max(world.gathered(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)),  # kilobytes
         peak_gpu_mb=max(world.gathered(torch.cuda.max_memory_allocated() / 2**20 if config.use_gpu else 0.0)),
     )
+
+
+def _loaded(assignment: Assignment) -> tuple[Any, dict[str, Any]]:
+    """The model to train. Raises MethodError where it does not load so, GuardError where it cannot pack."""
+    config = assignment.config
+    adapter = assignment.adapter[0] if assignment.adapter else None
+    try:
+        found = load_tunable(assignment.base, assignment.labels, config, adapter=adapter)
+    except ModelError as error:
+        raise guards.MethodError(str(error)) from error
+    if config.packing:
+        require_rows_apart(found[0])
+    return found
+
+
+def _tried(work: Callable[[], Share]) -> Share:
+    """The first step of a go. What fails here for want of a kernel fails at every step: the method does."""
+    try:
+        return work()
+    except (RuntimeError, NotImplementedError) as error:
+        raise guards.MethodError(f"the first step failed: {str(error).strip().splitlines()[0]}") from error
 
 
 def _begin_again(optimizer: torch.optim.Optimizer, seed: int) -> None:

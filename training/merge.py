@@ -19,15 +19,8 @@ from typing import Any, Literal
 
 import torch
 
-from infra.inference import AdapterRecord
-from infra.models import (
-    Quantization,
-    adapter_digest,
-    load_causal,
-    load_classifier,
-    load_tokenizer,
-    without_rename_warning,
-)
+from infra.inference import AdapterRecord, load_tuned
+from infra.models import adapter_digest, load_causal, load_classifier, without_rename_warning
 from infra.runtime import Runtime, give_back_memory
 from lineage import models
 from lineage.consumption import Checkpoint
@@ -67,7 +60,11 @@ def merge(runtime: Runtime, reference: str, *, onto: Onto, parent: Run | None = 
 
     config = {"onto": onto, "adapter": checkpoint.adapter_digest}
     inputs = [f"checkpoint:{checkpoint.name}", f"base:{checkpoint.base_digest}"]
-    return carry_out(runtime, "merge", config=config, inputs=inputs, work=work, parent=parent)
+    outcome = carry_out(runtime, "merge", config=config, inputs=inputs, work=work, parent=parent)
+    folder = Path(outcome.facets["folder"])
+    if not folder.is_dir():  # somebody took it away since
+        _merged(runtime, checkpoint, record, onto, folder)
+    return outcome
 
 
 def _merged(
@@ -77,23 +74,18 @@ def _merged(
     from peft import PeftModel
 
     base = resolve_base(runtime, checkpoint.base_model)
-    tokenizer = load_tokenizer(base)
+    trained, tokenizer, _ = load_tuned(base, checkpoint.uri)  # proves base and adapter
     fed = tokenizer(list(_PROBES), return_tensors="pt", padding=True)
-
-    def loaded(quantization: Quantization | None) -> Any:
-        given: dict[str, Any] = {"quantization": quantization, "seed": 0}
-        model, _ = (
-            load_classifier(base, record.labels, **given) if record.labels else load_causal(base, **given)
-        )
-        return model
-
     with torch.inference_mode(), without_rename_warning():
-        quantised = loaded(record.quantization)
-        weights = _dequantised(quantised) if onto == "nf4" else {}
-        trained = PeftModel.from_pretrained(quantised, checkpoint.uri).eval()
         expected = trained(**fed).logits.float()
-        del trained, quantised
-        plain = loaded(None)
+        weights = _dequantised(trained) if onto == "nf4" else {}
+        del trained
+        given: dict[str, Any] = {"quantization": None, "seed": 0, "dtype": record.dtype}
+        plain: Any = (
+            load_classifier(base, record.labels, **given)[0]
+            if record.labels
+            else load_causal(base, **given)[0]
+        )
         for name, weight in weights.items():
             plain.get_parameter(name).copy_(weight)
         merged: Any = PeftModel.from_pretrained(plain, checkpoint.uri).eval().merge_and_unload()
@@ -118,8 +110,11 @@ def _dequantised(model: Any) -> dict[str, torch.Tensor]:
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn.modules import Linear4bit
 
-    layers = ((name, layer) for name, layer in model.named_modules() if isinstance(layer, Linear4bit))
+    causal = model.get_base_model()
+    layers = ((name, layer) for name, layer in causal.named_modules() if isinstance(layer, Linear4bit))
     return {
-        f"{name}.weight": dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+        f"{name.removesuffix('.base_layer')}.weight": dequantize_4bit(
+            layer.weight.data, layer.weight.quant_state
+        ).float()
         for name, layer in layers
     }

@@ -12,12 +12,10 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from infra.inference import TEMPLATE_FILE, AdapterRecord
-from infra.models import adapter_digest
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import curricula, tables
 from lineage.consumption import Checkpoint, find_checkpoint
-from lineage.rows import without_ids
 from lineage.runs import find, measured
 from lineage.schemas import EXAMPLE
 from training.assignment import Assignment, assign
@@ -27,13 +25,10 @@ from training.recipe import TrainingError
 from training.tiny.bases import resolve_base
 
 
-def rebuild(
-    runtime: Runtime, checkpoint: Checkpoint, *, without: frozenset[bytes] = frozenset()
-) -> Assignment:
+def rebuild(runtime: Runtime, checkpoint: Checkpoint) -> Assignment:
     """The assignment that a checkpoint was trained by, from what is stored now.
 
-    Rows that left their tables since, by a recall or a gate, are read as they were. `without`: but for these
-    rows, by their ids: what a recall would have it learn. Raises TrainingError.
+    Rows that left their tables since, by a recall or a gate, are read as they were. Raises TrainingError.
     """
     settings = runtime.settings
     record = find(settings, checkpoint.run_id)
@@ -56,10 +51,10 @@ def rebuild(
     adapter = None
     if checkpoint.started_from is not None:
         before = find_checkpoint(settings, checkpoint.started_from.rpartition("/")[0])
-        adapter = (before.uri, adapter_digest(before.uri))
-    members = without_ids(curricula.load(settings, checkpoint.curriculum).members, without)
+        adapter = (before.uri, before.adapter_digest)
+    members = curricula.load(settings, checkpoint.curriculum).members
     rows = _rows(settings, members, OBJECTIVES[config.objective].columns)
-    labels = None if config.decodes or without else AdapterRecord.read(checkpoint.uri).labels
+    labels = None if config.decodes else AdapterRecord.read(checkpoint.uri).labels
     return assign(rows, config, base, labels=labels, adapter=adapter)
 
 

@@ -158,6 +158,8 @@ class TrainingConfig(BaseModel):
                 raise ValueError(
                     f"{chosen} would ignore {', '.join(sorted(changed))}; remove the keys or choose otherwise"
                 )
+        if not self.use_gpu and (self.use_liger_kernel or self.optim != "adamw_torch_fused"):
+            raise ValueError("use_liger_kernel and the paged optimisers need use_gpu = true")
         if self.assistant_only_loss and self.completion_only_loss:
             raise ValueError("assistant_only_loss = true needs completion_only_loss = false")
         return self
@@ -254,7 +256,13 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 _BNB = {"bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype"}
 _LORA = {"r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "adapter_name_or_path"}
 _OF_SFT = {"packing", "completion_only_loss", "assistant_only_loss"}
-_OF_DECODERS = {"chain_of_thought", "chat_template_path", "adapter_name_or_path", "attn_implementation"}
+_OF_DECODERS = {
+    "use_liger_kernel",
+    "chain_of_thought",
+    "chat_template_path",
+    "adapter_name_or_path",
+    "attn_implementation",
+}
 _IGNORED_BY_METHOD = {"lora": _BNB, "full": _BNB | _LORA}
 _IGNORED_BY_OBJECTIVE: dict[str, set[str]] = {
     "sequence_classification": _OF_SFT | _OF_DECODERS | {"beta"},

@@ -23,8 +23,8 @@ from training.objectives.dpo import log_probabilities
 if TYPE_CHECKING:
     import torch
 
-    from training.loop import World
     from training.memory import Room
+    from training.world import World
 
 
 def reference_of(
@@ -80,8 +80,4 @@ def _key(model_digest: str, assignment: Assignment) -> str:
     """Over the model as it starts, how it is held, and every token of the rows."""
     config = assignment.config
     of = [model_digest, assignment.base.digest, config.method, config.bf16, str(config.quantization)]
-    digest = hashlib.sha256(canonical_json(of))
-    for each in assignment.encoded.sequences:
-        for values in (each.starts, each.input_ids, each.targets):
-            digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()[:32]
+    return hashlib.sha256(canonical_json([*of, assignment.encoded.digest])).hexdigest()[:32]

@@ -17,13 +17,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as pads
 
+from infra.cli import explain
 from infra.code import lock
 from infra.runtime import Runtime
 from infra.settings import Settings, settings_from_environment
@@ -89,10 +90,7 @@ def reproduced(runtime: Runtime, checkpoint: Checkpoint, folder: Path) -> Reprod
     name = checkpoint.name
     if root_of(curricula.load(settings, checkpoint.curriculum).members) != checkpoint.curriculum:
         return _stopped(name, f"curriculum {checkpoint.curriculum[:12]} no longer hashes to its root")
-    try:
-        assignment = rebuild(runtime, checkpoint)
-    except TrainingError as error:
-        return _stopped(name, str(error))
+    assignment = rebuild(runtime, checkpoint)
     stored = tables.read(settings, PLAN, where=pads.field("run_id") == checkpoint.run_id)
     if difference := _other_order(stored, assignment.plan.table, checkpoint):
         return _stopped(name, difference)
@@ -100,13 +98,16 @@ def reproduced(runtime: Runtime, checkpoint: Checkpoint, folder: Path) -> Reprod
 
     if assignment.config.num_workers:
         runtime.ray()
-    fitted = fit(
-        assignment,
-        run_id="reproduction-1",
-        work=str(folder / "work"),
-        out_dir=str(folder / "model"),
-        storage_path=str(folder / "ray"),
-    )
+    try:
+        fitted = fit(
+            assignment,
+            run_id="reproduction-1",
+            work=str(folder / "work"),
+            out_dir=str(folder / "model"),
+            storage_path=str(folder / "ray"),
+        )
+    except TrainingError as error:
+        return replace(_stopped(name, str(error)), same_order=True)
     recorded = steps_of(settings, checkpoint).select(STEPS_SCHEMA.names)
     step, difference = first_difference(recorded, fitted.steps)
     return Reproduction(
@@ -141,8 +142,14 @@ def first_difference(recorded: pa.Table, found: pa.Table) -> tuple[int | None, s
         for name in ("loss", "grad_norm"):
             then, now = row[name], ours[step][name]
             if then != now:
-                return step, f"{name} {now!r} instead of {then!r} ({abs(now - then):.1e} apart)"
+                by = ("world_size", "micro_batch_size")
+                were, are = (tuple(each[part] for part in by) for each in (row, ours[step]))
+                cut = "" if were == are else _CUT.format(*were, *are)
+                return step, f"{name} {now!r} instead of {then!r} ({abs(now - then):.1e} apart){cut}"
     return None, ""
+
+
+_CUT = "; it was taken by {} workers with {} rows in a pass, and now by {} with {}"
 
 
 def _other_order(stored: pa.Table, planned: pa.Table, checkpoint: Checkpoint) -> str:
@@ -189,7 +196,13 @@ def _main(lake: str, name: str, folder: str, told: str) -> None:
     settings = settings_from_environment(lake)
     checkpoint = next(each for each in checkpoints(settings) if each.name == name)
     with Runtime(settings) as runtime:
-        found = reproduced(runtime, checkpoint, Path(folder))
+        try:
+            found = reproduced(runtime, checkpoint, Path(folder))
+        except Exception as error:
+            sentence = explain(error)
+            if sentence is None:
+                raise
+            found = _stopped(name, sentence)
     Path(told).write_text(json.dumps(asdict(found)))
 
 

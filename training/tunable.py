@@ -177,7 +177,7 @@ def _linear(model: torch.nn.Module) -> list[str]:
 
 
 def _is_head(name: str) -> bool:
-    return ".modules_to_save." in name or name.startswith("classifier.")
+    return ".modules_to_save." in name or name.startswith(("classifier.", "score."))
 
 
 def _has_adapters(model: torch.nn.Module) -> bool:

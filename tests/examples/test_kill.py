@@ -68,7 +68,7 @@ DEATHS: dict[str, dict[str, Any]] = {
     "stage M0": stage("M0, the first champion"),
     "M0: exclusions are there, the curriculum is not": before("lineage.tables:commit", "curricula"),
     "M0: trained, its files still in a hidden folder": before("training.fit:_require_plan"),
-    "M0: half trained": before("training.ledger:FedLog.write", nth=5),
+    "M0: half trained": before("training.ledger:FedLog.write", nth=2),
     "M0: files are there, consumption is not": before("training.finetune:record_checkpoint"),
     "M0: consumption is there, the checkpoint is not": before("lineage.tables:replace", "checkpoints"),
     "M0: the checkpoint is there, its run not finished": after("lineage.tables:replace", "checkpoints"),

@@ -30,7 +30,7 @@ from pipelines.curate import CurateConfig, curate
 from pipelines.ingest import IngestConfig, ingest
 from training import tunable
 from training.finetune import FinetuneConfig, finetune
-from training.guards import GuardError
+from training.guards import GuardError, MethodError
 from training.recipe import TrainingConfig, TrainingError
 from training.tiny import bases
 
@@ -143,7 +143,7 @@ def test_where_the_base_cannot_be_quantised_it_is_trained_unquantised_and_that_i
     assert made.facets["method_failures"] == {"qlora": "no kernel for this"}
     assert made.facets["in_force"]["quantized_modules"] == 0
     assert json.loads(find(sums.settings, made.run_id)["config"])["training"]["method"] == "qlora"
-    with pytest.raises(GuardError, match="no kernel for this"):
+    with pytest.raises(MethodError, match="no kernel for this"):
         finetune(sums, sft(tiny, num_train_epochs=1, fallback=(), seed=1))
 
 

@@ -31,9 +31,8 @@ def test_onto_the_nf4_round_trip_it_is_nearer_to_what_was_trained_than_onto_the_
 
 def test_the_adapter_stays_and_a_second_merge_is_the_first(lake):
     checkpoint = checkpoints(lake)[0]
-    again = merge(Runtime(lake), "champion", onto="base")
+    merge(Runtime(lake), "champion", onto="base")
     assert adapter_digest(checkpoint.uri) == checkpoint.adapter_digest
-    assert again.again or again.facets["digest"]
     assert merge(Runtime(lake), "champion", onto="base").again
 
 

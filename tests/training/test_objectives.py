@@ -14,13 +14,13 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from infra.inference import Generator, Tagger, load_tuned
-from infra.models import BaseModel, ModelError, load_causal, load_tokenizer, resolve
+from infra.models import BaseModel, load_causal, load_tokenizer, resolve
 from lineage.spans import Span, write_spans
 from tests.training.toys import assert_same, decoder, gradients, rows_of, shaken, sums, trained
 from training.assignment import Assignment, assign
 from training.encoded import NO_LOSS, Batch, batch
 from training.fit import fit
-from training.loop import World
+from training.guards import MethodError
 from training.memory import Room
 from training.objectives import OBJECTIVES, Minibatch, causal
 from training.objectives.causal import target_losses
@@ -28,6 +28,7 @@ from training.plan import PlanError
 from training.recipe import TrainingConfig, TrainingError
 from training.reference import reference_of
 from training.tunable import digest_of, load_tunable, trained_of
+from training.world import World
 
 SFT = TrainingConfig(
     objective="sft", method="lora", r=4, lora_alpha=8, train_batch_size=8, num_train_epochs=1, max_length=128
@@ -431,7 +432,7 @@ def test_logits_that_a_model_caps_are_capped_in_the_loss(gemma, tmp_path):
 
 
 def test_attention_that_a_model_cannot_have_is_refused_with_the_one_it_can(gemma, tmp_path):
-    with pytest.raises(ModelError, match="eager"):
+    with pytest.raises(MethodError, match="eager"):
         trained(assign(sums(2), SFT, gemma), tmp_path)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from infra.models import BaseModel, load_tokenizer
 from training.encoded import NO_LOSS, Batch, Sequences
+from training.guards import GuardError
 from training.recipe import TrainingConfig, TrainingError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from infra.chat import Rendered
 
+_APART = 0.02  # bfloat16 moved logits by up to 0.008 of the largest with another batch shape
 _MOST_LOGITS = 1 << 26
 """float32 numbers, 256 MB: more logits at once are computed in parts, and again in the backward pass."""
 
@@ -53,9 +55,9 @@ def sequences_of(rendered: list[Rendered], *, max_length: int) -> tuple[Sequence
     return Sequences.of([each.input_ids[:max_length] for each in rendered], targets), n_cut
 
 
-def learnt(answer: str, config: TrainingConfig) -> str:
-    """What of an answer is learnt: all of it, or without the steps before the last `####`."""
-    if config.chain_of_thought or "####" not in answer:
+def learnt(answer: str | None, config: TrainingConfig) -> str | None:
+    """What of an answer is learnt: all of it, or from the last `####` on, without the steps before it."""
+    if answer is None or config.chain_of_thought or "####" not in answer:
         return answer
     return answer[answer.rindex("####") :]
 
@@ -77,6 +79,33 @@ def target_losses(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, t
             lambda logits: logits, causal(**given).logits[:, :-1][counts], targets[counts]
         )
     return losses, counts.nonzero()[:, 0]
+
+
+def require_rows_apart(model: torch.nn.Module) -> None:
+    """Raise GuardError for a decoder in which a packed row sees the one before it: asked of it, not believed.
+
+    Attention goes by position_ids; what else carries state along a sequence (convolutions, recurrences), or
+    counts its places itself, does not.
+    """
+    import torch
+
+    causal: Any = _without_adapters(model)
+    ids = torch.arange(2, 14, device=causal.device) % causal.config.get_text_config().vocab_size
+    second = torch.arange(6, device=causal.device)[None]
+    was_training = causal.training
+    causal.eval()
+    with torch.no_grad():
+        alone = causal(input_ids=ids[None, 6:], use_cache=False).logits.float()
+        together = causal(
+            input_ids=ids[None], position_ids=torch.cat([second, second], dim=1), use_cache=False
+        ).logits.float()[:, 6:]
+    causal.train(was_training)
+    apart = float((together - alone).abs().max() / alone.abs().max().clamp_min(1e-9))
+    if apart > _APART:
+        raise GuardError(
+            f"packed rows would see each other in {type(causal).__name__} (logits {apart:.1e} apart); set "
+            "packing = false"
+        )
 
 
 def _cross_entropies(head: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -53,15 +53,10 @@ class Objective(Protocol):
 
 
 def fit_into(
-    sequences: Sequences, config: TrainingConfig, *, n_cut: np.ndarray, causal: bool = False
+    sequences: Sequences, config: TrainingConfig, *, n_cut: np.ndarray
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Loss tokens of each row, and the rows that are to be dropped: too long, or without any loss.
-
-    `causal`: the first token of a row has no loss, for nothing comes before it.
-    """
+    """Loss tokens of each row, and the rows that are to be dropped: too long, or without any loss."""
     counts = sequences.targets != NO_LOSS
-    if causal:
-        counts[sequences.starts[:-1]] = False
     n_loss = np.add.reduceat(np.append(counts, False).astype(np.int32), sequences.starts[:-1])
     dropped: dict[int, str] = {}
     if config.excess_length_strategy == "drop":

@@ -12,6 +12,7 @@ import torch
 
 from infra.inference import Predictor
 from infra.models import ModelError, adapter_digest, resolve
+from training import feeding
 from training.assignment import Assignment, assign
 from training.feeding import accumulate
 from training.fit import Fitted, fit
@@ -296,3 +297,40 @@ def test_a_key_that_the_method_ignores_is_refused_and_not_dumped():
 def test_values_that_cannot_train_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         TrainingConfig(**wrong)
+
+
+def test_other_rows_than_planned_are_found_out_whatever_the_slots_say(rows, base, tmp_path):
+    assignment = assign(rows, CONFIG, base)
+    row = assignment.row.copy()
+    row[[0, 1]] = row[[1, 0]]
+    with pytest.raises(TrainingError, match="or other rows; nothing was saved"):
+        run(dataclasses.replace(assignment, row=row), tmp_path / "other rows")
+
+
+def test_other_tokens_than_the_rows_have_are_found_out(rows, base, tmp_path, monkeypatch):
+    real = feeding.batch
+
+    def with_another_token(*given, **named):
+        made = real(*given, **named)
+        made.input_ids[0, 1] += 1
+        return made
+
+    monkeypatch.setattr(feeding, "batch", with_another_token)
+    with pytest.raises(TrainingError, match="first step 0, other tokens went through the model"):
+        fitted(rows, base, tmp_path)
+
+
+def test_two_trainings_do_not_work_in_one_folder(rows, base, tmp_path):
+    assignment = assign(rows, CONFIG, base)
+
+    def again(fed, steps: int) -> None:
+        run(assignment, tmp_path)
+
+    with pytest.raises(TrainingError, match="another process is at the same training"):
+        run(assignment, tmp_path, on_step=again)
+
+
+def test_rows_longer_than_the_base_has_places_for_are_refused(rows, base):
+    long = rows.set_column(2, "text", pa.array(["word " * 900] * rows.num_rows))
+    with pytest.raises(PlanError, match="a row has 902 tokens, and all-MiniLM-L6-v2 reads 512 at most"):
+        assign(long, CONFIG.model_copy(update={"max_length": 1024}), base)

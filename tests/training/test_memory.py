@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from infra.models import BaseModel
 from tests.training.toys import decoder, sums, trained
 from training.assignment import Assignment, assign
+from training.guards import MethodError
 from training.ledger import step_digests, steps_table
 from training.loop import Trained
 from training.recipe import TrainingConfig, TrainingError
@@ -144,5 +145,5 @@ def test_another_fault_is_not_taken_for_a_lack_of_memory(llama, tmp_path):
     def fail(_: torch.nn.Module, rows: int) -> bool:
         raise RuntimeError("a shape does not fit")
 
-    with memory_for(fail), pytest.raises(RuntimeError, match="a shape does not fit"):
+    with memory_for(fail), pytest.raises(MethodError, match="a shape does not fit"):
         trained(assigned(llama), tmp_path)

@@ -90,7 +90,10 @@ def reproduced(runtime: Runtime, checkpoint: Checkpoint, folder: Path) -> Reprod
     name = checkpoint.name
     if root_of(curricula.load(settings, checkpoint.curriculum).members) != checkpoint.curriculum:
         return _stopped(name, f"curriculum {checkpoint.curriculum[:12]} no longer hashes to its root")
-    assignment = rebuild(runtime, checkpoint)
+    try:
+        assignment = rebuild(runtime, checkpoint)
+    except TrainingError as error:
+        return _stopped(name, str(error))
     stored = tables.read(settings, PLAN, where=pads.field("run_id") == checkpoint.run_id)
     if difference := _other_order(stored, assignment.plan.table, checkpoint):
         return _stopped(name, difference)

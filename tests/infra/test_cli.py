@@ -164,7 +164,7 @@ def test_a_config_that_is_missing_or_no_text_is_named(tmp_path: Path, refused: R
 
 
 def test_an_override_that_fits_no_key_is_named(refused: Refused):
-    assert "known: base_model, bnb_4bit" in refused("finetune", "--set", "training.rank=8")
+    assert "known: adapter_name_or_path, " in refused("finetune", "--set", "training.rank=8")
     assert "is not KEY=VALUE" in refused("finetune", "--set", "training.r")
     said = refused("finetune", "--set", "data=1", "--set", "data.seed=1")
     assert said == "--set 'data.seed=1' goes below a key that holds a value"

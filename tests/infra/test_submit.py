@@ -156,7 +156,7 @@ def test_a_job_trains_on_nothing_that_no_gate_admitted(cluster: Cluster, trained
     job = cluster.submit("--lake", settings.lake, "--", "finetune")
     out, err = job.communicate(timeout=120)
     assert job.returncode == 2, out + err
-    assert "no admitted training examples match" in out
+    assert "no admitted training examples of classification match" in out
     assert checkpoints(settings) == before
 
 

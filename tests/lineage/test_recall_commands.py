@@ -294,7 +294,7 @@ def test_a_curriculum_of_recalled_rows_cannot_be_trained_on_again(settings: Sett
     before = versions(settings)
     code, _, said = stemma("finetune", "--set", f"data.parent={root}")
     assert code == 2
-    assert "no admitted training examples match" in said
+    assert "no admitted training examples of classification match" in said
     assert versions(settings) == before
 
 

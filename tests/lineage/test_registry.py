@@ -174,7 +174,7 @@ def test_a_name_that_is_metric_and_series_is_refused(settings):
 def test_params_over_the_limits_are_cut_and_kept_whole_beside(settings, look):
     params = {"text": "x" * 20_000, "key with ünïcode & signs!": 1, "a//b": 2, "k" * 400: 3}
     params |= {f"p{index}": index for index in range(250)}
-    found = look.get_run(log(settings, "long-1", params=params))
+    found = look.get_run(log(settings, "wordy-1", params=params))
     assert len(found.data.params) == 254
     assert found.data.params["text"].endswith("... (20000 characters)")
     assert "x" * 20_000 in Path(look.download_artifacts(found.info.run_id, "params.json")).read_text()

@@ -192,6 +192,8 @@ found = these.fitted(assignment, Path(sys.argv[1]), on_step=lose)
 assert lost.is_set()
 assert these.ate_the_plan(found, assignment)
 print(sorted({{row["world_size"] for row in found.steps.to_pylist() if not row["lost"]}}))
+ray.shutdown()  # before the cluster: a driver that outlives its cluster's head ends with status 1
+cluster.shutdown()
 """
 
 

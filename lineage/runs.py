@@ -330,11 +330,13 @@ def events(settings: Settings, run_identity: str) -> list[dict[str, Any]]:
 
 
 def find(settings: Settings, prefix: str) -> dict[str, Any]:
-    """The last event of the run that a prefix of its id names.
+    """The last event of the run that an id, or a prefix of only one, names.
 
     Raises RunError, with the candidates if several.
     """
-    found = [e for e in tables.read(settings, RUN).to_pylist() if e["run_id"].startswith(prefix)]
+    events = tables.read(settings, RUN).to_pylist()
+    found = [event for event in events if event["run_id"] == prefix]
+    found = found or [event for event in events if event["run_id"].startswith(prefix)]
     ids = sorted({event["run_id"] for event in found})
     if len(prefix) < LEAST_PREFIX and prefix not in ids:
         raise RunError(f"'{prefix}' is too short to name a run; expected at least {LEAST_PREFIX} hex digits")

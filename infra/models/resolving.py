@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -50,15 +51,15 @@ PACKAGED = {
 }
 
 
-def resolve(name: str) -> BaseModel:
+def resolve(name: str, *, others: Collection[str] = ()) -> BaseModel:
     """Find a base model by the name of an installed package, a folder, or a hub id (`org/name[@revision]`).
 
     A packaged model must have the known digest. A hub id is looked for in the local cache first.
-    Raises ModelError.
+    `others` are names that the caller knows beside, for the error's sake. Raises ModelError.
     """
     if package := PACKAGED.get(name):
         return _resolve_package(name, package)
-    path = Path(name) if Path(name).is_dir() else _fetch(name)
+    path = Path(name) if Path(name).is_dir() else _fetch(name, {*PACKAGED, *others})
     return BaseModel(name=name, path=str(path), digest=_weights_digest(path))
 
 
@@ -79,7 +80,7 @@ def _resolve_package(name: str, package: _Package) -> BaseModel:
     return BaseModel(name=name, path=str(path), digest=found)
 
 
-def _fetch(name: str) -> Path:
+def _fetch(name: str, known: Collection[str]) -> Path:
     """The local snapshot of a hub model, downloaded if the cache has none."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -98,7 +99,7 @@ def _fetch(name: str) -> Path:
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ModelError(
-            f"base model '{name}' is neither one of {sorted(PACKAGED)}, nor a folder, "
+            f"base model '{name}' is neither one of {sorted(known)}, nor a folder, "
             f"nor a hub id that could be fetched: {reason}"
         ) from error
 

@@ -252,6 +252,16 @@ def test_an_unknown_prefix_is_named(runtime: Runtime):
         find(runtime.settings, "zzzz")
 
 
+def test_the_first_attempt_is_named_by_its_id_though_that_starts_the_tenths(runtime: Runtime):
+    carry_out(runtime, "curate", config={}, inputs=[], work=lambda run: Outcome())
+    (_, done) = tables.read(runtime.settings, RUN).to_pylist()
+    ids = ("0123456789abcdef-1", "0123456789abcdef-10")
+    tables.record(runtime.settings, [{**done, "run_id": each} for each in ids], into=RUN)
+    assert [find(runtime.settings, each)["run_id"] for each in ids] == [*ids]
+    with pytest.raises(RunError, match="could be any of"):
+        find(runtime.settings, "0123456789abcdef")
+
+
 WORKS_A_WHILE = """
 import os, sys
 from infra.runtime import Runtime

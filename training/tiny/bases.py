@@ -47,7 +47,7 @@ def resolve_base(runtime: Runtime, name: str, *, parent: Run | None = None) -> B
     Raises TrainingError where a tiny one's folder is not what its run has written, ModelError for others.
     """
     recipe = TINY.get(name)
-    return resolve(name) if recipe is None else pretrained(runtime, name, recipe, parent=parent)
+    return resolve(name, others=TINY) if recipe is None else pretrained(runtime, name, recipe, parent=parent)
 
 
 def pretrained(runtime: Runtime, name: str, recipe: Pretraining, *, parent: Run | None = None) -> BaseModel:

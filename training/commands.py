@@ -52,24 +52,26 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="An alias, NAME@VERSION, or the start of a run id.")],
     split: Annotated[str, typer.Option(help="gate or report.")] = "gate",
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    set: Set = None,
     lake: Lake = None,
     as_json: Json = False,
 ) -> int:
-    """Score a model on a split of admitted evaluation rows, noisy and clean apart.
+    """Score a model on a split of admitted evaluation rows, each condition apart.
 
-    Example: stemma evaluate champion --split gate
+    Example: stemma evaluate champion --split gate --set scorer=number
     """
     if split not in ("gate", "report"):
         raise TrainingError(f"split '{split}' is not one of: gate, report")
+    asking = read_config(evaluation.Asking, None, set or ())
     with open_runtime(lake) as runtime:
-        outcome = evaluation.evaluate(runtime, model, split=split, seed=seed)
+        outcome = evaluation.evaluate(runtime, model, split=split, seed=seed, asking=asking)
         checkpoint, _ = resolve(runtime.settings, model)
         found = [r for r in reports_of(runtime.settings, checkpoint.run_id) if r.run_id == outcome.run_id]
     if as_json:
         print(json.dumps([vars(report) for report in found]))
         return 0
     for report in found:
-        print(f"{report.condition:<8} {report.metric:<9} {report}")
+        print(f"{report.condition:<14} {report.metric:<12} {report}")
     return 0
 
 

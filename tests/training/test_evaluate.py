@@ -10,7 +10,7 @@ from infra.cli import run
 from infra.runtime import Runtime
 from lineage import report, tables, verdicts
 from lineage.fsck import fsck
-from training import evaluate as evaluation
+from training import answering
 from training.evaluate import evaluate
 from training.recipe import TrainingError
 
@@ -41,7 +41,7 @@ def test_a_number_rests_on_predictions_that_passed_the_gate(lake, trained_lake):
 
 def test_what_no_model_of_ours_can_say_gives_no_number(lake, trained_lake, monkeypatch, capsys):
     before = report.reports_of(lake.settings, trained_lake.trained)
-    monkeypatch.setattr(evaluation, "load_predictor", lambda runtime, checkpoint: Says("of another model"))
+    monkeypatch.setattr(answering, "load_predictor", lambda runtime, checkpoint: Says("of another model"))
     with pytest.raises(TrainingError, match=r"the gate refused predictions@\d+ \(prediction_known\)") as told:
         evaluate(lake, trained_lake.trained, split="gate", seed=3)
     batch = str(told.value).split()[3]

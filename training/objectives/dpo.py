@@ -47,7 +47,13 @@ class DirectPreference:
         asked, none = rows["messages"].to_pylist(), [None] * rows.num_rows
         for name, calls in (("answer", rows["answer_tool_calls"].to_pylist()), ("rejected", none)):
             rendered = [
-                render(tokenizer, messages, learnt(said, config), answer_tool_calls=called, loss_on="answer")
+                render(
+                    tokenizer,
+                    messages,
+                    learnt(said, chain_of_thought=config.chain_of_thought),
+                    answer_tool_calls=called,
+                    loss_on="answer",
+                )
                 for messages, said, called in zip(asked, rows[name].to_pylist(), calls, strict=True)
             ]
             sequences, cut = sequences_of(rendered, max_length=config.max_length)

@@ -35,7 +35,11 @@ class SupervisedFineTuning:
         columns = (rows[name].to_pylist() for name in self.columns)
         rendered = [
             render(
-                tokenizer, messages, learnt(answer, config), answer_tool_calls=calls, loss_on=_loss_on(config)
+                tokenizer,
+                messages,
+                learnt(answer, chain_of_thought=config.chain_of_thought),
+                answer_tool_calls=calls,
+                loss_on=_loss_on(config),
             )
             for messages, answer, calls in zip(*columns, strict=True)
         ]

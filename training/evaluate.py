@@ -33,7 +33,7 @@ from training import sets
 from training.answering import ANSWERS, Answers, answer, objective_of
 from training.measures import measures
 from training.recipe import TrainingError
-from training.scoring import Scorer, scorer_for
+from training.scoring import Scorer, score_all, scorer_for
 
 Split = Literal["gate", "report"]
 
@@ -78,9 +78,9 @@ def evaluate(
 ) -> Outcome:
     """Score a model on the admitted rows of a split that are of its task, each condition apart.
 
-    The facets hold the numbers: `metric.condition` -> value, lower and upper end of its interval, n. Rows that
-    a reviewer rejected or relabelled are left out, and counted. Raises TrainingError when the split is empty or
-    overlaps with what the model was trained on; on `report`, for a model that was never champion.
+    The facets hold the numbers: `metric.condition` -> value, lower and upper end of its interval, n. Rows
+    that a reviewer rejected or relabelled are left out, and counted. Raises TrainingError when the split is
+    empty or overlaps with what the model was trained on; on `report`, for one that was never champion.
     """
     settings, asking = runtime.settings, asking or Asking()
     checkpoint, _ = models.resolve(settings, reference)
@@ -157,14 +157,14 @@ def _require_fit(
 
 def _scorer(asking: Asking, task: Task, rows: pa.Table) -> Scorer:
     if task != "generation":
-        return scorer_for(task, None)
+        return scorer_for(task)
     mine = rows.filter(pc.equal(rows["task"], task))
     name = asking.scorer
     if name is None and mine["answer_tool_calls"].null_count == 0:
         name = "tool_call"
     elif name is None and all("####" in answer for answer in mine["answer"].to_pylist()):
         name = "number"
-    return scorer_for(task, name)
+    return scorer_for(task, name or "")
 
 
 def _require_system_prompts(settings: Settings, checkpoint: Checkpoint, rows: pa.Table) -> None:
@@ -238,7 +238,7 @@ def _predictions(
 ) -> pa.Table:
     n = rows.num_rows
     right = pc.coalesce(rows["answer_tool_calls"], rows["answer"])
-    scores = [scorer.score(*each) for each in zip(right.to_pylist(), said.predictions, strict=True)]
+    scores = score_all(scorer, right.to_pylist(), said.predictions)
     none = pa.nulls(n, pa.float64())
     return pa.table(
         {

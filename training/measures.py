@@ -1,22 +1,34 @@
 """The numbers of stored predictions: computed again from them, they are the same.
 
-label        accuracy, macro_f1, ece
-entities     entity_f1, entity_precision, entity_recall (micro), and their mean by text
-any other    the mean of its scores, under the scorer's name; perplexity where likelihoods are stored, ece
+    label         accuracy, macro_f1, ece
+    entities      entity_f1, entity_precision, entity_recall over all texts, ece
+    any other     the mean of its scores under the scorer's name, ece; perplexity where likelihoods are stored
+
+Each with its 95 % bootstrap interval. The first number of a scorer is the one that models are compared by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lineage.report import LABEL, PASS, Report, metric_of, scores
-from training.metrics import ece, macro_f1
-
-RESAMPLES = 500  # of the 95 % bootstrap intervals
+from training.metrics import (
+    Interval,
+    bootstrap,
+    bootstrap_interval,
+    ece,
+    ece_interval,
+    entity_counts,
+    entity_f1_interval,
+    macro_f1,
+    macro_f1_interval,
+)
+from training.metrics.entities import entity_f1_of
+from training.scoring import spans_said
 
 
 def measures(predictions: pa.Table, *, seed: int) -> list[Report]:
@@ -25,32 +37,52 @@ def measures(predictions: pa.Table, *, seed: int) -> list[Report]:
     groups = sorted(set(zip(predictions["condition"].to_pylist(), scorers.to_pylist(), strict=True)))
     found = []
     for condition, scorer in groups:
-        mine = pc.and_(pc.equal(predictions["condition"], condition), pc.equal(scorers, scorer))
-        found += _of_one(predictions.filter(mine), scorer, condition=condition, seed=seed)
+        mine = predictions.filter(
+            pc.and_(pc.equal(predictions["condition"], condition), pc.equal(scorers, scorer))
+        )
+        split, model_run = mine["split"][0].as_py(), mine["model_run"][0].as_py()
+        found += [
+            Report(metric, split, condition, float(value), low, high, mine.num_rows, seed, model_run)
+            for metric, value, (low, high) in _numbers(mine, metric_of(scorer), seed=seed)
+        ]
     return found
 
 
-def _of_one(mine: pa.Table, scorer: str, *, condition: str, seed: int) -> list[Report]:
-    """The numbers of the predictions that one scorer scored under one condition."""
-    score, n = scores(mine), mine.num_rows
-    confidence, correct = mine["confidence"].to_numpy(), score >= PASS
-    metrics: dict[str, Callable[[np.ndarray], float]] = {
-        metric_of(scorer): lambda drawn: float(score[drawn].mean())
-    }
-    if metric_of(scorer) == "accuracy":
-        both = np.array(mine["answer"].to_pylist() + mine["prediction"].to_pylist())
-        codes = np.unique(both, return_inverse=True)[1]
-        metrics["macro_f1"] = lambda drawn: macro_f1(codes[:n][drawn], codes[n:][drawn])
+def _numbers(mine: pa.Table, metric: str, *, seed: int) -> Iterator[tuple[str, float, Interval]]:
+    """Name, value and interval of what the predictions of one scorer give."""
+    score = scores(mine)
+    if metric == "entities":
+        yield from _of_entities(mine, seed=seed)
+    else:
+        yield metric, score.mean(), bootstrap_interval(score, seed=seed)
+    if metric == "accuracy":
+        truth, said = mine["answer"].to_pylist(), mine["prediction"].to_pylist()
+        yield "macro_f1", macro_f1(truth, said), macro_f1_interval(truth, said, seed=seed)
     if mine["log_likelihood"].null_count == 0:
         sums, tokens = mine["log_likelihood"].to_numpy(), mine["tokens"].to_numpy()
-        metrics["perplexity"] = lambda drawn: float(np.exp(-sums[drawn].sum() / tokens[drawn].sum()))
-    metrics["ece"] = lambda drawn: ece(confidence[drawn], correct[drawn])
-    rng = np.random.default_rng(seed)
-    draws = [np.arange(n), *rng.integers(0, n, (RESAMPLES, n))]
-    split, model_run = mine["split"][0].as_py(), mine["model_run"][0].as_py()
-    found = []
-    for name, metric in metrics.items():
-        value, *resampled = (metric(drawn) for drawn in draws)
-        low, high = np.quantile(resampled, [0.025, 0.975])
-        found.append(Report(name, split, condition, value, float(low), float(high), n, seed, model_run))
-    return found
+        both = np.column_stack([sums, tokens])
+        interval = bootstrap(np.ones(len(both), int), lambda drawn: _perplexity(drawn @ both), seed=seed)
+        yield "perplexity", _perplexity(both.sum(axis=0)[None])[0], interval
+    confidence, right = mine["confidence"].to_numpy(), score >= PASS
+    yield "ece", ece(confidence, right), ece_interval(confidence, right, seed=seed)
+
+
+def _of_entities(mine: pa.Table, *, seed: int) -> Iterator[tuple[str, float, Interval]]:
+    truth, said = ([spans_said(text) for text in mine[name].to_pylist()] for name in ("answer", "prediction"))
+    counts = entity_counts(truth, said)
+    yield "entity_f1", entity_f1_of(counts.sum(axis=0)[None])[0], entity_f1_interval(counts, seed=seed)
+    hits, found, true = counts.T
+    for name, whole in (("entity_precision", found), ("entity_recall", true)):
+        both = np.column_stack([hits, whole])
+        interval = bootstrap(np.ones(len(both), int), lambda drawn, b=both: _share(drawn @ b), seed=seed)
+        yield name, _share(both.sum(axis=0)[None])[0], interval
+
+
+def _perplexity(sums: np.ndarray) -> np.ndarray:
+    """Of columns log-likelihood and tokens."""
+    return np.exp(-sums[:, 0] / np.maximum(1, sums[:, 1]))
+
+
+def _share(sums: np.ndarray) -> np.ndarray:
+    """The first column of the second; a share of nothing counts 0."""
+    return sums[:, 0] / np.maximum(1, sums[:, 1])

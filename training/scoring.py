@@ -1,6 +1,7 @@
 """Scorers: what one prediction is worth beside its answer, from 0 to 1, by rules with a name and a revision.
 
     label          classification  the same label
+    preferred      preference      the better answer, not the rejected one
     entities       tagging         F1 of the text's entity spans (lineage.spans)
     exact          generation      the same text, whatever its white space
     number         generation      the same final number, GSM8K's rule
@@ -63,10 +64,12 @@ class Scorer:
 
 def scorer_for(task: Task, name: str = "") -> Scorer:
     """The scorer of that name, or the task's usual one. Raises TrainingError where it does not fit the task."""
-    wanted = name or _USUAL.get(task, "")
+    wanted = name or _USUAL[task]
     fitting = [each.name for each in SCORERS.values() if task in each.task]
     if not fitting:
-        raise TrainingError(f"task '{task}' has no answer that a rule could score; evaluate it as another task")
+        raise TrainingError(
+            f"task '{task}' has no answer that a rule could score; evaluate it as another task"
+        )
     if wanted not in fitting:
         known = "does not fit" if wanted in SCORERS else "is unknown; these fit"
         raise TrainingError(f"scorer '{wanted}' {known} task '{task}'; choose from: {', '.join(fitting)}")
@@ -76,7 +79,9 @@ def scorer_for(task: Task, name: str = "") -> Scorer:
 def score_all(scorer: Scorer, answers: Sequence[str], predictions: Sequence[str]) -> list[float]:
     """The scores of many predictions, in order; programs run several at a time. Raises TrainingError."""
     if len(answers) != len(predictions):
-        raise TrainingError(f"got {len(answers)} answers against {len(predictions)} predictions; expected pairs")
+        raise TrainingError(
+            f"got {len(answers)} answers against {len(predictions)} predictions; expected pairs"
+        )
     if scorer is SCORERS["pass_at_1"]:
         pairs = zip(answers, predictions, strict=True)
         return [float(ran.passed) for ran in run_all([program_of(*pair) for pair in pairs])]
@@ -91,7 +96,9 @@ def program_of(answer: str, prediction: str) -> Program:
     """
     said = _object(answer)
     test, entry_point, prompt = (said.get(key, "") for key in ("test", "entry_point", "prompt"))
-    if not (isinstance(test, str) and test.strip() and isinstance(entry_point, str) and isinstance(prompt, str)):
+    if not (
+        isinstance(test, str) and test.strip() and isinstance(entry_point, str) and isinstance(prompt, str)
+    ):
         raise TrainingError(
             f"the answer {answer[:80]!r} holds no test; expected JSON such as "
             '{"test": "assert f(2) == 4", "entry_point": "f", "prompt": "def f(x):\\n"}'
@@ -139,7 +146,9 @@ def _alias(answer: str, prediction: str) -> float:
     except (ValueError, RecursionError):
         names = [answer]
     if not names or not all(isinstance(name, str) for name in names):
-        raise TrainingError(_unreadable(answer, "lists no names", '`["Onion", "Allium cepa"]`, or Onion alone'))
+        raise TrainingError(
+            _unreadable(answer, "lists no names", '`["Onion", "Allium cepa"]`, or Onion alone')
+        )
     return float(matches_alias(names, prediction))
 
 
@@ -162,11 +171,11 @@ def _tool_call(answer: str, prediction: str) -> float:
 def _entities(answer: str, prediction: str) -> float:
     """F1 of one text; 1 where both say that it holds none. The F1 of many texts is not the mean of these."""
     try:
-        true = _spans(answer)
+        true = spans_said(answer)
     except SpanError as error:
         raise TrainingError(_unreadable(answer, str(error), "the spans of lineage.spans")) from error
     try:
-        said = _spans(prediction)
+        said = spans_said(prediction)
     except SpanError:
         return 0.0
     hits, found, wanted = entity_counts([true], [said])[0].tolist()
@@ -184,7 +193,8 @@ class _AnyText(str):
         return 1 << 62
 
 
-def _spans(said: str) -> tuple[Span, ...]:
+def spans_said(said: str) -> tuple[Span, ...]:
+    """The spans that an answer or a prediction names, whose text is not at hand. Raises SpanError."""
     return parse_spans(said, _AnyText())
 
 
@@ -206,6 +216,7 @@ SCORERS: Mapping[str, Scorer] = {
     each.name: each
     for each in (
         Scorer("label", 1, ("classification",), _label),
+        Scorer("preferred", 1, ("preference",), _label),
         Scorer("entities", 1, ("tagging",), _entities),
         Scorer("exact", 1, ("classification", "generation"), _exact),
         Scorer("number", 1, _TALK, _number),
@@ -221,4 +232,9 @@ SCORERS: Mapping[str, Scorer] = {
 }
 """Every scorer, by name."""
 
-_USUAL: Mapping[str, str] = {"classification": "label", "tagging": "entities", "generation": "exact"}
+_USUAL: Mapping[Task, str] = {
+    "classification": "label",
+    "tagging": "entities",
+    "generation": "exact",
+    "preference": "preferred",
+}

@@ -59,8 +59,8 @@ def as_frozen(settings: Settings, checkpoint: Checkpoint, stored: pa.Table, *, s
     elif told != was:
         raise TrainingError(
             f"split '{split}' is not the one that was frozen before {checkpoint.name} was trained: "
-            f"{told['rows']} rows of digest {told['digest'][:12]}, then {was['rows']} of {was['digest'][:12]}; "
-            "train again, or withdraw what was admitted since"
+            f"{told['rows']} rows of digest {told['digest'][:12]}, then {was['rows']} of digest "
+            f"{was['digest'][:12]}; train again, or withdraw what was admitted since"
         )
     return left
 

@@ -164,7 +164,7 @@ def _edited(predictions: pa.Table) -> Iterator[str]:
         bearing.select(["run_id", "row_id", "digest"]).to_pylist(), report.digests(bearing), strict=True
     ):
         if row["digest"] != digest:
-            yield f"the prediction of run {row['run_id']} on {row['row_id'].hex()} is not the one that was stored"
+            yield f"the prediction of run {row['run_id']} on {row['row_id'].hex()} was changed since it was stored"
 
 
 def _hashes(settings: Settings, checkpoint: Checkpoint, ids: Mapping[int, bytes]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import pyarrow as pa
@@ -33,6 +34,7 @@ class SupervisedFineTuning:
         """One conversation per row."""
         tokenizer = tokenizer_of(base, config)
         columns = (rows[name].to_pylist() for name in self.columns)
+        wanted = partial(learnt, chain_of_thought=config.chain_of_thought)
         rendered = [
             render(
                 tokenizer,

@@ -2,21 +2,21 @@
 
     label          classification  the same label
     entities       tagging         F1 of the text's entity spans (lineage.spans)
-    exact          generation      the same text, whatever its white space
+    exact          generation      the same text, whatever its white space; classification too
     number         generation      the same final number, GSM8K's rule
     option_letter  generation      the same option of a multiple choice
-    alias          generation      one of the answer's names, TriviaQA's rule; names are a JSON list, or the answer
+    alias          generation      one of the answer's names, TriviaQA's rule: a JSON list, or one name
     rouge1, rouge2, rougeL         F1 of what a reference text and the prediction share
     tool_name      generation      the right tools
     tool_call      generation      the right tools with the right arguments
     pass_at_1      generation      the program passes its test, in the sandbox; the answer is JSON:
                                    {"test": ..., "entry_point": ..., "prompt": ...}, the last two optional
 
-A score is stored with `str(scorer)`, such as "number@1". Whoever changes what a rule says raises its revision, so
-that scores of two rules are never compared silently.
+A score is stored with `str(scorer)`, such as "number@1". Whoever changes what a rule says raises its
+revision, so that scores of two rules are never compared silently.
 
-Errors: TrainingError where a scorer does not fit a task or an answer is not what its scorer reads. A prediction
-that cannot be read is never an error: it scores 0.
+Errors: TrainingError where a scorer does not fit a task or an answer is not what its scorer reads; its
+SandboxError where programs cannot be run safely. A prediction that cannot be read is no error: it scores 0.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lineage.spans import Span, SpanError, parse_spans
+from lineage.spans import SpanError, read_spans
 from lineage.tasks import Task
 from training.metrics import (
     entity_counts,
+    final_number,
     matches_alias,
+    option_letter,
     rouge_l,
     rouge_n,
     same_calls,
@@ -39,7 +41,6 @@ from training.metrics import (
     same_text,
     same_tools,
 )
-from training.metrics.answers import final_number, option_letter
 from training.recipe import TrainingError
 from training.sandbox import Program, run, run_all
 
@@ -62,11 +63,13 @@ class Scorer:
 
 
 def scorer_for(task: Task, name: str = "") -> Scorer:
-    """The scorer of that name, or the task's usual one. Raises TrainingError where it does not fit the task."""
+    """The scorer of that name, or the task's usual one. Raises TrainingError where it does not fit."""
     wanted = name or _USUAL.get(task, "")
     fitting = [each.name for each in SCORERS.values() if task in each.task]
     if not fitting:
-        raise TrainingError(f"task '{task}' has no answer that a rule could score; evaluate it as another task")
+        raise TrainingError(
+            f"task '{task}' has no answer that a rule could score; evaluate it as another task"
+        )
     if wanted not in fitting:
         known = "does not fit" if wanted in SCORERS else "is unknown; these fit"
         raise TrainingError(f"scorer '{wanted}' {known} task '{task}'; choose from: {', '.join(fitting)}")
@@ -76,7 +79,9 @@ def scorer_for(task: Task, name: str = "") -> Scorer:
 def score_all(scorer: Scorer, answers: Sequence[str], predictions: Sequence[str]) -> list[float]:
     """The scores of many predictions, in order; programs run several at a time. Raises TrainingError."""
     if len(answers) != len(predictions):
-        raise TrainingError(f"got {len(answers)} answers against {len(predictions)} predictions; expected pairs")
+        raise TrainingError(
+            f"got {len(answers)} answers against {len(predictions)} predictions; expected pairs"
+        )
     if scorer is SCORERS["pass_at_1"]:
         pairs = zip(answers, predictions, strict=True)
         return [float(ran.passed) for ran in run_all([program_of(*pair) for pair in pairs])]
@@ -91,7 +96,9 @@ def program_of(answer: str, prediction: str) -> Program:
     """
     said = _object(answer)
     test, entry_point, prompt = (said.get(key, "") for key in ("test", "entry_point", "prompt"))
-    if not (isinstance(test, str) and test.strip() and isinstance(entry_point, str) and isinstance(prompt, str)):
+    if not (
+        isinstance(test, str) and test.strip() and isinstance(entry_point, str) and isinstance(prompt, str)
+    ):
         raise TrainingError(
             f"the answer {answer[:80]!r} holds no test; expected JSON such as "
             '{"test": "assert f(2) == 4", "entry_point": "f", "prompt": "def f(x):\\n"}'
@@ -139,7 +146,9 @@ def _alias(answer: str, prediction: str) -> float:
     except (ValueError, RecursionError):
         names = [answer]
     if not names or not all(isinstance(name, str) for name in names):
-        raise TrainingError(_unreadable(answer, "lists no names", '`["Onion", "Allium cepa"]`, or Onion alone'))
+        raise TrainingError(
+            _unreadable(answer, "lists no names", '`["Onion", "Allium cepa"]`, or Onion alone')
+        )
     return float(matches_alias(names, prediction))
 
 
@@ -162,11 +171,11 @@ def _tool_call(answer: str, prediction: str) -> float:
 def _entities(answer: str, prediction: str) -> float:
     """F1 of one text; 1 where both say that it holds none. The F1 of many texts is not the mean of these."""
     try:
-        true = _spans(answer)
+        true = read_spans(answer)
     except SpanError as error:
         raise TrainingError(_unreadable(answer, str(error), "the spans of lineage.spans")) from error
     try:
-        said = _spans(prediction)
+        said = read_spans(prediction)
     except SpanError:
         return 0.0
     hits, found, wanted = entity_counts([true], [said])[0].tolist()
@@ -175,17 +184,6 @@ def _entities(answer: str, prediction: str) -> float:
 
 def _pass_at_1(answer: str, prediction: str) -> float:
     return float(run(program_of(answer, prediction)).passed)
-
-
-class _AnyText(str):
-    """A text that holds every position: here a span's text is not at hand, and was checked when it was stored."""
-
-    def __len__(self) -> int:
-        return 1 << 62
-
-
-def _spans(said: str) -> tuple[Span, ...]:
-    return parse_spans(said, _AnyText())
 
 
 def _object(answer: str) -> Mapping[str, object]:
@@ -197,7 +195,7 @@ def _object(answer: str) -> Mapping[str, object]:
 
 
 def _unreadable(answer: str, found: str, expected: str) -> str:
-    return f"the answer {answer[:80]!r} {found}; expected such as {expected}: choose another scorer for such rows"
+    return f"the answer {answer[:80]!r} {found}; expected {expected}: choose another scorer for such rows"
 
 
 _TALK: tuple[Task, ...] = ("generation",)

@@ -1,7 +1,7 @@
 """The answer within a text that a decoder wrote, and whether it is the right one.
 
-Every rule is strict: where a text does not say its answer in one of the named ways, it has none, and counts as
-wrong. A lenient rule would give points to numbers and letters that were written on the way.
+Every rule is strict: where a text does not say its answer in one of the named ways, it has none, and counts
+as wrong. A lenient rule would give points to numbers and letters that were written on the way.
 """
 
 from __future__ import annotations

@@ -1,18 +1,20 @@
 """How far chance alone could move a number: percentile bootstraps that cost little, whatever the items.
 
-A resample of n items is, for a metric that is made of counts, a draw of those counts: of how often each kind of
-item comes (multinomial), not of the items. So 10,000 resamples of 100,000 items take seconds. The kinds:
+A resample of n items is, for a metric that is made of counts, a draw of those counts: of how often each kind
+of item comes (multinomial), not of the items. So 10,000 resamples of 100,000 items take seconds. The kinds:
 
     mean of scores     the distinct scores
     macro F1           hits per label and all errors together; which errors, is drawn from their list
     entity F1          the distinct (right, found, true) counts of a text: texts are drawn, not entities
     calibration error  bin, confidence and correctness
 
-A score or a confidence that takes more values than KINDS is grouped to so many levels of its range, each level at
-the mean of what is in it. The mean over all items stays exact, and the spread that is lost within levels is below
-a thousandth of the whole (`_grouped` measures it; where it is not, every distinct value is a kind of its own).
+A score or a confidence that takes more values than KINDS is grouped to so many levels of its range, each
+level at the mean of what is in it. The mean over all items stays exact, and the spread that is lost within
+levels is below a thousandth of the whole (`_grouped` measures it; where it is not, every distinct value is a
+kind of its own).
 
-The same seed gives the same interval; 0 is a seed. Errors: TrainingError on empty, unequal or non-finite input.
+The same seed gives the same interval; 0 is a seed. Errors: TrainingError on empty, unequal or non-finite
+input.
 """
 
 from __future__ import annotations
@@ -184,8 +186,8 @@ def _chunks(n: int, kinds: int) -> list[int]:
 def _macro_f1_draws(counts: Confusion, size: int, rng: np.random.Generator) -> np.ndarray:
     """Macro F1 of `size` resamples: hits per label are a multinomial draw, errors are drawn from their list.
 
-    There are up to labels squared kinds of errors, too many for a multinomial draw of each; the items that are
-    errors are few.
+    There are up to labels squared kinds of errors, too many for a multinomial draw of each; the items that
+    are errors are few.
     """
     labels, errors = len(counts.hits), len(counts.wrong)
     drawn = rng.multinomial(counts.n, np.append(counts.hits, errors) / counts.n, size=size)

@@ -56,8 +56,8 @@ def macro_f1_interval(
 ) -> Interval:
     """Percentile bootstrap interval of macro F1; a label that a resample lacks does not count in it."""
     counts = confusion(labels, predicted)
-    rng = np.random.default_rng(seed)
-    values = [_macro_f1_draws(counts, size, rng) for size in _chunks(n, len(counts.hits) + 1)]
+    streams = np.random.default_rng(seed).spawn(2)
+    values = [_macro_f1_draws(counts, size, *streams) for size in _chunks(n, len(counts.hits) + 1)]
     return _interval(np.concatenate(values), level)
 
 
@@ -183,19 +183,21 @@ def _chunks(n: int, kinds: int) -> list[int]:
     return [min(most, n - start) for start in range(0, n, most)]
 
 
-def _macro_f1_draws(counts: Confusion, size: int, rng: np.random.Generator) -> np.ndarray:
+def _macro_f1_draws(
+    counts: Confusion, size: int, of_items: np.random.Generator, of_errors: np.random.Generator
+) -> np.ndarray:
     """Macro F1 of `size` resamples: hits per label are a multinomial draw, errors are drawn from their list.
 
     There are up to labels squared kinds of errors, too many for a multinomial draw of each; the items that
     are errors are few.
     """
     labels, errors = len(counts.hits), len(counts.wrong)
-    drawn = rng.multinomial(counts.n, np.append(counts.hits, errors) / counts.n, size=size)
+    drawn = of_items.multinomial(counts.n, np.append(counts.hits, errors) / counts.n, size=size)
     missed = np.zeros((size, labels), dtype=np.int64)
     if errors:
         truth, said = np.ascontiguousarray(counts.wrong.T)
         for resample, often in enumerate(drawn[:, -1]):
-            picked = rng.integers(0, errors, often, dtype=np.uint32)
+            picked = of_errors.integers(0, errors, often, dtype=np.uint32)
             missed[resample] = np.bincount(truth[picked], minlength=labels)
             missed[resample] += np.bincount(said[picked], minlength=labels)
     return macro_f1_of(drawn[:, :-1], missed)

@@ -87,7 +87,7 @@ def digests(predictions: pa.Table) -> list[bytes]:
 
 
 def scores(predictions: pa.Table) -> np.ndarray:
-    """What each row's scorer gave, float64; of rows older than scores, whether answer and prediction agree."""
+    """What each row's scorer gave, float64; of rows older than scores, are answer and prediction one?"""
     same = pc.cast(pc.equal(predictions["answer"], predictions["prediction"]), pa.float64())
     return pc.coalesce(predictions["score"], same).to_numpy()
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lineage.report import LABEL, PASS, Report, metric_of, scores
+from lineage.spans import read_spans
 from training.metrics import (
     Interval,
     bootstrap,
@@ -28,7 +29,6 @@ from training.metrics import (
     macro_f1_interval,
 )
 from training.metrics.entities import entity_f1_of
-from training.scoring import spans_said
 
 
 def measures(predictions: pa.Table, *, seed: int) -> list[Report]:
@@ -68,7 +68,7 @@ def _numbers(mine: pa.Table, metric: str, *, seed: int) -> Iterator[tuple[str, f
 
 
 def _of_entities(mine: pa.Table, *, seed: int) -> Iterator[tuple[str, float, Interval]]:
-    truth, said = ([spans_said(text) for text in mine[name].to_pylist()] for name in ("answer", "prediction"))
+    truth, said = ([read_spans(text) for text in mine[name].to_pylist()] for name in ("answer", "prediction"))
     counts = entity_counts(truth, said)
     yield "entity_f1", entity_f1_of(counts.sum(axis=0)[None])[0], entity_f1_interval(counts, seed=seed)
     hits, found, true = counts.T

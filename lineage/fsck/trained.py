@@ -160,11 +160,10 @@ def reports(settings: Settings) -> Findings:
 def _edited(predictions: pa.Table) -> Iterator[str]:
     """Predictions that no longer say what was stored; older ones bear no digest."""
     bearing = predictions.filter(pc.is_valid(predictions["digest"]))
-    for row, digest in zip(
-        bearing.select(["run_id", "row_id", "digest"]).to_pylist(), report.digests(bearing), strict=True
-    ):
+    rows = bearing.select(["run_id", "row_id", "digest"]).to_pylist()
+    for row, digest in zip(rows, report.digests(bearing), strict=True):
         if row["digest"] != digest:
-            yield f"the prediction of run {row['run_id']} on {row['row_id'].hex()} was changed since it was stored"
+            yield f"prediction of run {row['run_id']} on {row['row_id'].hex()} is not what was stored"
 
 
 def _hashes(settings: Settings, checkpoint: Checkpoint, ids: Mapping[int, bytes]) -> Iterator[str]:

@@ -52,7 +52,7 @@ class DirectPreference:
                 render(
                     tokenizer,
                     messages,
-                    learnt(said, chain_of_thought=config.chain_of_thought),
+                    wanted(said),
                     answer_tool_calls=called,
                     loss_on="answer",
                 )

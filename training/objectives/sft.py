@@ -39,7 +39,7 @@ class SupervisedFineTuning:
             render(
                 tokenizer,
                 messages,
-                learnt(answer, chain_of_thought=config.chain_of_thought),
+                wanted(answer),
                 answer_tool_calls=calls,
                 loss_on=_loss_on(config),
             )

@@ -2,6 +2,7 @@
 
     label         accuracy, macro_f1, ece
     entities      entity_f1, entity_precision, entity_recall over all texts, ece
+    preferred     their share
     any other     the mean of its scores under the scorer's name, ece; perplexity where likelihoods are stored
 
 Each with its 95 % bootstrap interval. The first number of a scorer is the one that models are compared by.
@@ -55,6 +56,8 @@ def _numbers(mine: pa.Table, metric: str, *, seed: int) -> Iterator[tuple[str, f
         yield from _of_entities(mine, seed=seed)
     else:
         yield metric, score.mean(), bootstrap_interval(score, seed=seed)
+    if metric == "preferred":  # its likelihoods are of answers that were not asked for, its confidences too
+        return
     if metric == "accuracy":
         truth, said = mine["answer"].to_pylist(), mine["prediction"].to_pylist()
         yield "macro_f1", macro_f1(truth, said), macro_f1_interval(truth, said, seed=seed)

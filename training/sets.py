@@ -46,11 +46,11 @@ def frozen(settings: Settings) -> dict[str, Any]:
 def as_frozen(settings: Settings, checkpoint: Checkpoint, stored: pa.Table, *, split: str) -> pa.Table:
     """Of the rows of a set (row_id, row_no) those that stood before the checkpoint was trained.
 
-    A recall may have taken some away; that is logged. Raises TrainingError where others stand there now. A
-    checkpoint older than this record is scored on all.
+    A recall may have taken some away; that is logged. Where none stood then, as for a checkpoint older than
+    this record, all of them. Raises TrainingError where others stand there now.
     """
     record = runs.measured(runs.find(settings, checkpoint.run_id)).get("sets")
-    if record is None:
+    if record is None or not record[split]["rows"]:
         return stored
     left = stored.filter(pc.less_equal(stored["row_no"], record["last"]))
     told, was = _told(left.sort_by("row_id")), record[split]

@@ -1,8 +1,8 @@
 """What evaluating costs: `python benchmarks/evaluation.py [--texts 2000] [--answers 128]`.
 
 Side by side in one run, in turns: our classifier, as `stemma evaluate` asks it, and a bare loop of batched
-transformers over the same texts, on the same NF4 model; our decoder, many conversations at a time and one at a
-time. Then the statistics of 100,000 rows, 10,000 resamples each.
+transformers over the same texts, on the same NF4 model; our decoder, many conversations at a time and one at
+a time. Then the statistics of 100,000 rows, 10,000 resamples each.
 
 Ratios are of medians. The last line is JSON: ratio_to_bare_loop, batched_speedup, bootstrap_s.
 """
@@ -26,7 +26,7 @@ import torch
 
 from infra.inference import Generator, Predictor
 from infra.inference.record import AdapterRecord
-from infra.models import Quantization, load_classifier, load_tokenizer, resolve
+from infra.models import Quantization, load_classifier, load_tokenizer, resolve, sentence_logits
 from training.metrics import bootstrap_interval, ece_interval, macro_f1_interval, paired_difference
 from training.tiny.bases import TINY
 from training.tiny.pretraining import pretrain
@@ -76,7 +76,7 @@ def labelled(n: int, turns: int) -> float:
                     max_length=128,
                     return_tensors="pt",
                 )
-                said += model(**batch).logits.argmax(-1).tolist()
+                said += sentence_logits(model, batch.input_ids, batch.attention_mask).argmax(-1).tolist()
         return [LABELS[each] for each in said]
 
     def ours() -> list[str]:
@@ -160,24 +160,7 @@ def show(took: dict[str, float], n: int, unit: str) -> None:
 def requests(n: int) -> list[str]:
     """Texts of 4 to 40 words."""
     rng = np.random.default_rng(0)
-    words = [
-        "please",
-        "could",
-        "you",
-        "book",
-        "a",
-        "room",
-        "for",
-        "ten",
-        "people",
-        "tomorrow",
-        "because",
-        "my",
-        "password",
-        "does",
-        "not",
-        "work",
-    ]
+    words = "please could you book a room for ten because my password does not work".split()  # noqa: SIM905
     return [" ".join(rng.choice(words, rng.integers(4, 40))) for _ in range(n)]
 
 

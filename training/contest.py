@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
+from scipy import stats
+
 from infra.endpoints import Cost
 from training.judge import Judge, JudgeVersion, Pair, Ruling, verdict_of
 from training.metrics import Difference, bootstrap_interval, paired_difference
@@ -64,10 +66,19 @@ class Contest:
 def judge_pairs(
     judge: Judge, pairs: Sequence[Pair], *, seed: int = 0, workers: int = 4
 ) -> tuple[Contest, Cost]:
-    """Have all pairs judged, some at a time, and what that cost; `seed` is the bootstrap's.
+    """Have all pairs judged, and what that cost; `seed` is the bootstrap's.
 
-    Raises TrainingError where no pair is given or counts, two have one id, and after the judge gave no answer
-    at all to three pairs in a row.
+    Raises TrainingError as `rulings` and `tally` do.
+    """
+    rows, cost = rulings(judge, pairs, workers=workers)
+    return tally(judge.version, rows, seed=seed), cost
+
+
+def rulings(judge: Judge, pairs: Sequence[Pair], *, workers: int = 4) -> tuple[list[dict[str, Any]], Cost]:
+    """A row per pair in the order given, `workers` at a time, and what that cost.
+
+    Raises TrainingError where two pairs have one id, and after the judge gave no answer at all to three pairs
+    in a row.
     """
     if len({pair.id for pair in pairs}) != len(pairs):
         doubled = sorted(id for id, n in Counter(pair.id for pair in pairs).items() if n > 1)
@@ -82,7 +93,7 @@ def judge_pairs(
                 lost = lost + 1 if ruling.is_lost else 0
                 if lost >= min(_GIVE_UP, len(pairs)):
                     raise TrainingError(f"judge {judge.version} answers no more: {ruling.why}")
-    return tally(judge.version, rows, seed=seed), cost
+    return rows, cost
 
 
 def tally(version: JudgeVersion, rows: Sequence[Mapping[str, Any]], *, seed: int = 0) -> Contest:
@@ -91,8 +102,6 @@ def tally(version: JudgeVersion, rows: Sequence[Mapping[str, Any]], *, seed: int
     Raises TrainingError where there are none or none counts, where a row's verdict is not what was said in
     it, and where rows are of another judge.
     """
-    from scipy import stats
-
     for row in rows:
         if row["judge"] != str(version):
             raise TrainingError(f"row '{row['id']}' was judged by {row['judge']}, the others by {version}")
@@ -121,8 +130,13 @@ def tally(version: JudgeVersion, rows: Sequence[Mapping[str, Any]], *, seed: int
         win_rate=sum(scores) / len(scores),
         low=low,
         high=high,
-        p=float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0,
+        p=sign_test(wins, losses),
     )
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Two-sided p value of wins against losses, ties left out; 1.0 where there are neither."""
+    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
 def gained(now: Contest, then: Contest, *, seed: int = 0) -> Difference:

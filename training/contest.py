@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from scipy import stats
 
@@ -117,7 +117,7 @@ def tally(version: JudgeVersion, rows: Sequence[Mapping[str, Any]], *, seed: int
         why = f" ({ordered[0]['why']})" if ordered else ""
         raise TrainingError(f"of {len(ordered)} pairs none has a verdict{why}; a win rate needs some")
     wins, losses = found["win"], found["loss"]
-    low, high = bootstrap_interval(as_booleans(scores), seed=seed)
+    low, high = bootstrap_interval(scores, seed=seed)
     return Contest(
         version=version,
         served=tuple(sorted({row["served"] for row in ordered} - {""})),
@@ -153,7 +153,7 @@ def gained(now: Contest, then: Contest, *, seed: int = 0) -> Difference:
         if any(row[name] != theirs[id][name] for name in ("question", "opponent", "reference")):
             raise TrainingError(f"pair '{id}' asks otherwise, or has another opponent's answer")
     both = [i for i in mine if mine[i]["verdict"] in SCORE and theirs[i]["verdict"] in SCORE]
-    scores = [as_booleans([SCORE[side[i]["verdict"]] for i in both]) for side in (mine, theirs)]
+    scores = [[SCORE[side[i]["verdict"]] for i in both] for side in (mine, theirs)]
     return paired_difference(*scores, seed=seed)
 
 
@@ -169,11 +169,6 @@ def require_one_judge(now: Contest, then: Contest) -> None:
             f"{now.version} was served by {_listed(now.served)} and then by {_listed(then.served)}: two "
             "models' numbers are not compared; judge both by one"
         )
-
-
-def as_booleans(scores: Sequence[float]) -> Sequence[bool]:
-    """Scores in 0..1 for what resamples a mean: it takes them as it takes right and wrong."""
-    return cast(Sequence[bool], scores)
 
 
 def _row(pair: Pair, ruling: Ruling, version: JudgeVersion) -> dict[str, Any]:

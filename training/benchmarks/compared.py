@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import fsum
 
 from training.benchmarks.scored import Row, Scored
-from training.contest import SCORE, as_booleans, sign_test
+from training.contest import SCORE, sign_test
 from training.metrics import Difference, paired_difference
 from training.recipe import TrainingError
 
@@ -73,7 +73,7 @@ def compare(candidate: Scored, champion: Scored, *, seed: int = 0) -> Comparison
     if not pairs:
         raise TrainingError("no prompt counts for both models, so there is nothing to compare")
     candidates, champions = [pair.candidate for pair in pairs], [pair.champion for pair in pairs]
-    gain = paired_difference(as_booleans(candidates), as_booleans(champions), seed=seed)
+    gain = paired_difference(candidates, champions, seed=seed)
     found = [
         _regressed(name, [pair for pair in pairs if pair.category == name])
         for name in dict.fromkeys(pair.category for pair in pairs)

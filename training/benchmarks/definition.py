@@ -42,7 +42,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from infra.config import explain
 from lineage.rows import canonical_json
-from training.benchmarks.scorers import BENCHMARK_SCORERS
+from training.benchmarks.scorers import BENCHMARK_SCORERS, require_readable
 from training.recipe import TrainingError
 
 JUDGE = "judge"
@@ -146,8 +146,16 @@ class Category(_Data):
                     f"category '{self.name}': prompt '{prompt.id}' of scorer '{self.scorer}' "
                     f"{'needs' if self.scorer == 'concise' else 'has no use for'} max_words"
                 )
+            if self.scorer != JUDGE:
+                self._require_readable(prompt)
         _no_doubles("prompt", [prompt.id for prompt in self.prompt], f"category '{self.name}'")
         return self
+
+    def _require_readable(self, prompt: Prompt) -> None:
+        try:
+            require_readable(self.scorer, prompt.expected)
+        except TrainingError as error:
+            raise ValueError(f"category '{self.name}': prompt '{prompt.id}': {error}") from error
 
     def conversation(self, prompt: Prompt) -> list[dict[str, str]]:
         """What a model is asked: the turns, with options and instruction below the last."""

@@ -19,11 +19,13 @@ from typing import Any
 
 from infra.endpoints import Cost
 from training.benchmarks.definition import JUDGE, Benchmark, Category, Prompt
-from training.benchmarks.scorers import BENCHMARK_SCORERS
-from training.contest import SCORE, as_booleans, rulings
+from training.benchmarks.scorers import BENCHMARK_SCORERS, score_all
+from training.contest import SCORE, rulings
 from training.judge import Judge, Pair, verdict_of
 from training.metrics import bootstrap_interval
 from training.recipe import TrainingError
+
+_NO_JUDGE = "no judge was given"
 
 Conversation = Sequence[Mapping[str, Any]]
 Answerer = Callable[[Sequence[Conversation]], Sequence[str]]
@@ -136,10 +138,12 @@ def run(
     does not give one text for each prompt.
     """
     asked = [(category, prompt) for category in benchmark.category for prompt in category.prompt]
-    said = answer([category.conversation(prompt) for category, prompt in asked])
+    said = list(answer([category.conversation(prompt) for category, prompt in asked]))
     if len(said) != len(asked):
         raise TrainingError(f"the model gave {len(said)} answers to {len(asked)} prompts, expected one each")
-    rows = [_row(category, prompt, text) for (category, prompt), text in zip(asked, said, strict=True)]
+    rows: list[Row] = []
+    for category in benchmark.category:
+        rows += _rows(category, said[len(rows) : len(rows) + len(category.prompt)])
     judged, cost = _judged(rows, asked, judge, opponents or {})
     return score(benchmark, judged, seed=seed), cost
 
@@ -147,12 +151,10 @@ def run(
 def score(benchmark: Benchmark, rows: Sequence[Row], *, seed: int = 0) -> Scored:
     """The numbers of a benchmark's rows; `seed` is the bootstrap's.
 
-    Raises TrainingError where a prompt has no row or two, where a row is of another prompt or says another
-    score than its scorer gives it, and where no row counts.
+    Raises TrainingError where a prompt has no row or two, where a row is of another prompt, and where no row
+    counts.
     """
     rows = _each_once(benchmark, rows)
-    for row in rows:
-        _require_true(row, benchmark)
     by_category: dict[str, list[Row]] = {category.name: [] for category in benchmark.category}
     for row in rows:
         by_category[row.category].append(row)
@@ -168,7 +170,7 @@ def score(benchmark: Benchmark, rows: Sequence[Row], *, seed: int = 0) -> Scored
     scores = _scores(rows)
     if not scores:
         raise TrainingError(f"benchmark {benchmark} has no prompt that can be scored without a judge")
-    low, high = bootstrap_interval(as_booleans(scores), seed=seed)
+    low, high = bootstrap_interval(scores, seed=seed)
     return Scored(
         benchmark=str(benchmark),
         digest=benchmark.digest,
@@ -199,14 +201,17 @@ def as_facets(scored: Scored) -> dict[str, Any]:
 
 
 def from_facets(benchmark: Benchmark, facets: Mapping[str, Any]) -> Scored:
-    """The numbers of a record, made again from its rows.
+    """The numbers of a record, made again from its rows, and the rows' scores from what was answered.
 
-    Raises TrainingError for a record of another version of the benchmark, and for one whose numbers are not
-    those that its rows give.
+    Raises TrainingError for a record of another version of the benchmark, for a row that says another score
+    than its scorer gives it, and for numbers that are not those that the rows give.
     """
     if facets["digest"] != benchmark.digest:
         raise TrainingError(f"the record is of {facets['benchmark']}, the benchmark is {benchmark}")
-    again = score(benchmark, [Row(**row) for row in facets["rows"]], seed=facets["seed"])
+    rows = [Row(**row) for row in facets["rows"]]
+    again = score(benchmark, rows, seed=facets["seed"])
+    for row in rows:
+        _require_true(row, benchmark)
     told = as_facets(again)
     changed = sorted(name for name in told if told[name] != facets.get(name))
     if changed:
@@ -214,18 +219,25 @@ def from_facets(benchmark: Benchmark, facets: Mapping[str, Any]) -> Scored:
     return again
 
 
-def _row(category: Category, prompt: Prompt, text: str) -> Row:
-    if not isinstance(text, str):
-        raise TrainingError(
-            f"the model answered prompt '{category.name}/{prompt.id}' with a {type(text).__name__}, expected "
-            "a text"
-        )
+def _rows(category: Category, said: Sequence[str]) -> list[Row]:
+    for prompt, text in zip(category.prompt, said, strict=True):
+        if not isinstance(text, str):
+            raise TrainingError(
+                f"the model answered prompt '{category.name}/{prompt.id}' with a {type(text).__name__}, "
+                "expected a text"
+            )
     if category.scorer == JUDGE:
-        reference = next(iter(prompt.answers), "")
-        return Row(category.name, prompt.id, reference, text, "", None, why="no judge was given")
-    scorer = BENCHMARK_SCORERS[category.scorer]
-    worth = float(scorer.score(prompt.expected, text))
-    return Row(category.name, prompt.id, prompt.expected, text, str(scorer), worth)
+        return [
+            Row(category.name, prompt.id, next(iter(prompt.answers), ""), text, "", None, why=_NO_JUDGE)
+            for prompt, text in zip(category.prompt, said, strict=True)
+        ]
+    scorer, expected = BENCHMARK_SCORERS[category.scorer], [prompt.expected for prompt in category.prompt]
+    return [
+        Row(category.name, prompt.id, answer, text, str(scorer), float(worth))
+        for prompt, answer, text, worth in zip(
+            category.prompt, expected, said, score_all(scorer, expected, said), strict=True
+        )
+    ]
 
 
 def _judged(

@@ -13,7 +13,10 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from training.scoring import SCORERS, Scorer
+from training.recipe import TrainingError
+from training.scoring import SCORERS, Scorer, program_of, score_all
+
+__all__ = ["BENCHMARK_SCORERS", "in_order", "is_concise", "require_readable", "score_all"]
 
 _RUN = re.compile(r"(?<![^\W\d_])[A-Z](?:[\s,;>→-]*[A-Z])+(?![^\W\d_])")
 
@@ -47,6 +50,16 @@ BENCHMARK_SCORERS: Mapping[str, Scorer] = {
     "concise": Scorer("concise", 1, ("generation",), is_concise),
 }
 """All that a category may name, beside `judge`."""
+
+
+def require_readable(scorer: str, answer: str) -> None:
+    """Raise TrainingError where an answer is not what its scorer reads: found before anybody is asked."""
+    if scorer == "order" and len(_letters(answer)) < 2:
+        raise TrainingError(f"the answer '{answer[:80]}' is no order of letters; expected such as 'B, A, C'")
+    if scorer == "pass_at_1":
+        program_of(answer, "")
+    else:
+        BENCHMARK_SCORERS[scorer].score(answer, "")
 
 
 def _letters(text: str) -> str:

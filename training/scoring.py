@@ -66,7 +66,9 @@ def scorer_for(task: Task, name: str = "") -> Scorer:
     wanted = name or _USUAL.get(task, "")
     fitting = [each.name for each in SCORERS.values() if task in each.task]
     if not fitting:
-        raise TrainingError(f"task '{task}' has no answer that a rule could score; evaluate it as another task")
+        raise TrainingError(
+            f"task '{task}' has no answer that a rule could score; evaluate it as another task"
+        )
     if wanted not in fitting:
         known = "does not fit" if wanted in SCORERS else "is unknown; these fit"
         raise TrainingError(f"scorer '{wanted}' {known} task '{task}'; choose from: {', '.join(fitting)}")
@@ -76,7 +78,9 @@ def scorer_for(task: Task, name: str = "") -> Scorer:
 def score_all(scorer: Scorer, answers: Sequence[str], predictions: Sequence[str]) -> list[float]:
     """The scores of many predictions, in order; programs run several at a time. Raises TrainingError."""
     if len(answers) != len(predictions):
-        raise TrainingError(f"got {len(answers)} answers against {len(predictions)} predictions; expected pairs")
+        raise TrainingError(
+            f"got {len(answers)} answers against {len(predictions)} predictions; expected pairs"
+        )
     if scorer is SCORERS["pass_at_1"]:
         pairs = zip(answers, predictions, strict=True)
         return [float(ran.passed) for ran in run_all([program_of(*pair) for pair in pairs])]
@@ -91,7 +95,9 @@ def program_of(answer: str, prediction: str) -> Program:
     """
     said = _object(answer)
     test, entry_point, prompt = (said.get(key, "") for key in ("test", "entry_point", "prompt"))
-    if not (isinstance(test, str) and test.strip() and isinstance(entry_point, str) and isinstance(prompt, str)):
+    if not (
+        isinstance(test, str) and test.strip() and isinstance(entry_point, str) and isinstance(prompt, str)
+    ):
         raise TrainingError(
             f"the answer {answer[:80]!r} holds no test; expected JSON such as "
             '{"test": "assert f(2) == 4", "entry_point": "f", "prompt": "def f(x):\\n"}'
@@ -139,7 +145,9 @@ def _alias(answer: str, prediction: str) -> float:
     except (ValueError, RecursionError):
         names = [answer]
     if not names or not all(isinstance(name, str) for name in names):
-        raise TrainingError(_unreadable(answer, "lists no names", '`["Onion", "Allium cepa"]`, or Onion alone'))
+        raise TrainingError(
+            _unreadable(answer, "lists no names", '`["Onion", "Allium cepa"]`, or Onion alone')
+        )
     return float(matches_alias(names, prediction))
 
 

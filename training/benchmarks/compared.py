@@ -104,7 +104,7 @@ def weak_categories(scored: Scored, *, rows: int, wanted: float | None = None) -
     ends = [round(rows * fsum(d for d, _ in found[: n + 1]) / whole) for n in range(len(found))]
     return tuple(
         Weak(name, deficit, end - begin)
-        for (deficit, name), begin, end in zip(found, [0, *ends[:-1]], ends, strict=True)
+        for (deficit, name), begin, end in zip(found, [0, *ends][: len(ends)], ends, strict=True)
     )
 
 

@@ -131,7 +131,9 @@ def pass_at_k(n: int, passed: int, k: int) -> float:
     1 - C(n - passed, k) / C(n, k). Raises TrainingError unless 1 <= k <= n and 0 <= passed <= n.
     """
     if not 1 <= k <= n or not 0 <= passed <= n:
-        raise TrainingError(f"pass@{k} of {passed} passed among {n}; expected 1 <= k <= n and 0 <= passed <= n")
+        raise TrainingError(
+            f"pass@{k} of {passed} passed among {n}; expected 1 <= k <= n and 0 <= passed <= n"
+        )
     return 1 - math.comb(n - passed, k) / math.comb(n, k)
 
 

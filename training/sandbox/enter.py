@@ -68,7 +68,9 @@ def _as_init(plan: dict, *, dropped: bool) -> bytes:
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
-            _call("unshare", NEWUSER, why="a user namespace")  # so that RLIMIT_NPROC counts this sandbox alone
+            _call(
+                "unshare", NEWUSER, why="a user namespace"
+            )  # so that RLIMIT_NPROC counts this sandbox alone
         _die_with_parent()  # after the change of user, which forgets it
         _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, why="no new rights")
         os.chdir(BOX)

@@ -15,7 +15,7 @@ from training.sandbox import Limits, Program, isolation, pass_at_k, run, run_all
 ROOT = Path(__file__).parents[2]
 CHECK = "def check(f):\n    assert f(2) == 4\n"
 confined = pytest.mark.skipif(bool(isolation()), reason="generated programs cannot be confined here")
-QUICK = Limits(cpu_s=1, wall_s=5)
+QUICK = Limits(cpu_s=1)
 
 
 def reason_of(source: str, test: str = "assert f(2) == 4", limits: Limits = QUICK) -> str:

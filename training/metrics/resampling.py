@@ -30,8 +30,8 @@ from training.metrics.items import aligned, confident, filled, finite
 from training.metrics.labels import Confusion, confusion, macro_f1_of
 from training.recipe import TrainingError
 
-KINDS = 512
-"""Most levels of a continuous score; 512 levels of 0..1 are 0.002 apart."""
+KINDS = 256
+"""Most levels of a continuous score; 256 levels of 0..1 are 0.004 apart."""
 
 CELLS = 4_000_000
 """Numbers in memory at a time: 32 MB as int64."""

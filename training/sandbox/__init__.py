@@ -107,7 +107,7 @@ def run_all(
     programs: Iterable[Program], *, limits: Limits | None = None, workers: int | None = None
 ) -> list[Ran]:
     """Run many programs, as many at a time as there are cores; in the order given. Raises SandboxError."""
-    at_once = workers or len(os.sched_getaffinity(0))
+    at_once = workers or os.cpu_count() or 1
     with ThreadPoolExecutor(at_once, thread_name_prefix="sandbox") as pool:
         return list(pool.map(lambda program: run(program, limits=limits), programs))
 

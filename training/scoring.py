@@ -2,21 +2,21 @@
 
     label          classification  the same label
     entities       tagging         F1 of the text's entity spans (lineage.spans)
-    exact          generation      the same text, whatever its white space
+    exact          generation      the same text, whatever its white space; classification too
     number         generation      the same final number, GSM8K's rule
     option_letter  generation      the same option of a multiple choice
-    alias          generation      one of the answer's names, TriviaQA's rule; names are a JSON list, or the answer
+    alias          generation      one of the answer's names, TriviaQA's rule: a JSON list, or one name
     rouge1, rouge2, rougeL         F1 of what a reference text and the prediction share
     tool_name      generation      the right tools
     tool_call      generation      the right tools with the right arguments
     pass_at_1      generation      the program passes its test, in the sandbox; the answer is JSON:
                                    {"test": ..., "entry_point": ..., "prompt": ...}, the last two optional
 
-A score is stored with `str(scorer)`, such as "number@1". Whoever changes what a rule says raises its revision, so
-that scores of two rules are never compared silently.
+A score is stored with `str(scorer)`, such as "number@1". Whoever changes what a rule says raises its
+revision, so that scores of two rules are never compared silently.
 
-Errors: TrainingError where a scorer does not fit a task or an answer is not what its scorer reads. A prediction
-that cannot be read is never an error: it scores 0.
+Errors: TrainingError where a scorer does not fit a task or an answer is not what its scorer reads; its
+SandboxError where programs cannot be run safely. A prediction that cannot be read is no error: it scores 0.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lineage.spans import Span, SpanError, parse_spans
+from lineage.spans import SpanError, read_spans
 from lineage.tasks import Task
 from training.metrics import (
     entity_counts,
+    final_number,
     matches_alias,
+    option_letter,
     rouge_l,
     rouge_n,
     same_calls,
@@ -39,7 +41,6 @@ from training.metrics import (
     same_text,
     same_tools,
 )
-from training.metrics.answers import final_number, option_letter
 from training.recipe import TrainingError
 from training.sandbox import Program, run, run_all
 
@@ -62,7 +63,7 @@ class Scorer:
 
 
 def scorer_for(task: Task, name: str = "") -> Scorer:
-    """The scorer of that name, or the task's usual one. Raises TrainingError where it does not fit the task."""
+    """The scorer of that name, or the task's usual one. Raises TrainingError where it does not fit."""
     wanted = name or _USUAL.get(task, "")
     fitting = [each.name for each in SCORERS.values() if task in each.task]
     if not fitting:
@@ -170,11 +171,11 @@ def _tool_call(answer: str, prediction: str) -> float:
 def _entities(answer: str, prediction: str) -> float:
     """F1 of one text; 1 where both say that it holds none. The F1 of many texts is not the mean of these."""
     try:
-        true = _spans(answer)
+        true = read_spans(answer)
     except SpanError as error:
         raise TrainingError(_unreadable(answer, str(error), "the spans of lineage.spans")) from error
     try:
-        said = _spans(prediction)
+        said = read_spans(prediction)
     except SpanError:
         return 0.0
     hits, found, wanted = entity_counts([true], [said])[0].tolist()
@@ -183,17 +184,6 @@ def _entities(answer: str, prediction: str) -> float:
 
 def _pass_at_1(answer: str, prediction: str) -> float:
     return float(run(program_of(answer, prediction)).passed)
-
-
-class _AnyText(str):
-    """A text that holds every position: here a span's text is not at hand, and was checked when it was stored."""
-
-    def __len__(self) -> int:
-        return 1 << 62
-
-
-def _spans(said: str) -> tuple[Span, ...]:
-    return parse_spans(said, _AnyText())
 
 
 def _object(answer: str) -> Mapping[str, object]:
@@ -205,7 +195,7 @@ def _object(answer: str) -> Mapping[str, object]:
 
 
 def _unreadable(answer: str, found: str, expected: str) -> str:
-    return f"the answer {answer[:80]!r} {found}; expected such as {expected}: choose another scorer for such rows"
+    return f"the answer {answer[:80]!r} {found}; expected {expected}: choose another scorer for such rows"
 
 
 _TALK: tuple[Task, ...] = ("generation",)

@@ -208,8 +208,11 @@ def from_facets(benchmark: Benchmark, facets: Mapping[str, Any]) -> Scored:
     """
     if facets["digest"] != benchmark.digest:
         raise TrainingError(f"the record is of {facets['benchmark']}, the benchmark is {benchmark}")
-    rows = [Row(**row) for row in facets["rows"]]
-    again = score(benchmark, rows, seed=facets["seed"])
+    try:
+        rows = [Row(**row) for row in facets["rows"]]
+        again = score(benchmark, rows, seed=facets["seed"])
+    except (TypeError, KeyError) as error:
+        raise TrainingError(f"the record is not one that a benchmark writes: {error}") from error
     for row in rows:
         _require_true(row, benchmark)
     told = as_facets(again)

@@ -1,7 +1,7 @@
 """The answer within a text that a decoder wrote, and whether it is the right one.
 
-Every rule is strict: where a text does not say its answer in one of the named ways, it has none, and counts as
-wrong. A lenient rule would give points to numbers and letters that were written on the way.
+Every rule is strict: where a text does not say its answer in one of the named ways, it has none, and counts
+as wrong. A lenient rule would give points to numbers and letters that were written on the way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NUMBER = re.compile(
 
 
 def final_number(text: str) -> Decimal | None:
-    """The number that a solution ends with, as GSM8K writes it: the first after the last `####`.
+    """The number that a solution ends with, as GSM8K writes it: the first on the line of the last `####`.
 
     A line that starts with `A:` marks it too, as in the solutions published with GSM8K; and a text that is a
     number and nothing else is that number. Thousands commas are dropped (GSM8K's rule: all commas are), a
@@ -32,7 +32,7 @@ def final_number(text: str) -> Decimal | None:
         if whole is None or text.strip()[whole.end() :].strip(" .%,") != "":
             return None
         return _value(whole)
-    line = text[marks[-1].end() :].strip().split("\n", 1)[0]
+    line = text[marks[-1].end() :].split("\n", 1)[0].strip()
     found = _NUMBER.search(line)
     return None if found is None else _value(found)
 

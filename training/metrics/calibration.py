@@ -1,7 +1,7 @@
 """Whether a confidence means what it says, how to mend it, and from which one on an answer counts.
 
-What is fitted carries what it was fitted on, and refuses to be applied there: a calibration and a threshold are
-fitted on validation rows only, and are worth what they do on others.
+What is fitted carries what it was fitted on, and refuses to be applied there: a calibration and a threshold
+are fitted on validation rows only, and are worth what they do on others.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def fit_calibration(
     """Fit label accuracies and their weight on validation rows.
 
     A label's accuracy is drawn by one item toward the accuracy of all, so a label seen once is not taken for
-    perfect. `w` is the one of 0, 0.05, ..., 1 with the least squared error (Brier) where each item is judged by
-    the accuracy of its label without itself: otherwise w = 1 would always look best.
+    perfect. `w` is the one of 0, 0.05, ..., 1 with the least squared error (Brier) where each item is judged
+    by the accuracy of its label without itself: otherwise w = 1 would always look best.
     """
     raw, hit = aligned(confidence, correct)
     raw, hit = confident(raw), hit.astype(float)
@@ -151,13 +151,14 @@ def fit_threshold(
 
     A right answer that is kept gains 1, a wrong one costs `wrong_cost`, one that goes on gains nothing; so
     answers are worth keeping where they are right more often than wrong_cost / (1 + wrong_cost): 4 asks for
-    80 %. The bare product accuracy x coverage, wrong_cost = 0, is greatest at the lowest threshold whatever the
-    model, and is refused. Of equals the lowest wins. Raises TrainingError where no threshold gains anything.
+    80 %. The bare product accuracy x coverage, wrong_cost = 0, is greatest at the lowest threshold whatever
+    the model, and is refused. Of equals the lowest wins. Raises TrainingError where no threshold gains
+    anything.
     """
     if not 0 < wrong_cost < float("inf"):
         raise TrainingError(
-            f"wrong_cost = {wrong_cost}, expected a number above 0: how many right answers one wrong answer is "
-            "worth. With 0 the lowest threshold always wins, and there is nothing to fit"
+            f"wrong_cost = {wrong_cost}, expected a number above 0: how many right answers one wrong answer "
+            "costs. With 0 the lowest threshold always wins, and there is nothing to fit"
         )
     points = sweep(confidence, correct)
     gains = [round(p.coverage * (p.accuracy - wrong_cost * (1 - p.accuracy)), 12) for p in points]
@@ -165,8 +166,8 @@ def fit_threshold(
     if gains[best] <= 0:
         raise TrainingError(
             f"no threshold from {SWEEP[0]} to {SWEEP[-1]} gains anything on {fitted_on} at wrong_cost = "
-            f"{wrong_cost}: the model is right less often than {wrong_cost / (1 + wrong_cost):.0%} even where it "
-            "is surest; calibrate it first, or lower wrong_cost"
+            f"{wrong_cost}: even where it is surest the model is right no more often than "
+            f"{wrong_cost / (1 + wrong_cost):.0%}; calibrate it first, or lower wrong_cost"
         )
     return Threshold(points[best].value, _named(fitted_on), len(correct))
 
@@ -180,6 +181,6 @@ def _named(rows: str) -> str:
 def _refuse_own(fitted_on: str, rows_of: str, *, what: str) -> None:
     if fitted_on == rows_of:
         raise TrainingError(
-            f"this {what} was fitted on {fitted_on} and would be applied there; what is fitted is never what is "
-            "scored: apply it to other rows"
+            f"this {what} was fitted on {fitted_on} and would be applied there; what is fitted on is "
+            "never what is scored: apply it to other rows"
         )

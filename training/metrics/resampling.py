@@ -1,18 +1,20 @@
 """How far chance alone could move a number: percentile bootstraps that cost little, whatever the items.
 
-A resample of n items is, for a metric that is made of counts, a draw of those counts: of how often each kind of
-item comes (multinomial), not of the items. So 10,000 resamples of 100,000 items take seconds. The kinds:
+A resample of n items is, for a metric that is made of counts, a draw of those counts: of how often each kind
+of item comes (multinomial), not of the items. So 10,000 resamples of 100,000 items take seconds. The kinds:
 
     mean of scores     the distinct scores
     macro F1           hits per label and all errors together; which errors, is drawn from their list
     entity F1          the distinct (right, found, true) counts of a text: texts are drawn, not entities
     calibration error  bin, confidence and correctness
 
-A score or a confidence that takes more values than KINDS is grouped to so many levels of its range, each level at
-the mean of what is in it. The mean over all items stays exact, and the spread that is lost within levels is below
-a thousandth of the whole (`_grouped` measures it; where it is not, every distinct value is a kind of its own).
+A score or a confidence that takes more values than KINDS is grouped to so many levels of its range, each
+level at the mean of what is in it. The mean over all items stays exact, and the spread that is lost within
+levels is below a thousandth of the whole (`_grouped` measures it; where it is not, every distinct value is a
+kind of its own).
 
-The same seed gives the same interval; 0 is a seed. Errors: TrainingError on empty, unequal or non-finite input.
+The same seed gives the same interval; 0 is a seed. Errors: TrainingError on empty, unequal or non-finite
+input.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ from training.metrics.items import aligned, confident, filled, finite
 from training.metrics.labels import Confusion, confusion, macro_f1_of
 from training.recipe import TrainingError
 
-KINDS = 512
-"""Most levels of a continuous score; 512 levels of 0..1 are 0.002 apart."""
+KINDS = 256
+"""Most levels of a continuous score; 256 levels of 0..1 are 0.004 apart."""
 
 CELLS = 4_000_000
 """Numbers in memory at a time: 32 MB as int64."""
@@ -54,8 +56,8 @@ def macro_f1_interval(
 ) -> Interval:
     """Percentile bootstrap interval of macro F1; a label that a resample lacks does not count in it."""
     counts = confusion(labels, predicted)
-    rng = np.random.default_rng(seed)
-    values = [_macro_f1_draws(counts, size, rng) for size in _chunks(n, len(counts.hits) + 1)]
+    streams = np.random.default_rng(seed).spawn(2)
+    values = [_macro_f1_draws(counts, size, *streams) for size in _chunks(n, len(counts.hits) + 1)]
     return _interval(np.concatenate(values), level)
 
 
@@ -181,19 +183,21 @@ def _chunks(n: int, kinds: int) -> list[int]:
     return [min(most, n - start) for start in range(0, n, most)]
 
 
-def _macro_f1_draws(counts: Confusion, size: int, rng: np.random.Generator) -> np.ndarray:
+def _macro_f1_draws(
+    counts: Confusion, size: int, of_items: np.random.Generator, of_errors: np.random.Generator
+) -> np.ndarray:
     """Macro F1 of `size` resamples: hits per label are a multinomial draw, errors are drawn from their list.
 
-    There are up to labels squared kinds of errors, too many for a multinomial draw of each; the items that are
-    errors are few.
+    There are up to labels squared kinds of errors, too many for a multinomial draw of each; the items that
+    are errors are few.
     """
     labels, errors = len(counts.hits), len(counts.wrong)
-    drawn = rng.multinomial(counts.n, np.append(counts.hits, errors) / counts.n, size=size)
+    drawn = of_items.multinomial(counts.n, np.append(counts.hits, errors) / counts.n, size=size)
     missed = np.zeros((size, labels), dtype=np.int64)
     if errors:
         truth, said = np.ascontiguousarray(counts.wrong.T)
         for resample, often in enumerate(drawn[:, -1]):
-            picked = rng.integers(0, errors, often, dtype=np.uint32)
+            picked = of_errors.integers(0, errors, often, dtype=np.uint32)
             missed[resample] = np.bincount(truth[picked], minlength=labels)
             missed[resample] += np.bincount(said[picked], minlength=labels)
     return macro_f1_of(drawn[:, :-1], missed)

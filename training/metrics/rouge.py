@@ -1,7 +1,7 @@
 """How much of a reference text another one repeats: ROUGE-1, ROUGE-2 and ROUGE-L, as F1.
 
-What the package rouge-score 0.1.2 computes without a stemmer: tokens are runs of a-z and 0-9 in lower case, so
-a text in another script has none, and scores 0.
+What the package rouge-score 0.1.2 computes without a stemmer: tokens are runs of a-z and 0-9 in lower case,
+so a text in another script has none, and scores 0.
 """
 
 from __future__ import annotations

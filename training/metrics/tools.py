@@ -1,7 +1,7 @@
 """Whether a model calls the right tool with the right arguments.
 
-A call is JSON in one of the forms in use: `{"name": ..., "arguments": {...}}`, the same beneath `function` (as
-OpenAI's API writes it, where the arguments are JSON within a string), a list of calls, or an object with
+A call is JSON in one of the forms in use: `{"name": ..., "arguments": {...}}`, the same beneath `function`
+(as OpenAI's API writes it, where the arguments are JSON within a string), a list of calls, or an object with
 `tool_calls`. Calls of one turn run side by side, so their order does not count, but their number does.
 
 Arguments are equal as JSON values: the order of keys does not matter, that of a list does; 1 and 1.0 are one
@@ -35,12 +35,12 @@ def parse_calls(text: str) -> tuple[ToolCall, ...] | None:
 
 
 def same_tools(answer: str, prediction: str) -> bool:
-    """Are the same tools called, whatever their arguments? Raises TrainingError where the answer is no call."""
+    """Are the same tools called, whatever their arguments? Raises TrainingError if the answer is no call."""
     return _same(answer, prediction, key=lambda call: call.name)
 
 
 def same_calls(answer: str, prediction: str) -> bool:
-    """Are the same tools called with equal arguments? Raises TrainingError where the answer is no call."""
+    """Are the same tools called with equal arguments? Raises TrainingError if the answer is no call."""
     return _same(answer, prediction, key=lambda call: f"{call.name}\n{_canonical(call.arguments)}")
 
 
@@ -48,8 +48,8 @@ def _same(answer: str, prediction: str, *, key: Callable[[ToolCall], str]) -> bo
     wanted, said = parse_calls(answer), parse_calls(prediction)
     if wanted is None:
         raise TrainingError(
-            f"the answer {answer[:80]!r} is no tool call; expected JSON with `name` and `arguments`, or a list "
-            "of such: choose another scorer for rows that answer in words"
+            f"the answer {answer[:80]!r} is no tool call; expected JSON with `name` and `arguments`, or a "
+            "list of such: choose another scorer for rows that answer in words"
         )
     return said is not None and sorted(map(key, wanted)) == sorted(map(key, said))
 

@@ -1,20 +1,20 @@
-"""Run one generated program against its test where it can do no harm, and believe only a test that was run through.
+"""Run a generated program against its test where it can do no harm, and believe only a finished test.
 
-Every program gets new namespaces (mounts, processes, network, IPC, users), a root that holds the interpreter and
-its libraries and nothing else, read-only, one small folder to write to, no network but its own empty one, no
-rights, no environment, and limits of time, memory, files and processes; when it is over the kernel ends whatever
-it started. That needs Linux 5.12 and either root or user namespaces for everyone. Where a part of it cannot be had
-nothing is run: `isolation()` says what is missing, `run` raises.
+Every program gets new namespaces (mounts, processes, network, IPC, users), a root that holds the interpreter
+and its libraries and nothing else, read-only, one small folder to write to, no network but its own empty one,
+no rights, no environment, and limits of time, memory, files and processes; when it is over the kernel ends
+whatever it started. That needs Linux 5.12 and either root or user namespaces for everyone. Where a part of it
+cannot be had nothing is run: `isolation()` says what is missing, `run` raises.
 
     __init__.py  what is asked and answered; this process's side
     enter.py     builds the sandbox and goes into it
     judge.py     the program, then the test, inside
 
-*Passed* means: a random number that the interpreter reads from a descriptor after the last line of the test came
-back. Printing "passed", sys.exit(0), os._exit(0), replacing builtins or check() do not bring it. A program that
-looks through its own process for open descriptors can read it, and one whose answers say that they equal anything
-needs not: program and test share one interpreter, as in every harness for HumanEval. That costs a wrong score, never
-the machine; whoever trains against the score should look at what gains it.
+*Passed* means: a random number that the interpreter reads from a descriptor after the last line of the test
+came back. Printing "passed", sys.exit(0), os._exit(0), replacing builtins or check() do not bring it. A
+program that looks through its own process for open descriptors can read it, and one whose answers say that
+they equal anything needs not: program and test share one interpreter, as in every harness for HumanEval. That
+costs a wrong score, never the machine; whoever trains against the score should look at what gains it.
 
 Errors: SandboxError (a TrainingError): nothing was run.
 """
@@ -59,7 +59,7 @@ class Program:
     """Runs after the program and sees its names. Whatever it raises is a failure."""
 
     entry_point: str = ""
-    """A name of the program: the test's `check` is called with it, as in HumanEval. Empty: the test runs alone."""
+    """What of the program the test's `check` is called with, as in HumanEval; empty: the test alone runs."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Ran:
 
     passed: bool
     reason: Reason
-    """`failed`: it or its test raised. `exited`: it ended before its test did. `crashed`: a signal ended it."""
+    """`failed`: it or its test raised. `exited`: it ended before its test. `crashed`: a signal ended it."""
 
     output: str
     """The end of what it printed, tracebacks included; data, never to be trusted."""
@@ -107,7 +107,7 @@ def run_all(
     programs: Iterable[Program], *, limits: Limits | None = None, workers: int | None = None
 ) -> list[Ran]:
     """Run many programs, as many at a time as there are cores; in the order given. Raises SandboxError."""
-    at_once = workers or len(os.sched_getaffinity(0))
+    at_once = workers or os.cpu_count() or 1
     with ThreadPoolExecutor(at_once, thread_name_prefix="sandbox") as pool:
         return list(pool.map(lambda program: run(program, limits=limits), programs))
 
@@ -126,7 +126,8 @@ def isolation() -> str:
 
 
 def pass_at_k(n: int, passed: int, k: int) -> float:
-    """Chance that one of k programs passes, from `passed` of n that did: unbiased (Chen et al. 2021, section 2.1).
+    """Chance that one of k programs passes, from `passed` of n that did: unbiased (Chen et al. 2021, section
+    2.1).
 
     1 - C(n - passed, k) / C(n, k). Raises TrainingError unless 1 <= k <= n and 0 <= passed <= n.
     """
@@ -176,7 +177,7 @@ def _run(program: Program, limits: Limits) -> Ran:
 
 
 def _launch(program: Program, limits: Limits, nonce: bytes, stage: str) -> tuple[str, bytes, str]:
-    """What the launcher told of the end (empty: it was killed for time), what the judge said, the output's tail."""
+    """What was told of the end (nothing: it was killed for time), what the judge said, the output's tail."""
     if not hasattr(os, "memfd_create"):
         raise SandboxError(_missing("no Linux"))
     payload, printed = os.memfd_create("payload"), os.memfd_create("output")
@@ -277,9 +278,9 @@ def _reason(told: str, said: bytes, nonce: bytes, limits: Limits) -> Reason:
 
 def _missing(what: str) -> str:
     return (
-        f"a generated program was not run, for it could not be confined here: {what}; it needs Linux 5.12 or newer "
-        "and the right to make namespaces (root, or user namespaces for everyone; in a container, one that may "
-        "unshare and mount). Score these rows on such a machine"
+        f"a generated program was not run, for it could not be confined here: {what}; it needs Linux 5.12 or "
+        "newer and the right to make namespaces (root, or user namespaces for everyone; in a container, one "
+        "that may unshare and mount). Score these rows on such a machine"
     )
 
 
@@ -291,7 +292,7 @@ def _python() -> str:
 
 @cache
 def _binds() -> list[str]:
-    """What of this machine the program can read: interpreter, libraries, two devices; the outer of two nested."""
+    """What of this machine the program can read: interpreter, libraries, devices; of two nested the outer."""
     prefixes = (os.path.realpath(sys.base_prefix), os.path.realpath(sys.base_exec_prefix))
     found: list[str] = []
     for path in sorted({*prefixes, *_LIBRARIES, *_DEVICES}):

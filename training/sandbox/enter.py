@@ -1,13 +1,14 @@
 """Enter the sandbox, then become the interpreter that runs the program: what `training.sandbox` starts.
 
-Runs as a script of its own, on the standard library alone, without site-packages: nothing of ours is imported.
+Runs as a script of its own, on the standard library alone, without site-packages: nothing of ours is
+imported.
 
-    launcher (this)   new namespaces: mounts, processes, network, IPC, host name; waits
-    +- init           process 1 of them: a root of its own, no rights; when it ends the kernel ends all beneath
+    launcher (this)   new namespaces: mounts, processes, network, IPC, host name; waits +- init
+    process 1 of them: a root of its own, no rights; when it ends the kernel ends all beneath
        +- interpreter a fresh one under limits, with nothing but the payload, the nonce and two pipes
 
-Whatever fails before the interpreter starts is told to the parent, as a line that starts with "isolation", and
-nothing is run. There is no way on without a step.
+Whatever fails before the interpreter starts is told to the parent, as a line that starts with "isolation",
+and nothing is run. There is no way on without a step.
 """
 
 from __future__ import annotations
@@ -68,9 +69,8 @@ def _as_init(plan: dict, *, dropped: bool) -> bytes:
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
-            _call(
-                "unshare", NEWUSER, why="a user namespace"
-            )  # so that RLIMIT_NPROC counts this sandbox alone
+            # so that RLIMIT_NPROC counts this sandbox alone
+            _call("unshare", NEWUSER, why="a user namespace")
         _die_with_parent()  # after the change of user, which forgets it
         _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, why="no new rights")
         os.chdir(BOX)

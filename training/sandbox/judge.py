@@ -1,8 +1,8 @@
 """Run one program, then its test on it, and say that the test was run to its end: this is inside the sandbox.
 
 It is no module of ours there: its text is what the sandboxed interpreter is started with. Descriptor 3 holds
-program, test and entry point, 4 the nonce, 5 takes the verdict. The nonce is read only when the test is through,
-so it is in no variable while the program's code can run.
+program, test and entry point, 4 the nonce, 5 takes the verdict. The nonce is read only when the test is
+through, so it is in no variable while the program's code can run.
 """
 
 import builtins
@@ -20,18 +20,17 @@ def judge():
     with open(PAYLOAD, "rb") as payload:
         program, test, entry_point = marshal.loads(payload.read())
     run, read, write, leave, me, pid = exec, os.read, os.write, os._exit, os.getpid(), os.getpid
-    show, error_of, settrace, setprofile = sys.__excepthook__, sys.exc_info, sys.settrace, sys.setprofile
-    out, err, own = sys.stdout, sys.stderr, dict(vars(builtins))
-    compiled_test = compile(test, "<test>", "exec", dont_inherit=True)
+    show, settrace, setprofile, kind = sys.__excepthook__, sys.settrace, sys.setprofile, type
+    out, err, python, own = sys.stdout, sys.stderr, vars(builtins), dict(vars(builtins))
     module = types.ModuleType(NAME)
     sys.modules[NAME] = module
-    verdict, failure = b"", None
+    verdict, error = b"", None
     try:
-        names = vars(module)
+        names, compiled_test = vars(module), compile(test, "<test>", "exec", dont_inherit=True)
         run(compile(program, "<program>", "exec", dont_inherit=True), names)
         settrace(None)
         setprofile(None)
-        vars(builtins).update(own)
+        python.update(own)
         # the test sees the program's names, but Python's own where the program gave those another meaning
         seen = {name: value for name, value in names.items() if name not in own or name == entry_point}
         seen |= {"__name__": NAME, "__builtins__": builtins}
@@ -43,14 +42,14 @@ def judge():
         verdict = b"memory"
     except SystemExit:
         verdict = b"exited"
-    except BaseException:
-        verdict, failure = b"failed", error_of()
+    except BaseException as raised:
+        verdict, error = b"failed", raised
     if pid() != me:
         leave(0)  # a child that the program forked is not who is judged
     if verdict:
         write(SAID, verdict)  # first, for the exception's text may be the program's code again
-    if failure:
-        show(*failure)
+    if error is not None:
+        show(kind(error), error, error.__traceback__)
     for stream in (out, err):
         try:
             stream.flush()

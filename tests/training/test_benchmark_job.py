@@ -137,7 +137,7 @@ def test_decoders_are_asked_judged_and_compared(decoders, tmp_path, capsys, monk
     asked = written(
         tmp_path,
         category("sums", "number", {"What is 3 + 4?": "#### 7", "What is 3 + 5?": "#### 8"}),
-        category("taste", "judge", {"Say a colour.": "red", "Say a city.": "Rome"}),
+        category("taste", "judge", {"What is 4 + 7?": "eleven", "What is 6 + 8?": "fourteen"}),
     )
     assert run("benchmark", [candidate, asked, "--lake", lake, "--max-new-tokens", "8"]) == 1
     assert "taste                        not measured: it needs a judge" in capsys.readouterr().out

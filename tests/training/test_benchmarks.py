@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from fractions import Fraction
+from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
 
@@ -230,6 +231,7 @@ def test_numbers_come_again_from_the_record_and_a_changed_record_is_named():
         (lambda f: f.update(overall=[0.9, 0.8, 1.0, 3]), "record's overall are not what its rows give"),
         (lambda f: f["rows"].pop(), "prompt 'taste/poem' has 0 rows"),
         (lambda f: f["rows"].append(f["rows"][0]), "prompt 'sums/one' has 2 rows"),
+        (lambda f: f["rows"][0].pop("answer"), "is not one that a benchmark writes: .*answer"),
         (lambda f: f["rows"][0].update(id="three"), "prompt 'sums/one' has 0 rows"),
     ]:
         changed = json.loads(json.dumps(facets))
@@ -406,6 +408,12 @@ def test_nine_has_the_nine_categories_and_fifteen_prompts_where_no_judge_is_need
     for category in CATEGORIES.values():
         questions = [json.dumps(category.conversation(prompt)) for prompt in category.prompt]
         assert len(set(questions)) == len(questions) >= 5
+
+
+@pytest.mark.parametrize("name", packaged())
+def test_its_head_line_is_the_command(name: str):
+    head = files("training.benchmarks").joinpath(f"{name}.toml").read_text("utf-8").splitlines()[0]
+    assert head == f"# stemma benchmark champion {name}"
 
 
 @pytest.mark.parametrize("name", packaged())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -203,6 +204,25 @@ def test_nobody_at_home_is_said():
         gone = server.url
     with pytest.raises(EndpointError, match="in 2 tries: it cannot be reached"):
         ask(Endpoint(gone, "m", retries=1), ASKED, wait=Pauses())
+
+
+def test_a_handshake_that_never_ends_is_left_at_the_deadline():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = Endpoint(f"https://127.0.0.1:{silent.getsockname()[1]}/v1", "m", timeout_s=0.5, retries=0)
+        began = time.monotonic()
+        with pytest.raises(EndpointError, match=r"no whole answer within|timed out"):
+            ask(endpoint, ASKED)
+        assert time.monotonic() - began < 10
+
+
+def test_where_https_is_asked_for_nothing_is_sent_in_the_clear(key):
+    with serving(lambda request: request.say("7")) as server:
+        endpoint = Endpoint(
+            server.url.replace("http:", "https:"), "m", key_variable="JUDGE_KEY", timeout_s=5.0, retries=0
+        )
+        with pytest.raises(EndpointError, match="cannot be reached"):
+            ask(endpoint, ASKED)
+        assert server.requests == []
 
 
 def test_a_redirect_is_not_followed(key):

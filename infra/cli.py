@@ -32,6 +32,10 @@ VERBS = {
     "review": ("pipelines.commands:review", "approve, reject or relabel rows; beats every automated verdict"),
     "finetune": ("training.commands:finetune", "train an adapter; every row it eats is recorded"),
     "evaluate": ("training.commands:evaluate", "score a model on the gate or the report split"),
+    "benchmark": (
+        "training.commands_benchmark:benchmark",
+        "ask a model a whole benchmark; are its floors met?",
+    ),
     "reproduce": ("training.commands:reproduce", "train a model again from its record; is it the same?"),
     "merge": ("training.commands:merge", "add a model's adapter into the weights of its base"),
     "promote": ("training.commands:promote", "put a model before the gates; move `champion` if it passes"),

@@ -181,6 +181,11 @@ def endpoint_key() -> str | None:
     return os.environ.get("OPENLINEAGE_API_KEY") or None
 
 
+def named_secret(variable: str) -> str:
+    """What the environment variable of this name holds, a key for one endpoint; '' where it is not set."""
+    return os.environ.get(variable, "").strip()
+
+
 def pseudonym_key(settings: Settings) -> bytes:
     """What pseudonyms for personal data are made with: STEMMA_PII_KEY, or a file in the lake, made at first.
 

@@ -79,7 +79,8 @@ def scorer_for(task: Task, name: str = "") -> Scorer:
 def check_answers(scorer: Scorer, answers: Sequence[str]) -> None:
     """Refuse answers that the scorer does not read, and programs where they cannot be confined.
 
-    For before a model is asked, which costs more. Raises TrainingError, with how many there are and the first.
+    For before a model is asked, which costs more. Raises TrainingError, with how many there are and the
+    first.
     """
     if scorer is SCORERS["pass_at_1"] and (missing := isolation()):
         raise SandboxError(missing)

@@ -53,9 +53,10 @@ _BRACKETED = re.compile(r"\(([A-Z])\)")
 def option_letter(text: str) -> str | None:
     """The option that an answer to a multiple-choice question names: a letter, as a capital.
 
-    In this order: the letter after the last "answer", "option" or "choice" (`The answer is (B).`, `is B because`); the letter
-    that the text begins with, set off as an option is (`B`, `B.`, `(b)`, `B) Paris`); the one letter that
-    stands in brackets anywhere. So `A cat` names none, and neither does a text with (A) and (B).
+    In this order: the letter after the last "answer", "option" or "choice" (`The answer is (B).`, `is B
+    because`); the letter that the text begins with, set off as an option is (`B`, `B.`, `(b)`, `B) Paris`);
+    the one letter that stands in brackets anywhere. So `A cat` names none, and neither does a text with (A)
+    and (B).
     """
     for cue in reversed(list(_CUES.finditer(text))):
         line = text[cue.end() :].split("\n", 1)[0]

@@ -181,6 +181,16 @@ def endpoint_key() -> str | None:
     return os.environ.get("OPENLINEAGE_API_KEY") or None
 
 
+def hooks_override() -> str:
+    """The file of hooks that STEMMA_HOOKS names; empty where it is not set."""
+    return os.environ.get("STEMMA_HOOKS") or ""
+
+
+def variable(name: str) -> str | None:
+    """The environment variable that a config names, for what must not stand in a file."""
+    return os.environ.get(name)
+
+
 def pseudonym_key(settings: Settings) -> bytes:
     """What pseudonyms for personal data are made with: STEMMA_PII_KEY, or a file in the lake, made at first.
 

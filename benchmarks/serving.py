@@ -1,9 +1,9 @@
 """How fast does `stemma serve` answer? `python benchmarks/serving.py --lake LAKE [--requests 400]`.
 
 Asks the champion of a demo's lake (`stemma demo --scale tiny --lake LAKE` makes one) over kept connections,
-by 1, 8 and 32 users at a time, beside the same classifier called in this process one text at a time: the peer,
-and the most that one by one can give. Then what hooks cost the verb that moves an alias. Users, server and
-whatever else the machine does share its cores. Ends with one line of JSON.
+by 1, 8 and 32 users at a time, beside the same classifier called in this process one text at a time: the
+peer, and the most that one by one can give. Then what hooks cost the verb that moves an alias. Users,
+server and whatever else the machine does share its cores. Ends with one line of JSON.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ def serve(
             "name a folder with --traffic, and ingest from there"
         )
     uvicorn = _uvicorn()
-    from training.serving import Desk, Follower, TrafficLog, load_served, make_app
-    from training.serving.app import LOOPBACK
+    from training.serving import Desk, Follower, TrafficLog, load_served
+    from training.serving.app import LOOPBACK, make_app
     from training.serving.engines import Engines
 
     key = _api_key(api_key_env, is_open=host not in LOOPBACK)

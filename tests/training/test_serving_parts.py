@@ -212,6 +212,19 @@ def test_questions_that_wait_are_answered_together_and_one_too_many_is_told_to_c
     ]
 
 
+def test_who_gave_up_waiting_is_left_out_and_the_others_are_answered(desk, tmp_path):
+    model = Echo(version(1))
+    desk.swap(model)
+    first = desk.ask(question("first"))
+    assert model.began.wait(WAIT)
+    gone, stays = desk.ask(question("gone")), desk.ask(question("stays"))
+    assert gone.cancel()
+    assert not first.cancel()
+    model.may_go.set()
+    assert said(stays) == "STAYS echo@1"
+    assert [line["id"] for line in logged(tmp_path)] == ["chatcmpl-first", "chatcmpl-stays"]
+
+
 def test_a_swap_waits_for_the_batch_at_work_and_drops_no_question(desk):
     old, new = Echo(version(1)), Echo(version(2))
     new.may_go.set()

@@ -11,12 +11,11 @@
     desk       one model at a time, many questions: a bounded queue, whole batches, a swap in between
     following  where the alias stands now, and how the desk gets there
     traffic    lines that a crash cannot spoil
-    app        the endpoints
+    app        the endpoints; imported by `stemma serve` alone, for it needs the extra `serve`
 
 Errors: ServingError, a TrainingError; Refused is what a client did wrong, with its HTTP status.
 """
 
-from training.serving.app import make_app
 from training.serving.desk import Desk
 from training.serving.following import Follower
 from training.serving.requests import Limits, Question, Refused, ServingError
@@ -34,5 +33,4 @@ __all__ = [
     "ServingError",
     "TrafficLog",
     "load_served",
-    "make_app",
 ]

@@ -107,6 +107,17 @@ class Desk:
                     self._answer([late])
 
     def _answer(self, batch: Sequence[_Waiting]) -> None:
+        """Answer those who still wait; from now on none of them can be called off."""
+        mine = [waiting for waiting in batch if waiting[1].set_running_or_notify_cancel()]
+        try:
+            self._answer_all(mine)
+        except Exception as error:  # ours: those who wait are told, and the next batch is answered
+            log.exception("a batch of %d was not answered", len(mine))
+            for _, future in mine:
+                if not future.done():
+                    future.set_exception(error)
+
+    def _answer_all(self, batch: Sequence[_Waiting]) -> None:
         served = self._served
         if served is None:
             for _, future in batch:
@@ -115,6 +126,8 @@ class Desk:
                 )
             return
         questions = [question for question, _ in batch]
+        if not questions:
+            return
         came = _each(served, questions)
         lines, ends = [], []
         for question, answer in zip(questions, came, strict=True):

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from infra.runtime import give_back_memory
 from infra.settings import Settings
 from lineage import models, tables
 from lineage.consumption import Checkpoint
@@ -94,6 +95,7 @@ class Follower:
             return
         since = self._clock()
         self._desk.swap(self._load(checkpoint, version))
+        give_back_memory()
         before, seconds = standing.version if standing else "nobody", self._clock() - since
         log.info("serve %s: %s instead of %s, in %.1f s", self._reference, version, before, seconds)
 

@@ -11,15 +11,19 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+
+sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies one that bears a package's name
 
 from examples.helpdesk.files import traffic
 from examples.helpdesk.generator import helpdesk

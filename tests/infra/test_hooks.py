@@ -305,3 +305,11 @@ def test_a_file_that_others_may_write_runs_nothing_unless_it_is_named(settings, 
     monkeypatch.setenv("STEMMA_HOOKS", str(path) + "x")
     with pytest.raises(HookError, match="which STEMMA_HOOKS names, does not exist"):
         find_hooks(settings)
+
+
+def test_a_lake_in_an_object_store_holds_its_outcomes(object_store, server):
+    outcomes = Outcomes(f"s3://{object_store.bucket}/lake")
+    assert outcomes.last() == []
+    (outcome,) = deliver([hook(url=server.url)], EVENT, outcomes=outcomes)
+    assert outcomes.read("e1", "deploy") == outcome
+    assert outcomes.last() == [outcome]

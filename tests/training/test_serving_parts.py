@@ -18,12 +18,14 @@ from typing import Any
 import pytest
 
 from infra.inference import AdapterRecord, Generator
+from infra.models import adapter_digest, bio_labels, load_classifier, resolve
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage.consumption import Checkpoint
 from lineage.models import ModelVersion
 from lineage.recall import recall
 from lineage.selectors import Selector
+from lineage.spans import parse_spans, write_spans
 from tests.lineage.conftest import SmallLake
 from tests.training.toys import decoder
 from training.serving import (
@@ -35,6 +37,7 @@ from training.serving import (
     Refused,
     ServingError,
     TrafficLog,
+    load_served,
 )
 from training.serving.engines import Engines
 from training.serving.requests import understood
@@ -303,6 +306,17 @@ def test_an_alias_is_followed_and_nothing_is_loaded_while_it_stands(small, desk)
     assert said(desk.ask(question("who?"))) == "WHO? router@2"
 
 
+def test_another_model_with_the_same_alias_does_not_lead_astray(small, desk):
+    small.promote(small.train(11))
+    follower, loaded = followed(small, desk)
+    follower.begin()
+    small.promote(small.train(12), name="other")
+    follower.look()
+    small.promote(small.train(13))
+    follower.look()
+    assert loaded == ["router@1", "router@2"]
+
+
 def test_a_recall_takes_its_model_off_though_no_other_can_be_put_there(small, desk):
     small.promote(small.train(11))
     follower, _ = followed(small, desk)
@@ -427,3 +441,30 @@ def test_an_engine_that_does_not_start_and_a_model_it_cannot_hold_are_told(vllm,
         vllm.load(in_full(tmp_path / "broken"), version(3))
     with pytest.raises(ServingError, match="serves decoders; leave --engine out"):
         vllm.load(in_full(tmp_path / "labels", "sequence_classification"), version(3))
+
+
+def a_tagger(folder: Path, *, digest: str = "") -> Checkpoint:
+    """A checkpoint of a tagger that nobody trained, as training saves one."""
+    base, labels = resolve("all-MiniLM-L6-v2"), bio_labels(("name", "place"))
+    model, _ = load_classifier(base, labels, quantization=None, seed=3)
+    model.save_pretrained(folder)
+    found = adapter_digest(folder)
+    AdapterRecord(labels, 16, base.name, base.digest, "full", None, found, "token_classification").write(
+        folder
+    )
+    return Checkpoint("ab-1", 1, str(folder), digest or found, base.name, base.digest, "", "", "", AT)
+
+
+def test_a_tagger_answers_with_spans_as_examples_hold_them(settings, tmp_path):
+    served = load_served(Runtime(settings), a_tagger(tmp_path / "tagger"), version(1))
+    texts = ["Ann lives in New York", "hello", "Bob and Carla met in Lima, twice."]
+    answers = served.answer([conversation(text, 5) for text in texts])
+    spans = [parse_spans(answer.text, text) for answer, text in zip(answers, texts, strict=True)]
+    assert [answer.text for answer in answers] == [write_spans(each) for each in spans]
+    assert any(spans)
+    assert all(answer.prompt_tokens > 2 for answer in answers)
+
+
+def test_a_folder_that_holds_another_model_than_the_checkpoint_is_not_served(settings, tmp_path):
+    with pytest.raises(ServingError, match="somebody put another in its place"):
+        load_served(Runtime(settings), a_tagger(tmp_path / "tagger", digest="sha256:00"), version(1))

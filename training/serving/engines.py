@@ -39,6 +39,7 @@ ANSWER_S = 600.0
 _LOOK_S = 0.2
 _END_S = 10.0
 _HEALTHY = "/health"
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy leads to this machine
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Engines:
         while time.monotonic() < until:
             if (code := engine.process.poll()) is not None:
                 raise ServingError(f"{self.kind} ended with exit code {code} before it served: {_last(log)}")
-            with suppress(OSError, HTTPException), urllib.request.urlopen(engine.url + _HEALTHY, timeout=5):
+            with suppress(OSError, HTTPException), _OPENER.open(engine.url + _HEALTHY, timeout=5):
                 return
             pause.wait(_LOOK_S)
         raise ServingError(f"{self.kind} does not answer after {self.start_s:g} s; see {log}")
@@ -147,7 +148,7 @@ class Engine:
             headers={"Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
+            with _OPENER.open(request, timeout=ANSWER_S) as answer:
                 return _read(json.load(answer))
         except urllib.error.HTTPError as error:
             with error:

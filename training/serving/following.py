@@ -60,6 +60,9 @@ class Follower:
         """Load what the reference names, or raise: nobody has to be kept waiting yet."""
         self._seen = self._newest()
         checkpoint, version = servable(self._settings, self._reference)
+        if models.aliases(self._settings).get(version.name, {}).get(self._reference) == version.version:
+            # Another model may get this alias, too; of it we follow this model's.
+            self._reference = f"{version.name}@{self._reference}"
         self._desk.swap(self._load(checkpoint, version))
         return version
 

@@ -48,6 +48,8 @@ VERBS = {
     "impact": ("lineage.commands_recall:impact", "what a bad prompt, scorer, source or row reaches"),
     "recall": ("search.commands:recall", "ban it, quarantine it, roll back, train again"),
     "rollback": ("lineage.commands_recall:rollback", "move `champion` back to the one before it"),
+    "hooks": ("lineage.commands_hooks:hooks", "what is told of a moved champion; try one, or tell it again"),
+    "serve": ("training.commands_serve:serve", "answer over HTTP with whatever an alias stands on"),
     "status": ("lineage.commands:status", "tables, runs, models and aliases"),
     "query": ("lineage.commands_query:query", "read-only SQL over the lake"),
     "export": ("lineage.commands_export:export", "what every run did, as OpenLineage events"),

@@ -103,6 +103,10 @@ class Generator:
         each(batches(self.model, self.tokenizer, prompts, batch_size, side="left"), answer)
         return [self._generated(tokens, stops) for tokens in written]
 
+    def lengths(self, conversations: Sequence[Sequence[Mapping[str, Any]]]) -> list[int]:
+        """How many tokens each conversation has, as it is asked. Raises ChatError, as `generate` does."""
+        return [len(prompt_ids(self._tokenizer, messages)) for messages in conversations]
+
     def _generated(self, tokens: list[tuple[int, float]], stops: frozenset[int]) -> Generated:
         token_ids = [token for token, _ in tokens]
         stopped = bool(token_ids) and token_ids[-1] in stops

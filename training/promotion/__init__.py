@@ -20,7 +20,7 @@ better.
 Errors: TrainingError when the evidence is empty or its lists are about different items.
 """
 
-from training.promotion.churn import Arm, Churn, churn_of
+from training.promotion.churn import Arm, Churn, arm_of, churn_of, exact_share
 from training.promotion.decision import decide, decide_first
 from training.promotion.facts import Check, Decision, Evidence, First, Merged, Reign
 from training.promotion.gate import Gate
@@ -37,8 +37,10 @@ __all__ = [
     "Group",
     "Merged",
     "Reign",
+    "arm_of",
     "churn_of",
     "decide",
     "decide_first",
+    "exact_share",
     "groups_of",
 ]

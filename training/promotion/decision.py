@@ -25,7 +25,8 @@ def decide(evidence: Evidence, *, seed: int, gate: Gate | None = None) -> Decisi
     """Put a candidate before the gate. `seed` fixes the bootstrap. Raises TrainingError."""
     gate = gate or Gate()
     require_same_items(evidence, need_categories=bool(gate.floors or gate.category_floor))
-    gain, over = gain_of(evidence, seed=seed, level=gate.level), over_recipe(evidence, level=gate.null_level)
+    gain = gain_of(evidence, seed=seed, level=gate.level)
+    over = over_recipe(evidence, level=gate.null_level, spread=gate.spread)
     checks = [
         is_better(evidence, gain, level=gate.level),
         beats_recipe(evidence, over, level=gate.null_level),

@@ -1,4 +1,4 @@
-"""Is the candidate better: than the champion, than the champion's recipe trained again, than what is asked?"""
+"""Is the candidate better than the champion, and than the champion's recipe trained again?"""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def is_better(evidence: Evidence, gain: Difference, *, level: float) -> Check:
         f"The candidate is right on {np.mean(evidence.candidate):.1%} of {len(evidence.candidate)} items, "
         f"the champion on {np.mean(evidence.champion):.1%}: a difference of {100 * gain.diff:+.1f} points "
         f"({level:.0%} interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}), {verdict}. It {arm}; "
-        f"{retrains(len(evidence.nulls))} of the champion's recipe {null} ({100 * null.gain:+.1f} points), so "
-        f"{100 * (gain.diff - null.gain):+.1f} points are left."
+        f"{retrains(len(evidence.nulls))} of the champion's recipe {null} ({100 * null.gain:+.1f} points), "
+        f"so {100 * (gain.diff - null.gain):+.1f} points are left."
     )
     return Check("better", passed, text)
 
@@ -45,19 +45,24 @@ class OverRecipe:
     """Standard deviation between trainings of the recipe, beyond what flipping items explain."""
 
 
-def over_recipe(evidence: Evidence, *, level: float) -> OverRecipe:
+_ASSUMED = 2  # so many nulls is the assumed spread worth: docs/promotion.md has what others would do
+
+
+def over_recipe(evidence: Evidence, *, level: float, spread: float) -> OverRecipe:
     """Candidate minus the mean of champion and nulls, item by item, with its interval.
 
     The interval covers two kinds of chance: which items were drawn, and which training of the recipe the
     champion and the candidate happen to be. The second is the variance between the accuracies of champion
-    and nulls, less the part that items flipping on their own explain; one null sees it poorly.
+    and nulls, less the part that items flipping on their own explain; one null sees it poorly, so `spread`,
+    a standard deviation, is assumed until several have been seen.
     """
     recipe = np.asarray([evidence.champion, *evidence.nulls], dtype=float)  # (trainings, items)
     trainings, items = recipe.shape
     gains = np.asarray(evidence.candidate, dtype=float) - recipe.mean(axis=0)
     by_items = gains.var() / items
     flips = recipe.var(axis=0, ddof=1).mean() / items
-    between = max(0.0, float(recipe.mean(axis=1).var(ddof=1) - flips))
+    seen, nulls = max(0.0, float(recipe.mean(axis=1).var(ddof=1) - flips)), trainings - 1
+    between = (_ASSUMED * spread**2 + nulls * seen) / (_ASSUMED + nulls)
     deviation = float(np.sqrt(by_items + between * (1 + 1 / trainings)))
     reach = float(stats.norm.ppf((1 + level) / 2)) * deviation
     gain = float(gains.mean())
@@ -70,9 +75,9 @@ def beats_recipe(evidence: Evidence, over: OverRecipe, *, level: float) -> Check
     verdict = "more than chance gives" if passed else "no more than chance gives"
     mean = np.mean([evidence.champion, *evidence.nulls])
     text = (
-        f"The champion and {retrains(len(evidence.nulls))} of its recipe are right on {mean:.1%} in the mean, and "
-        f"the candidate on {100 * over.gain:+.1f} points more ({level:.0%} interval {100 * over.low:+.1f} to "
-        f"{100 * over.high:+.1f}; between trainings {100 * over.spread:.1f} points): {verdict}."
+        f"The champion and {retrains(len(evidence.nulls))} of its recipe are right on {mean:.1%} in the "
+        f"mean, and the candidate on {100 * over.gain:+.1f} points more ({level:.0%} interval {100 * over.low:+.1f} to "
+        f"{100 * over.high:+.1f}; trainings differ by {100 * over.spread:.1f} points): {verdict}."
     )
     return Check("beats_null", passed, text)
 
@@ -128,4 +133,3 @@ def merged_answers_alike(evidence: Evidence | First, merged: Merged, *, toleranc
         f"otherwise on {others} of {len(merged.agrees)} items: {verdict} the tolerance of {tolerance:.1%}."
     )
     return Check("merged", passed, text)
-

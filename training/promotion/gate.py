@@ -34,9 +34,12 @@ class Gate(BaseModel):
     level: float = Field(default=0.95, gt=0.5, lt=1.0)
     """Of the paired bootstrap interval of candidate minus champion, whose lower end must be above 0."""
     nulls: int = Field(default=1, ge=1, le=50)
-    """How many null retrains are made. One shows how items flip; how far whole trainings differ takes more."""
+    """How many null retrains are made. One shows how items flip; how trainings differ takes more."""
     null_level: float = Field(default=0.99, gt=0.5, lt=1.0)
     """Of the interval of candidate minus the champion's recipe (champion and nulls), likewise."""
+    spread: float = Field(default=0.015, ge=0.0, lt=1.0)
+    """How much the accuracy differs between trainings of one recipe, as a standard deviation: assumed until
+    nulls show it, and worth two of them. 0.014 is what 21 trainings of the demo's first recipe show."""
 
     regressions: Literal["rate", "count"] = "rate"
     """`rate`: the candidate may not lose significantly more than the nulls do; `count`: at most `epsilon`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.promotion.churn import Arm, arm_of, pooled
-from training.promotion.facts import Check, Evidence, Flags, First
+from training.promotion.facts import Check, Evidence, First, Flags
 from training.promotion.gate import Gate
 from training.promotion.losses import holm, more_than
 
@@ -58,9 +58,11 @@ def no_category_falls(groups: Sequence[Group], *, alpha: float) -> Check:
         return Check(name, True, "The items have no categories.")
     fallen = sorted((group for group in groups if group.p < alpha), key=lambda group: (group.p, group.name))
     if not fallen:
-        worst = max(groups, key=lambda group: group.candidate.lost - group.candidate.fixed)
+        worst = min(groups, key=lambda group: (group.p, group.candidate.net))
+        if worst.candidate.net >= 0:
+            return Check(name, True, f"None of {len(groups)} categories loses more than it wins.")
         text = (
-            f"None of {len(groups)} categories loses more than a retrain would; most in '{worst.name}': "
+            f"None of {len(groups)} categories loses more than a retrain would; nearest to it '{worst.name}': "
             f"{worst.candidate} (p = {worst.p:.3f}, refused below {alpha:g} by Holm)."
         )
         return Check(name, True, text)

@@ -1,4 +1,4 @@
-"""Does the candidate lose more of what was right than a retrain would: of the champion, of those before it?"""
+"""Does the candidate lose more of what the champion, or one before it, got right than a retrain would?"""
 
 from __future__ import annotations
 

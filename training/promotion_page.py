@@ -20,7 +20,7 @@ _STYLE = """<style>
 .pill.refused{background:none;color:var(--seal);border:1.5px solid var(--seal)}
 .checks td:nth-child(3){max-width:none}tr.fell td{background:color-mix(in srgb,var(--seal) 9%,transparent)}
 .moved li{grid-template-columns:230px 1fr}.moved .said{font-size:13px}.moved .said b{font-weight:600}
-.moved q{quotes:none}</style>"""
+.moved q{quotes:none}.moved .chip small{display:inline}.arms .whisker{width:150px}</style>"""
 _STILL = (
     '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
     "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">"
@@ -92,8 +92,9 @@ def _standings(facts: PageFacts) -> str:
     lead = ""
     if facts.champion:
         lead = (
-            "<p class=quiet>A null retrain is the champion's own recipe with another seed. It too fixes and "
-            "loses items; only what a candidate does beyond it is its own.</p>"
+            "<p class=quiet>A null retrain is the champion's own recipe with another seed. It too fixes some "
+            "of the champion's failures and loses some of its passes; only what a candidate does beyond it "
+            "is its own.</p>"
         )
     lines = [
         f"<tr><td>{text(each.who)}</td><td class=num><b>{100 * each.accuracy:.1f} %</b></td>"
@@ -103,10 +104,10 @@ def _standings(facts: PageFacts) -> str:
     ]
     head = (
         "<th>Model</th><th class=num>Right</th><th class=num>95 % interval</th><th>0 to 100 %</th>"
-        "<th class=num>Fixed of the champion's failures</th><th class=num>Lost of its passes</th>"
+        "<th class=num>Fixed of its failures</th><th class=num>Lost of its passes</th>"
         "<th class=num>Gain</th>"
     )
-    return f"{lead}<div class=scroll>{_table(head, lines)}</div>"
+    return f"{lead}<div class='scroll arms'>{_table(head, lines)}</div>"
 
 
 def _arm(arm: Arm | None) -> str:

@@ -76,8 +76,9 @@ def beats_recipe(evidence: Evidence, over: OverRecipe, *, level: float) -> Check
     mean = np.mean([evidence.champion, *evidence.nulls])
     text = (
         f"The champion and {retrains(len(evidence.nulls))} of its recipe are right on {mean:.1%} in the "
-        f"mean, and the candidate on {100 * over.gain:+.1f} points more ({level:.0%} interval {100 * over.low:+.1f} to "
-        f"{100 * over.high:+.1f}; trainings differ by {100 * over.spread:.1f} points): {verdict}."
+        f"mean, and the candidate on {100 * over.gain:+.1f} points more ({level:.0%} interval "
+        f"{100 * over.low:+.1f} to {100 * over.high:+.1f}; trainings differ by "
+        f"{100 * over.spread:.1f} points): {verdict}."
     )
     return Check("beats_null", passed, text)
 

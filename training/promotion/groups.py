@@ -62,7 +62,7 @@ def no_category_falls(groups: Sequence[Group], *, alpha: float) -> Check:
         if worst.candidate.net >= 0:
             return Check(name, True, f"None of {len(groups)} categories loses more than it wins.")
         text = (
-            f"None of {len(groups)} categories loses more than a retrain would; nearest to it '{worst.name}': "
+            f"None of {len(groups)} categories loses more than a retrain would; nearest '{worst.name}': "
             f"{worst.candidate} (p = {worst.p:.3f}, refused below {alpha:g} by Holm)."
         )
         return Check(name, True, text)

@@ -1,9 +1,9 @@
-"""Does chance alone promote? `python benchmarks/null_retrains.py [--retrains 20] [--lake FOLDER]`.
+"""Does chance alone promote? `python benchmarks/null_retrains.py [--retrains 20]`.
 
-The demo's first champion is trained again and again from its own recipe with other seeds, and scored on the
-demo's gate rows. Every retrain is put before the gate as a candidate, with another retrain as its null, and
-so is every pair of them under every one of them as champion. None should be promoted. Prints a table, then
-one line of JSON.
+The demo's first champion is trained again and again from its own recipe with other seeds, and each retrain is
+put before the gates as if it were new: none should be promoted. Then, on the same predictions, every retrain
+stands as candidate against every other as champion, with a third as the null: how often would chance promote
+anything? Prints a table, then one line of JSON.
 """
 
 from __future__ import annotations
@@ -17,62 +17,90 @@ from itertools import permutations
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 
-sys.path[0] = str(Path(__file__).parents[1])  # not this folder, whose names are those of packages
+sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies one that bears a package's name
 
-from examples import making
-from examples.helpdesk.generator import helpdesk
-from examples.story import SIZES, Story
-from infra.runtime import Runtime
-from infra.settings import prepare_environment, settings_from_environment
-from lineage import report
-from training.evaluate import evaluate
-from training.finetune import FinetuneConfig, config_of, finetune
-from training.promotion import Evidence, decide
-from lineage import models
+from examples import making  # noqa: E402
+from examples.helpdesk.generator import helpdesk  # noqa: E402
+from examples.story import NAME, SIZES, Scale, Story  # noqa: E402
+from infra.runtime import Runtime  # noqa: E402
+from infra.settings import prepare_environment, settings_from_environment  # noqa: E402
+from lineage import models  # noqa: E402
+from training.gate_set import items_of, passes, said_on  # noqa: E402
+from training.null import retrains  # noqa: E402
+from training.promote import promote  # noqa: E402
+from training.promotion import Evidence, Gate, churn_of, decide  # noqa: E402
+from training.promotion.gains import over_recipe  # noqa: E402
+
+FAR = 100  # seeds of the candidates, away from that of the gate's own null
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Null retrains of the demo's first champion.")
     parser.add_argument("--retrains", type=int, default=20)
-    parser.add_argument("--scale", default="full")
-    parser.add_argument("--lake")
+    parser.add_argument("--scale", default="full", choices=list(SIZES))
     parser.add_argument("--keep", help="Write who was right on which item into this file, as .npy.")
     options = parser.parse_args()
     prepare_environment()
     with tempfile.TemporaryDirectory() as folder:
-        right, seconds = measure(options.lake or f"{folder}/lake", options.scale, options.retrains)
+        right, promoted, seconds = measure(f"{folder}/lake", options.scale, options.retrains)
     if options.keep:
         np.save(options.keep, right)
-    print(right.mean(axis=1), seconds)
+    churn = churn_of(right[0].tolist(), right[1:].tolist())
+    print("\n".join(churn.lines()))
+    tries, chance = triples(right)
+    means = right.mean(axis=1)
+    found = {
+        "promoted": promoted,
+        "retrains": options.retrains,
+        "triples": tries,
+        "promoted_of_triples": round(chance / tries, 5),
+        "accuracy": round(float(means.mean()), 4),
+        "accuracy_sd": round(float(means.std(ddof=1)), 4),
+        "fixed": round(churn.fixed[0], 3),
+        "lost": round(churn.lost[0], 3),
+        "median_s": round(seconds, 1),
+    }
+    print(json.dumps(found))
 
 
-def measure(lake: str, scale, retrains: int):
+def measure(lake: str, scale: Scale, number: int) -> tuple[np.ndarray, int, float]:
+    """Who is right on which item, the champion first; how many retrains were promoted; seconds for each."""
     with Runtime(settings_from_environment(lake)) as runtime:
-        story = Story(helpdesk(seed=0, scale=scale), scale)
-        files = Path(lake, "scenario")
+        story, files = Story(helpdesk(seed=0, scale=scale), scale), Path(lake, "scenario")
         making.write_scenario(story, files, 0)
         making.prepare_rows(runtime, story, files)
         making.make_first_champion(runtime, story, SIZES[scale])
-        champion, _ = models.resolve(runtime.settings, "champion")
-        config = config_of(runtime, champion)
-        known, seconds = [champion.run_id], []
-        for seed in range(1, retrains + 1):
+        champion, _ = models.resolve(runtime.settings, f"{NAME}@champion")
+        promoted, seconds, runs = 0, [], []
+        for seed in range(FAR, FAR + number):
             began = time.monotonic()
-            data = config.data.model_copy(update={"seed": config.data.seed + seed})
-            training = config.training.model_copy(update={"seed": config.training.seed + seed})
-            known.append(finetune(runtime, FinetuneConfig(data=data, training=training)).run_id)
-            evaluate(runtime, known[-1], split="gate")
+            (run,) = retrains(runtime, champion, number=1, seed=seed)
+            decision = promote(runtime, run, name=NAME).facets
+            promoted += decision["promoted"]
             seconds.append(time.monotonic() - began)
-            print(seed, round(seconds[-1], 1), flush=True)
-        right = []
-        for run in known:
-            found = report.predictions_of(runtime.settings, run, split="gate").sort_by("row_id")
-            right.append(pc.equal(found["answer"], found["prediction"]).to_numpy())
-            conditions = found["condition"].to_pylist()
-        np.save("/tmp/nulls-conditions.npy", np.array(conditions))
-        return np.array(right), float(np.median(seconds))
+            failed = [check["name"] for check in decision["checks"] if not check["passed"]]
+            print(
+                f"retrain {seed - FAR + 1:<4}{decision['figures']['accuracy']:.1%}  refused by {failed}",
+                flush=True,
+            )
+            if decision["promoted"]:
+                break
+            runs.append(run)
+        items = items_of(runtime.settings, champion.run_id)
+        right = [passes(said_on(runtime.settings, run, items)) for run in (champion.run_id, *runs)]
+    return np.array(right), promoted, float(np.median(seconds))
+
+
+def triples(right: np.ndarray) -> tuple[int, int]:
+    """How many (champion, null, candidate) there are among the trainings, and how many promote."""
+    gate, tries, promoted = Gate(), 0, 0
+    for champion, null, candidate in permutations(right.tolist(), 3):
+        facts = Evidence(champion, candidate, [null], 0)
+        tries += 1
+        if over_recipe(facts, level=gate.null_level, spread=gate.spread).low > 0:  # else it is refused
+            promoted += decide(facts, seed=tries).promoted
+    return tries, promoted
 
 
 if __name__ == "__main__":

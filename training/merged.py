@@ -49,9 +49,9 @@ def merged_on(
 
 
 def _whole(folder: Path, record: AdapterRecord) -> Predictor:
-    """The classifier in a folder of plain weights."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    """The classifier in a folder of plain weights: a head for each token, over which the mean is taken."""
+    from transformers import AutoModelForTokenClassification, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    model = AutoModelForTokenClassification.from_pretrained(folder).eval()
     return Predictor(model, tokenizer, record)

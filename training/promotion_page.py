@@ -65,12 +65,15 @@ def _heading(facts: PageFacts) -> str:
 def _summary(facts: PageFacts, failed: Sequence[Check]) -> str:
     checks = facts.decision.checks
     said = f"Decided on {when(facts.at)} on <b>{count(int(facts.decision.figures['items']), 'item')}</b>: "
-    against = f" <b>{text(facts.champion)}</b>" if facts.champion else ""
     if not failed:
-        took = f", and took the place of{against}" if facts.champion else "; there was no champion"
+        took = (
+            f", and took the place of <b>{text(facts.champion)}</b>"
+            if facts.champion
+            else "; there was no champion"
+        )
         return f"{said}it passed <b>all {len(checks)} checks</b>{took}."
     names = ", ".join(text(check.name) for check in failed)
-    stays = f" {against} stays champion." if facts.champion else ""
+    stays = f" <b>{text(facts.champion)}</b> stays champion." if facts.champion else ""
     return f"{said}it failed <b>{len(failed)} of {len(checks)} checks</b> ({names}).{stays}"
 
 

@@ -16,21 +16,21 @@ import time
 from itertools import permutations
 from pathlib import Path
 
-import numpy as np
-
 sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies one that bears a package's name
 
-from examples import making  # noqa: E402
-from examples.helpdesk.generator import helpdesk  # noqa: E402
-from examples.story import NAME, SIZES, Scale, Story  # noqa: E402
-from infra.runtime import Runtime  # noqa: E402
-from infra.settings import prepare_environment, settings_from_environment  # noqa: E402
-from lineage import models  # noqa: E402
-from training.gate_set import items_of, passes, said_on  # noqa: E402
-from training.null import retrains  # noqa: E402
-from training.promote import promote  # noqa: E402
-from training.promotion import Evidence, Gate, churn_of, decide  # noqa: E402
-from training.promotion.gains import over_recipe  # noqa: E402
+import numpy as np
+
+from examples import making
+from examples.helpdesk.generator import helpdesk
+from examples.story import NAME, SIZES, Scale, Story
+from infra.runtime import Runtime
+from infra.settings import prepare_environment, settings_from_environment
+from lineage import models
+from training.gate_set import items_of, passes, said_on
+from training.null import retrains
+from training.promote import promote
+from training.promotion import Evidence, Gate, churn_of, decide
+from training.promotion.gains import over_recipe
 
 FAR = 100  # seeds of the candidates, away from that of the gate's own null
 

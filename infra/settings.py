@@ -182,16 +182,13 @@ def endpoint_key() -> str | None:
 
 
 def named_secret(variable: str) -> str:
-    """What the environment variable of this name holds, a key for one endpoint; '' where it is not set."""
+    """What the environment variable that a config names holds, a secret; '' where it is not set."""
     return os.environ.get(variable, "").strip()
+
+
 def hooks_override() -> str:
     """The file of hooks that STEMMA_HOOKS names; empty where it is not set."""
     return os.environ.get("STEMMA_HOOKS") or ""
-
-
-def variable(name: str) -> str | None:
-    """The environment variable that a config names, for what must not stand in a file."""
-    return os.environ.get(name)
 
 
 def pseudonym_key(settings: Settings) -> bytes:

@@ -11,7 +11,7 @@ import typer
 
 from infra.cli import Lake, existing
 from infra.runtime import Runtime
-from infra.settings import variable
+from infra.settings import named_secret
 from training.serving.requests import Limits, ServingError
 
 log = logging.getLogger("stemma.serve")
@@ -119,7 +119,7 @@ def _uvicorn():
 
 
 def _api_key(name: str | None, *, is_open: bool) -> str:
-    key = (variable(name) or "").strip() if name else ""
+    key = named_secret(name) if name else ""
     if name and not key:
         raise ServingError(f"environment variable {name}, which --api-key-env names, is not set")
     if is_open and not key:

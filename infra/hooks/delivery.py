@@ -28,7 +28,7 @@ from typing import IO, Any
 from infra.hooks.config import Hook, check_url
 from infra.hooks.outcomes import Outcome, Outcomes
 from infra.redaction import HIDDEN, redacted
-from infra.settings import variable
+from infra.settings import named_secret
 
 KEPT = 2048  # characters of what a hook said
 _READ_BYTES = 64 * 1024  # of it, before secrets are taken out: a cut through one would leave its half
@@ -134,13 +134,13 @@ def _keep_last(stream: IO[bytes], kept: bytearray) -> None:
 def _post(hook: Hook, body: bytes, event: Mapping[str, Any]) -> dict[str, Any]:
     headers: dict[str, str] = {}
     for header, name in hook.headers.items():
-        value = (variable(name) or "").strip()
+        value = named_secret(name)
         if not value:
             return _not_started(f"environment variable {name}, of header {header}, is not set")
         if not value.isascii() or not value.isprintable():
             return _not_started(f"environment variable {name} holds what header {header} cannot")
         headers[header] = value
-    url = hook.url or (variable(hook.url_from) or "").strip()
+    url = hook.url or named_secret(hook.url_from)
     try:
         check_url(url)
     except ValueError as error:
@@ -187,7 +187,7 @@ def _not_started(why: str) -> dict[str, Any]:
 def _without_values(said: str, hooks: Sequence[Hook]) -> str:
     """What was said, without what any of the hooks takes from the environment."""
     names = [name for hook in hooks for name in (*hook.headers.values(), hook.url_from) if name]
-    values = {value for name in names if (value := (variable(name) or "").strip())}
+    values = {value for name in names if (value := named_secret(name))}
     for value in sorted(values, key=len, reverse=True):
         said = said.replace(value, HIDDEN)
     return redacted(said)[-KEPT:]

@@ -10,6 +10,7 @@ import typer
 
 from infra.cli import Json, Lake, Set, existing, open_runtime
 from infra.config import read_config
+from infra.runtime import Runtime
 from lineage.models import resolve
 from lineage.promotion_pages import place
 from lineage.report import reports_of
@@ -18,6 +19,8 @@ from training import evaluate as evaluation
 from training import finetune as tuning
 from training import promote as promotion
 from training import reproduce as reproduction
+from training.asking import Asking
+from training.null import churn
 from training.promotion import Gate
 from training.recipe import TrainingError
 
@@ -53,19 +56,25 @@ def finetune(
 def evaluate(
     model: Annotated[str, typer.Argument(help="An alias, NAME@VERSION, or the start of a run id.")],
     split: Annotated[str, typer.Option(help="gate or report.")] = "gate",
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap, and of the null retrains.")] = 0,
+    null: Annotated[
+        int,
+        typer.Option(help="Train its recipe so often again with other seeds: what chance wins and loses."),
+    ] = 0,
     set: Set = None,
     lake: Lake = None,
     as_json: Json = False,
 ) -> int:
     """Score a model on a split of admitted evaluation rows, each condition apart.
 
-    Example: stemma evaluate champion --split gate --set scorer=number
+    Example: stemma evaluate champion --split gate --null 3
     """
     if split not in ("gate", "report"):
         raise TrainingError(f"split '{split}' is not one of: gate, report")
-    asking = read_config(evaluation.Asking, None, set or ())
+    asking = read_config(Asking, None, set or ())
     with open_runtime(lake) as runtime:
+        if null:
+            return _tell_churn(runtime, model, split, null, seed=seed, asking=asking, as_json=as_json)
         outcome = evaluation.evaluate(runtime, model, split=split, seed=seed, asking=asking)
         checkpoint, _ = resolve(runtime.settings, model)
         found = [r for r in reports_of(runtime.settings, checkpoint.run_id) if r.run_id == outcome.run_id]
@@ -74,6 +83,22 @@ def evaluate(
         return 0
     for report in found:
         print(f"{report.condition:<14} {report.metric:<12} {report}")
+    return 0
+
+
+def _tell_churn(
+    runtime: Runtime, model: str, split: str, seeds: int, *, seed: int, asking: Asking, as_json: bool
+) -> int:
+    if split != "gate":
+        raise TrainingError(
+            f"null retrains are never champions, so --null goes with --split gate, not {split}"
+        )
+    found = churn(runtime, model, seeds=seeds, seed=seed, asking=asking)
+    if as_json:
+        print(json.dumps(asdict(found)))
+        return 0
+    for line in found.lines():
+        print(line)
     return 0
 
 

@@ -16,7 +16,6 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-from pydantic import BaseModel, ConfigDict, Field
 
 from expectations.gate import admit, reason
 from infra.runtime import Runtime, give_back_memory
@@ -31,6 +30,7 @@ from lineage.schemas import EXAMPLE, MIXED, PREDICTION
 from lineage.tasks import Task
 from training import sets
 from training.answering import ANSWERS, Answers, answer, objective_of
+from training.asking import Asking
 from training.measures import measures
 from training.recipe import TrainingError
 from training.scoring import Scorer, score_all, scorer_for
@@ -49,22 +49,6 @@ _COLUMNS = (
     "condition",
     "source_revision",
 )
-
-
-class Asking(BaseModel):
-    """How a decoder is asked, and its answers scored. Of labels and spans there is nothing to choose."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    scorer: str | None = None
-    """What holds a generated answer against the right one (training.scoring); by default `number` where each
-    right answer ends with `####` and a number, `tool_call` where each is a tool call, else `exact`."""
-
-    max_new_tokens: int = Field(default=256, ge=1)
-    """Where an answer is cut off that does not end."""
-
-    other_system_prompts: bool = False
-    """Also score rows whose system prompt (or its absence) the model was never trained with."""
 
 
 def evaluate(

@@ -11,6 +11,7 @@ from infra.runtime import Runtime
 from lineage import models
 from lineage.consumption import Checkpoint
 from lineage.runs import Run
+from training.asking import Asking
 from training.evaluate import evaluate
 from training.finetune import FinetuneConfig, config_of, finetune
 from training.promotion import Churn, churn_of
@@ -24,6 +25,7 @@ def churn(
     *,
     seeds: int = 1,
     seed: int = 0,
+    asking: Asking | None = None,
     parent: Run | None = None,
 ) -> Churn:
     """Train a model's recipe again with so many other seeds, and hold each beside it on the gate's items.
@@ -37,7 +39,7 @@ def churn(
     models.require_finished(runtime.settings, checkpoint)
     nulls = retrains(runtime, checkpoint, number=seeds, seed=seed, parent=parent)
     for run in (checkpoint.run_id, *nulls):
-        evaluate(runtime, run, split="gate", seed=seed, parent=parent)
+        evaluate(runtime, run, split="gate", seed=seed, asking=asking, parent=parent)
     items = items_of(runtime.settings, checkpoint.run_id)
     return churn_of(passes(items), [passes(said_on(runtime.settings, run, items)) for run in nulls])
 

@@ -59,7 +59,7 @@ def prepare(
     nulls = retrains(runtime, champion, number=gate.nulls, seed=seed, parent=parent) if champion else []
     others = [champion.run_id, *nulls] if champion else []
     evaluations = [
-        evaluate(runtime, run, split="gate", seed=seed, parent=parent).run_id
+        evaluate(runtime, run, split="gate", seed=seed, asking=gate.asking, parent=parent).run_id
         for run in (candidate.run_id, *others)
     ]
     return Contest(name, candidate, champion, reigning, nulls, evaluations)

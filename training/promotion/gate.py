@@ -14,6 +14,8 @@ from pydantic import (
     model_validator,
 )
 
+from training.asking import Asking
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "measured": {},
     "paper": {"regressions": "count", "epsilon": 2, "require_score_target": True},
@@ -63,6 +65,9 @@ class Gate(BaseModel):
     """And of each category."""
     floors: Mapping[str, float] = Field(default_factory=dict)
     """Category -> its own floor, in place of `category_floor`."""
+
+    asking: Asking = Asking()
+    """How decoders are asked and scored, all alike."""
 
     merged: Literal["base", "nf4"] | None = None
     """Also judge the candidate's merged model (`stemma merge --onto`): it must answer as the adapter does."""

@@ -28,7 +28,7 @@ def items_of(settings: Settings, model_run: str) -> pa.Table:
 
 def passes(predictions: pa.Table) -> list[bool]:
     """Whether each prediction is good enough to count as right, in their order."""
-    return pc.equal(predictions["answer"], predictions["prediction"]).to_pylist()
+    return report.passed(predictions)
 
 
 def said_on(settings: Settings, model_run: str, items: pa.Table) -> pa.Table:

@@ -91,7 +91,7 @@ def _tell_churn(
 ) -> int:
     if split != "gate":
         raise TrainingError(
-            f"null retrains are never champions, so --null goes with --split gate, not {split}"
+            "null retrains are never champions, and report is for those; take --split gate"
         )
     found = churn(runtime, model, seeds=seeds, seed=seed, asking=asking)
     if as_json:

@@ -68,8 +68,8 @@ def entity_f1_interval(counts: np.ndarray, *, seed: int, level: float = 0.95, n:
 
 
 def ece_interval(
-    confidences: Sequence[float],
-    correct: Sequence[bool],
+    confidences: Sequence[float] | np.ndarray,
+    correct: Sequence[bool] | np.ndarray,
     *,
     seed: int,
     bins: int = BINS,

@@ -73,14 +73,20 @@ class Calibration:
     n: int
     """Items it was fitted on."""
 
-    def apply(self, confidence: Sequence[float], label: Sequence[str], *, rows_of: str) -> np.ndarray:
+    def apply(
+        self, confidence: Sequence[float] | np.ndarray, label: Sequence[str], *, rows_of: str
+    ) -> np.ndarray:
         """Mended confidences of predicted labels. Raises TrainingError on the rows it was fitted on."""
         _refuse_own(self.fitted_on, rows_of, what="calibration")
         return calibrated(confidence, label, self.label_accuracy, self.w)
 
 
 def fit_calibration(
-    confidence: Sequence[float], label: Sequence[str], correct: Sequence[bool], *, fitted_on: str
+    confidence: Sequence[float] | np.ndarray,
+    label: Sequence[str],
+    correct: Sequence[bool] | np.ndarray,
+    *,
+    fitted_on: str,
 ) -> Calibration:
     """Fit label accuracies and their weight on validation rows.
 
@@ -119,7 +125,7 @@ class Threshold:
     n: int
     """Items it was fitted on."""
 
-    def kept(self, confidence: Sequence[float], *, rows_of: str) -> np.ndarray:
+    def kept(self, confidence: Sequence[float] | np.ndarray, *, rows_of: str) -> np.ndarray:
         """Which answers count; bool (items,). Raises TrainingError on the rows it was fitted on."""
         _refuse_own(self.fitted_on, rows_of, what="threshold")
         return confident(confidence) >= self.value
@@ -135,7 +141,9 @@ class SweepPoint:
     """Of what is kept; 0 where nothing is."""
 
 
-def sweep(confidence: Sequence[float], correct: Sequence[bool]) -> tuple[SweepPoint, ...]:
+def sweep(
+    confidence: Sequence[float] | np.ndarray, correct: Sequence[bool] | np.ndarray
+) -> tuple[SweepPoint, ...]:
     """Coverage and accuracy at every threshold of SWEEP, from the lowest."""
     raw, hit = aligned(confidence, correct)
     raw, hit = confident(raw), hit.astype(float)
@@ -147,7 +155,11 @@ def sweep(confidence: Sequence[float], correct: Sequence[bool]) -> tuple[SweepPo
 
 
 def fit_threshold(
-    confidence: Sequence[float], correct: Sequence[bool], *, fitted_on: str, wrong_cost: float
+    confidence: Sequence[float] | np.ndarray,
+    correct: Sequence[bool] | np.ndarray,
+    *,
+    fitted_on: str,
+    wrong_cost: float,
 ) -> Threshold:
     """Fit the threshold on validation rows: coverage x (accuracy - wrong_cost x (1 - accuracy)) is greatest.
 

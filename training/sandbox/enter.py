@@ -240,4 +240,5 @@ def _failed(why: str) -> OSError:
     return OSError(f"could not have {why} ({os.strerror(ctypes.get_errno())})")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -60,4 +60,5 @@ def judge():
     leave(0)
 
 
-judge()
+if __name__ == "__main__":
+    judge()

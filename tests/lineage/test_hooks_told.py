@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import threading
 import time
@@ -22,7 +23,7 @@ from lineage.rollback import roll_back
 from lineage.runs import Run
 from lineage.selectors import Selector
 
-WAIT = 30.0
+WAIT = 60.0
 
 
 class Receiver:
@@ -153,27 +154,31 @@ def wait_for_end(small, event: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [
-        'command = ["sleep", "8"]\ntimeout_s = 4',
-        'command = ["no-such-program"]',
-        'command = ["false"]',
-        'url = "http://127.0.0.1:1/"',
-        "broken = ",
-    ],
+    ['command = ["no-such-program"]', 'command = ["false"]', 'url = "http://127.0.0.1:1/"', "broken = "],
 )
-def test_a_hook_that_hangs_fails_or_is_broken_neither_fails_nor_delays_the_move(text: str, small):
+def test_a_hook_that_fails_or_is_broken_does_not_fail_the_move(text: str, small):
     make_rows(small)
     small.reign(11, scored=[19])
-
-    def seconds() -> float:
-        since = time.monotonic()
-        small.move({"champion": small.standing["champion"] + 1}, kind="promotion")
-        return time.monotonic() - since
-
-    without = seconds()
     write(small, f'[[hook]]\nname = "bad"\non = ["promotion"]\n{text}\n')
-    assert seconds() < without + 1
-    assert small.standing["champion"] == 3
+    small.move({"champion": 2}, kind="promotion")
+    assert small.standing["champion"] == 2
+
+
+def test_a_hook_that_hangs_does_not_hold_up_the_move(small, tmp_path: Path):
+    make_rows(small)
+    small.reign(11, scored=[19])
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    write(
+        small, f'[[hook]]\nname = "slow"\non = ["promotion"]\ncommand = ["cat", "{pipe}"]\ntimeout_s = 120\n'
+    )
+    since = time.monotonic()
+    small.move({"champion": 2}, kind="promotion")
+    seconds = time.monotonic() - since
+    with pipe.open("wb"):  # only now does the hook end
+        pass
+    assert seconds < WAIT
+    assert small.standing["champion"] == 2
 
 
 def test_the_verb_lists_tries_and_tells_again(small, receiver, capsys):

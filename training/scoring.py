@@ -42,7 +42,7 @@ from training.metrics import (
     same_tools,
 )
 from training.recipe import TrainingError
-from training.sandbox import Program, run, run_all
+from training.sandbox import Program, SandboxError, isolation, run, run_all
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,25 @@ def scorer_for(task: Task, name: str = "") -> Scorer:
         known = "does not fit" if wanted in SCORERS else "is unknown; these fit"
         raise TrainingError(f"scorer '{wanted}' {known} task '{task}'; choose from: {', '.join(fitting)}")
     return SCORERS[wanted]
+
+
+def check_answers(scorer: Scorer, answers: Sequence[str]) -> None:
+    """Refuse answers that the scorer does not read, and programs where they cannot be confined.
+
+    For before a model is asked, which costs more. Raises TrainingError, with how many there are and the
+    first.
+    """
+    if scorer is SCORERS["pass_at_1"] and (missing := isolation()):
+        raise SandboxError(missing)
+    read = program_of if scorer is SCORERS["pass_at_1"] else scorer.score
+    unread = []
+    for answer in answers:
+        try:
+            read(answer, "")
+        except TrainingError as error:
+            unread.append(error)
+    if unread:
+        raise TrainingError(f"{len(unread)} of {len(answers)} answers are not for {scorer}: {unread[0]}")
 
 
 def score_all(scorer: Scorer, answers: Sequence[str], predictions: Sequence[str]) -> list[float]:

@@ -98,7 +98,9 @@ def test_two_texts_without_a_number_do_not_agree():
         ("A. A cat", "A"),
         ("**C**", "C"),
         ("The answer is (B).", "B"),
-        ("The answer is B because A is wrong.", None),  # not set off as an option is
+        ("The answer is B because A is wrong.", "B"),
+        ("The answer is A since C is wrong.", "A"),
+        ("The answer is A cat", None),  # not set off as an option is
         ("Answer: d", "D"),
         ("answer: C\nas A and B are wrong", "C"),
         ("Is the answer A? No: the answer is C.", "C"),

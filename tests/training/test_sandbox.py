@@ -62,7 +62,7 @@ def test_a_program_that_eats_memory_is_ended(source):
 @confined
 def test_a_fork_bomb_stays_small():
     bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
-    assert reason_of(bomb) == "timeout"
+    assert reason_of(bomb, limits=Limits(wall_s=2)) == "timeout"
     counted = """
 import os, signal
 started = 0
@@ -134,6 +134,30 @@ def test_a_program_reaches_no_socket_of_this_machine():
             server.accept()
     serve = "import socket\nsocket.create_server(('8.8.8.8', 80))\ndef f(x): return 4"
     assert reason_of(serve) == "failed"
+
+
+@confined
+def test_the_kernel_refuses_calls_that_lead_past_the_limits():
+    source = """
+import ctypes, errno, os
+libc = ctypes.CDLL(None, use_errno=True)
+attempts = {
+    "namespaces": lambda: libc.unshare(0x10000000),
+    "a child in namespaces": lambda: libc.syscall(
+        {"x86_64": 56, "aarch64": 220}[os.uname().machine], ctypes.c_long(0x10000000 | 17), 0, 0, 0, 0
+    ),
+    "a mount": lambda: libc.mount(b"tmpfs", b"/box", b"tmpfs", 0, None),
+    "shared memory": lambda: libc.shmget(0, 1 << 20, 0o1600),
+    "a queue": lambda: libc.msgget(0, 0o1600),
+    "another process": lambda: libc.ptrace(0, 1, 0, 0),
+    "io_uring": lambda: libc.syscall(425, 8, 0),
+}
+def f(x):
+    refused = lambda attempt: attempt() == -1 and ctypes.get_errno() == errno.EPERM
+    return {name for name, attempt in attempts.items() if not refused(attempt)}
+"""
+    ran = run(Program(source, "print(f(2))"))
+    assert (ran.reason, ran.output) == ("passed", "set()\n")
 
 
 @confined

@@ -7,7 +7,7 @@ import pytest
 from lineage.spans import Span, write_spans
 from training.recipe import TrainingError
 from training.sandbox import Program, isolation
-from training.scoring import SCORERS, program_of, score_all, scorer_for
+from training.scoring import SCORERS, check_answers, program_of, score_all, scorer_for
 
 ANN, YORK = Span(0, 3, "person"), Span(13, 21, "place")
 DOUBLE = json.dumps(
@@ -93,6 +93,22 @@ def test_a_scorer_that_does_not_fit_is_refused_with_those_that_do():
 def test_an_answer_that_its_scorer_does_not_read_is_refused(name, answer, said):
     with pytest.raises(TrainingError, match=said):
         SCORERS[name].score(answer, "18")
+
+
+def test_answers_are_checked_before_a_model_is_asked():
+    check_answers(SCORERS["number"], ["#### 4", "5"])
+    check_answers(SCORERS["exact"], [])
+    with pytest.raises(
+        TrainingError, match="2 of 3 answers are not for number@1: the answer 'four' names no"
+    ):
+        check_answers(SCORERS["number"], ["#### 4", "four", "five"])
+
+
+@pytest.mark.skipif(bool(isolation()), reason="generated programs cannot be confined here")
+def test_tests_of_programs_are_checked_without_running_one():
+    check_answers(SCORERS["pass_at_1"], ['{"test": "while True: pass"}'])
+    with pytest.raises(TrainingError, match=r"1 of 2 answers are not for pass_at_1@1: .* holds no test"):
+        check_answers(SCORERS["pass_at_1"], ['{"test": "pass"}', "{}"])
 
 
 def test_answers_and_predictions_are_pairs():

@@ -44,6 +44,7 @@ def same_number(answer: str, prediction: str) -> bool:
 
 
 _CUES = re.compile(r"\b(?:answer|option|choice)\b\s*(?:is|would be)?\s*:?\s*", re.IGNORECASE)
+_REASONED = re.compile(r"[\s*`\"']*([A-Z])\s+(?:because|since|as|for)\b")
 _LETTER = re.compile(r"[\s*`\"']*[(\[]?\s*([A-Z])\s*(?:[)\].:,;*`\"']|$)(?![A-Za-z])")
 _LOWER_LETTER = re.compile(r"[\s*`\"']*(?:[(\[]\s*([a-z])\s*[)\]]|([a-z])\s*(?:\)|[.:]?\s*$))")
 _BRACKETED = re.compile(r"\(([A-Z])\)")
@@ -52,12 +53,16 @@ _BRACKETED = re.compile(r"\(([A-Z])\)")
 def option_letter(text: str) -> str | None:
     """The option that an answer to a multiple-choice question names: a letter, as a capital.
 
-    In this order: the letter after the last "answer", "option" or "choice" (`The answer is (B).`); the letter
-    that the text begins with, set off as an option is (`B`, `B.`, `(b)`, `B) Paris`); the one letter that
-    stands in brackets anywhere. So `A cat` names none, and neither does a text with (A) and (B).
+    In this order: the letter after the last "answer", "option" or "choice" (`The answer is (B).`, `is B
+    because`); the letter that the text begins with, set off as an option is (`B`, `B.`, `(b)`, `B) Paris`);
+    the one letter that stands in brackets anywhere. So `A cat` names none, and neither does a text with (A)
+    and (B).
     """
     for cue in reversed(list(_CUES.finditer(text))):
-        if letter := _leading_letter(text[cue.end() :].split("\n", 1)[0]):
+        line = text[cue.end() :].split("\n", 1)[0]
+        if reasoned := _REASONED.match(line):
+            return reasoned[1]
+        if letter := _leading_letter(line):
             return letter
     if letter := _leading_letter(text.strip().split("\n", 1)[0]):
         return letter

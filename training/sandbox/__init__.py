@@ -2,9 +2,10 @@
 
 Every program gets new namespaces (mounts, processes, network, IPC, users), a root that holds the interpreter
 and its libraries and nothing else, read-only, one small folder to write to, no network but its own empty one,
-no rights, no environment, and limits of time, memory, files and processes; when it is over the kernel ends
-whatever it started. That needs Linux 5.12 and either root or user namespaces for everyone. Where a part of it
-cannot be had nothing is run: `isolation()` says what is missing, `run` raises.
+no rights, no environment, limits of time, memory, files and processes, and a filter of system calls; when it
+is over the kernel ends whatever it started. That needs Linux 5.12 on x86_64 or aarch64, and either root or
+user namespaces for everyone. Where a part of it cannot be had nothing is run: `isolation()` says what is
+missing, `run` raises.
 
     __init__.py  what is asked and answered; this process's side
     enter.py     builds the sandbox and goes into it
@@ -139,7 +140,9 @@ def pass_at_k(n: int, passed: int, k: int) -> float:
 
 
 _ESCAPES = """
-import os, signal, socket
+import ctypes, os, signal, socket
+
+library = ctypes.CDLL(None)
 
 def works(attempt):
     try:
@@ -156,6 +159,8 @@ assert os.getuid() != 0, "it runs as root"
 assert not works(lambda: open("/written", "w")), "the root can be written to"
 assert not works(lambda: os.listdir("/proc")), "processes can be seen"
 assert [name for _, name in socket.if_nameindex()] == ["lo"], "there is a network"
+assert library.shmget(0, 4096, 0o1600) < 0, "memory can be shared without a limit"
+assert library.unshare(1 << 28) < 0, "namespaces can be made"
 assert not all(works(fork) for _ in range(16)), "processes are not limited"
 """
 
@@ -278,9 +283,9 @@ def _reason(told: str, said: bytes, nonce: bytes, limits: Limits) -> Reason:
 
 def _missing(what: str) -> str:
     return (
-        f"a generated program was not run, for it could not be confined here: {what}; it needs Linux 5.12 or "
-        "newer and the right to make namespaces (root, or user namespaces for everyone; in a container, one "
-        "that may unshare and mount). Score these rows on such a machine"
+        f"a generated program was not run, for it could not be confined here: {what}; it needs Linux 5.12 on "
+        "x86_64 or aarch64 and the right to make namespaces (root, or user namespaces for everyone; in a "
+        "container, one that may unshare and mount). Score these rows on such a machine"
     )
 
 

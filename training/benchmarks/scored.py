@@ -19,7 +19,7 @@ from typing import Any
 
 from infra.endpoints import Cost
 from training.benchmarks.definition import JUDGE, Benchmark, Category, Prompt
-from training.benchmarks.scorers import BENCHMARK_SCORERS, score_all
+from training.benchmarks.scorers import BENCHMARK_SCORERS, check_answers, score_all
 from training.contest import SCORE, rulings
 from training.judge import Judge, Pair, verdict_of
 from training.metrics import bootstrap_interval
@@ -138,6 +138,10 @@ def run(
     does not give one text for each prompt.
     """
     asked = [(category, prompt) for category in benchmark.category for prompt in category.prompt]
+    for category in benchmark.category:  # a sandbox that is missing here is found before a model is asked
+        if category.scorer != JUDGE:
+            expected = [prompt.expected for prompt in category.prompt]
+            check_answers(BENCHMARK_SCORERS[category.scorer], expected)
     said = list(answer([category.conversation(prompt) for category, prompt in asked]))
     if len(said) != len(asked):
         raise TrainingError(f"the model gave {len(said)} answers to {len(asked)} prompts, expected one each")

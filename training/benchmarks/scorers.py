@@ -14,9 +14,9 @@ import unicodedata
 from collections.abc import Mapping
 
 from training.recipe import TrainingError
-from training.scoring import SCORERS, Scorer, program_of, score_all
+from training.scoring import SCORERS, Scorer, check_answers, program_of, score_all
 
-__all__ = ["BENCHMARK_SCORERS", "in_order", "is_concise", "require_readable", "score_all"]
+__all__ = ["BENCHMARK_SCORERS", "check_answers", "in_order", "is_concise", "require_readable", "score_all"]
 
 _RUN = re.compile(r"(?<![^\W\d_])[A-Z](?:[\s,;>→-]*[A-Z])+(?![^\W\d_])")
 

@@ -90,9 +90,7 @@ def _tell_churn(
     runtime: Runtime, model: str, split: str, seeds: int, *, seed: int, asking: Asking, as_json: bool
 ) -> int:
     if split != "gate":
-        raise TrainingError(
-            "null retrains are never champions, and report is for those; take --split gate"
-        )
+        raise TrainingError("null retrains are never champions, and report is for those; take --split gate")
     found = churn(runtime, model, seeds=seeds, seed=seed, asking=asking)
     if as_json:
         print(json.dumps(asdict(found)))

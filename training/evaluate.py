@@ -33,7 +33,7 @@ from training.answering import ANSWERS, Answers, answer, objective_of
 from training.asking import Asking
 from training.measures import measures
 from training.recipe import TrainingError
-from training.scoring import Scorer, score_all, scorer_for
+from training.scoring import Scorer, check_answers, score_all, scorer_for
 
 Split = Literal["gate", "report"]
 
@@ -83,6 +83,8 @@ def evaluate(
     rows = heeded.left(stored).select(list(_COLUMNS)).sort_by("row_id")
     _require_fit(runtime, checkpoint, rows, reference=reference, split=split, tasks=tasks)
     scorers = {task: _scorer(asking, task, rows) for task in sorted(set(rows["task"].to_pylist()))}
+    for task, scorer in scorers.items():
+        check_answers(scorer, _right(rows.filter(pc.equal(rows["task"], task))).to_pylist())
     if not asking.other_system_prompts:
         _require_system_prompts(settings, checkpoint, rows)
     config = {"split": split, "seed": seed, "adapter": checkpoint.adapter_digest}
@@ -221,7 +223,7 @@ def _predictions(
     rows: pa.Table, said: Answers, scorer: Scorer, checkpoint: Checkpoint, *, split: str, run: Run
 ) -> pa.Table:
     n = rows.num_rows
-    right = pc.coalesce(rows["answer_tool_calls"], rows["answer"])
+    right = _right(rows)
     scores = score_all(scorer, right.to_pylist(), said.predictions)
     none = pa.nulls(n, pa.float64())
     return pa.table(
@@ -244,6 +246,11 @@ def _predictions(
             "digest": pa.nulls(n, pa.binary()),
         }
     ).select(PREDICTION.schema.names)
+
+
+def _right(rows: pa.Table) -> pa.ChunkedArray:
+    """What is right: an answer that calls tools is its calls."""
+    return pc.coalesce(rows["answer_tool_calls"], rows["answer"])
 
 
 def _thinks(settings: Settings, checkpoint: Checkpoint) -> bool:

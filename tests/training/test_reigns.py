@@ -7,13 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from training.reigns import reigns_of
 
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import models, tables
 from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import PREDICTION
+from training.promotion.reigns import reigns_of
 
 ITEMS = pa.table({"row_id": pa.array([bytes([number]) * 16 for number in range(6)], pa.binary())})
 

@@ -243,6 +243,8 @@ def _exchange(endpoint: Endpoint, body: bytes, key: str, held: list[socket.socke
     except urllib.error.URLError as error:
         passes = not isinstance(error.reason, SSLCertVerificationError)
         raise _Failure(f"it cannot be reached ({error.reason})", passes=passes) from None
+    except TimeoutError:  # of the socket, which may come a moment before ours
+        raise _Failure(f"no whole answer within {endpoint.timeout_s:g} s", passes=True) from None
     except (OSError, HTTPException, ValueError) as error:
         raise _Failure(f"it broke off ({error or type(error).__name__})", passes=True) from None
 

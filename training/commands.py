@@ -10,7 +10,6 @@ import typer
 
 from infra.cli import Json, Lake, Set, existing, open_runtime
 from infra.config import read_config
-from infra.runtime import Runtime
 from lineage.models import resolve
 from lineage.promotion_pages import place
 from lineage.report import reports_of
@@ -71,31 +70,21 @@ def evaluate(
     """
     if split not in ("gate", "report"):
         raise TrainingError(f"split '{split}' is not one of: gate, report")
+    if null and split != "gate":
+        raise TrainingError("null retrains are never champions, and report is for those; take --split gate")
     asking = read_config(Asking, None, set or ())
     with open_runtime(lake) as runtime:
-        if null:
-            return _tell_churn(runtime, model, split, null, seed=seed, asking=asking, as_json=as_json)
         outcome = evaluation.evaluate(runtime, model, split=split, seed=seed, asking=asking)
         checkpoint, _ = resolve(runtime.settings, model)
         found = [r for r in reports_of(runtime.settings, checkpoint.run_id) if r.run_id == outcome.run_id]
+        chance = churn(runtime, checkpoint, seeds=null, seed=seed, asking=asking) if null else None
     if as_json:
-        print(json.dumps([vars(report) for report in found]))
+        numbers = [vars(report) for report in found]
+        print(json.dumps({"reports": numbers, "churn": asdict(chance)} if chance else numbers))
         return 0
     for report in found:
         print(f"{report.condition:<14} {report.metric:<12} {report}")
-    return 0
-
-
-def _tell_churn(
-    runtime: Runtime, model: str, split: str, seeds: int, *, seed: int, asking: Asking, as_json: bool
-) -> int:
-    if split != "gate":
-        raise TrainingError("null retrains are never champions, and report is for those; take --split gate")
-    found = churn(runtime, model, seeds=seeds, seed=seed, asking=asking)
-    if as_json:
-        print(json.dumps(asdict(found)))
-        return 0
-    for line in found.lines():
+    for line in chance.lines() if chance else ():
         print(line)
     return 0
 

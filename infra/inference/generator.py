@@ -105,7 +105,7 @@ class Generator:
 
     def lengths(self, conversations: Sequence[Sequence[Mapping[str, Any]]]) -> list[int]:
         """How many tokens each conversation has, as it is asked. Raises ChatError, as `generate` does."""
-        return [len(prompt_ids(self._tokenizer, messages)) for messages in conversations]
+        return [len(prompt_ids(self.tokenizer, messages)) for messages in conversations]
 
     def _generated(self, tokens: list[tuple[int, float]], stops: frozenset[int]) -> Generated:
         token_ids = [token for token, _ in tokens]

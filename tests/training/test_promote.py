@@ -151,8 +151,9 @@ def test_the_decision_is_a_page_in_the_lake_and_in_mlflow(crowned):
     assert "evaluation.jsonl" in page  # where the items come from
     assert "null retrain 1" in page
     client = MlflowClient(crowned.settings.tracking_uri, crowned.settings.tracking_uri)
-    experiment = client.get_experiment_by_name("stemma").experiment_id
-    (shown,) = client.search_runs([experiment], f"tags.`stemma.run_id` = '{done.run_id}'")
+    experiment = client.get_experiment_by_name("stemma")
+    assert experiment is not None
+    (shown,) = client.search_runs([experiment.experiment_id], f"tags.`stemma.run_id` = '{done.run_id}'")
     assert [file.path for file in client.list_artifacts(shown.info.run_id)] == ["promotion.html"]
     assert shown.data.tags["stemma.verdict"] == "promoted"
     assert shown.data.metrics["check_better"] == 1.0

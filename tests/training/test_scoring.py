@@ -1,10 +1,12 @@
 """A scorer has a name and a revision, fits its tasks, and scores what it cannot read with nothing."""
 
 import json
+from typing import get_args
 
 import pytest
 
 from lineage.spans import Span, write_spans
+from lineage.tasks import Task
 from training.recipe import TrainingError
 from training.sandbox import Program, isolation
 from training.scoring import SCORERS, check_answers, program_of, score_all, scorer_for
@@ -48,7 +50,7 @@ def test_right_is_one_and_wrong_is_nothing(name, answer, right, wrong):
 def test_a_scorer_is_stored_by_name_and_revision():
     assert str(SCORERS["number"]) == "number@1"
     assert [name for name, scorer in SCORERS.items() if scorer.name != name or scorer.revision < 1] == []
-    assert len(SCORERS) == 12
+    assert len(SCORERS) == 13
 
 
 def test_entities_of_a_text_score_their_f1():
@@ -60,11 +62,13 @@ def test_entities_of_a_text_score_their_f1():
 
 
 def test_every_task_that_has_an_answer_has_its_usual_scorer():
-    assert [scorer_for(task).name for task in ("classification", "tagging", "generation")] == [
-        "label",
-        "entities",
-        "exact",
-    ]
+    usual = {
+        "classification": "label",
+        "tagging": "entities",
+        "generation": "exact",
+        "preference": "preferred",
+    }
+    assert {task: scorer_for(task).name for task in get_args(Task)} == usual
     assert scorer_for("generation", "rougeL") is SCORERS["rougeL"]
 
 
@@ -73,8 +77,8 @@ def test_a_scorer_that_does_not_fit_is_refused_with_those_that_do():
         scorer_for("tagging", "rouge1")
     with pytest.raises(TrainingError, match=r"'bleu' is unknown.*choose from: exact, number"):
         scorer_for("generation", "bleu")
-    with pytest.raises(TrainingError, match="'preference' has no answer that a rule could score"):
-        scorer_for("preference")
+    with pytest.raises(TrainingError, match="'number' does not fit task 'preference'"):
+        scorer_for("preference", "number")
 
 
 @pytest.mark.parametrize(

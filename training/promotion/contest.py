@@ -55,13 +55,16 @@ def prepare(
     gate: Gate,
     parent: Run | None,
 ) -> Contest:
-    """Retrain the champion's recipe, and evaluate everyone on the gate split, where not done yet."""
-    nulls = retrains(runtime, champion, number=gate.nulls, seed=seed, parent=parent) if champion else []
-    others = [champion.run_id, *nulls] if champion else []
-    evaluations = [
-        evaluate(runtime, run, split="gate", seed=seed, asking=gate.asking, parent=parent).run_id
-        for run in (candidate.run_id, *others)
-    ]
+    """Evaluate everyone on the gate split, the nulls once they are trained, where not done yet."""
+
+    def evaluated(run: str) -> str:
+        return evaluate(runtime, run, split="gate", seed=seed, asking=gate.asking, parent=parent).run_id
+
+    evaluations = [evaluated(candidate.run_id)]  # first: one that cannot be evaluated costs no retrain
+    nulls: list[str] = []
+    if champion is not None:
+        nulls = retrains(runtime, champion, number=gate.nulls, seed=seed, parent=parent)
+        evaluations += [evaluated(run) for run in (champion.run_id, *nulls)]
     return Contest(name, candidate, champion, reigning, nulls, evaluations)
 
 

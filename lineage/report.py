@@ -61,7 +61,9 @@ class Report:
     run_id: str = ""
 
     def __str__(self) -> str:
-        """The value and its interval in percent, and n."""
+        """The value and its interval, in percent what is a share, and n."""
+        if self.metric == "perplexity":
+            return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}] n={self.n}"
         return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}] n={self.n}"
 
 

@@ -38,6 +38,9 @@ def demo(
         str | None, typer.Option(help="Folder of the CLINC150 subset, instead of the helpdesk.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the scenario.")] = 0,
+    over_http: Annotated[
+        bool, typer.Option("--over-http", help="The traffic goes through `stemma serve champion`.")
+    ] = False,
     lake: Lake = None,
 ) -> int:
     """The whole path in minutes: traces, gates, QLoRA, promotion, recall, proof; exit 1 if a promise broke.
@@ -55,7 +58,7 @@ def demo(
         _log_to(Path(runtime.settings.lake, "demo.log"))
         warm = Thread(target=_warm_up, args=(runtime,), daemon=True)
         warm.start()
-        story = tell(runtime, Story(pools, scale), seed=seed)
+        story = tell(runtime, Story(pools, scale, over_http), seed=seed)
     width = None if sys.stdout.isatty() else 120
     Console(highlight=False, width=width).print(summary.render(story, runtime.settings))
     return 0 if all(story.promises.values()) else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from examples import serving
 from examples.helpdesk.files import damage, joined, planted_batch, render_log, traffic, write_files
 from examples.story import NAME, Sizes, Story, once
 from expectations.gate import admit
@@ -72,8 +73,15 @@ def send_traffic(runtime: Runtime, story: Story, folder: Path, seed: int) -> Non
         return
     requests, truth = traffic(story.pools, seed=seed)
     checkpoint, version = models.resolve(runtime.settings, story.facts["m0"])
-    predictor = load_predictor(runtime, checkpoint)
-    answers = [(p.label, p.confidence) for p in predictor.predict([request.text for request in requests])]
+    if story.over_http:
+        standing = models.aliases(runtime.settings).get(NAME, {}).get("champion")
+        reference = "champion" if version and version.version == standing else str(version)
+        with serving.serving(runtime.settings, reference) as url:
+            answers = [serving.label(a) for a in serving.send(url, requests, story.pools, model=reference)]
+    else:
+        predictor = load_predictor(runtime, checkpoint)
+        predictions = predictor.predict([request.text for request in requests])
+        answers = [(p.label, p.confidence) for p in predictions]
     lines = render_log(requests, answers, truth, story.pools, model=str(version), seed=seed)
     planted.write_bytes(joined(planted_batch(story.pools, model=str(version), seed=seed)))
     partial = log.with_suffix(".partial")

@@ -58,6 +58,8 @@ class Story:
 
     pools: Pools
     scale: Scale
+    over_http: bool = False
+    """Does the traffic go through `stemma serve`, and not straight to the model?"""
     facts: dict[str, Any] = field(default_factory=dict)
     promises: dict[str, bool] = field(default_factory=dict)
 

@@ -81,7 +81,7 @@ def compare(runtime: Runtime, story: Story) -> None:
     """Every champion and a linear probe on the report split, which nothing before has read."""
     settings, facts = runtime.settings, story.facts
     told = {"m0": facts["m0"], "contaminated": facts["contaminated"]}
-    if facts["retrained"]:
+    if facts["retrained"] and facts["retrained"]["promoted"]:
         told["retrained"] = facts["retrained"]["run_id"]
     facts["reports"], facts["versions"] = {}, {}
     for who, run_id in told.items():
@@ -91,7 +91,7 @@ def compare(runtime: Runtime, story: Story) -> None:
             r.condition: r for r in found if (r.split, r.metric) == ("report", "accuracy")
         }
         facts["versions"][who] = models.resolve(settings, run_id)[1]
-    if facts["retrained"]:
+    if "retrained" in told:
         before, after = (right_on_report(runtime, told[who]) for who in ("contaminated", "retrained"))
         gain = paired_difference(after, before, seed=0)
         facts["gain"] = gain

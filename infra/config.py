@@ -6,7 +6,7 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -56,6 +56,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _fields_at(model: Any, location: Sequence[int | str]) -> list[str]:
     for part in location:
+        if isinstance(part, int):  # one of a tuple, whose items are of one type
+            model = next(iter(get_args(model)), None)
+            continue
         field = model.model_fields.get(part) if isinstance(model, type) else None
         model = field.annotation if field is not None else None
     fields = getattr(model, "model_fields", None)

@@ -181,6 +181,16 @@ def endpoint_key() -> str | None:
     return os.environ.get("OPENLINEAGE_API_KEY") or None
 
 
+def named_secret(variable: str) -> str:
+    """What the environment variable that a config names holds, a secret; '' where it is not set."""
+    return os.environ.get(variable, "").strip()
+
+
+def hooks_override() -> str:
+    """The file of hooks that STEMMA_HOOKS names; empty where it is not set."""
+    return os.environ.get("STEMMA_HOOKS") or ""
+
+
 def pseudonym_key(settings: Settings) -> bytes:
     """What pseudonyms for personal data are made with: STEMMA_PII_KEY, or a file in the lake, made at first.
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 PACKAGED = (".py", ".toml", ".json", ".yaml", ".html")  # as in pyproject.toml's package-data
-STAYS = ("submit", "demo")  # verbs that belong to the machine they are typed on
+STAYS = ("submit", "demo", "serve")  # verbs that belong to the machine they are typed on
 POLL_S = 0.5
 CHATTY = (  # they tell of each upload and of each connection
     "ray._private.runtime_env.packaging",

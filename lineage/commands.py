@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
 
 from infra.cli import Json, Lake, existing
 from infra.runtime import Runtime
-from infra.screen import print_table
+from infra.screen import one_line, print_table
 from infra.settings import Settings
 from lineage import bans, models, runs, sources, tables, verdicts, waivers
 from lineage.schemas import BOOKS, ROW_TABLES, TABLES
@@ -45,6 +45,8 @@ def status(
     gone = [each | {name: each[name][:23] for name in ("revision", "by")} for each in found["superseded"]]
     print_table("superseded sources", gone)
     print_table("models", found["models"])
+    for each in found["champions"]:
+        print(_reign_of(each))
     print_table("recalls", found["recalls"])
     if found["waivers"]:
         print_table("waivers in force", found["waivers"])
@@ -97,6 +99,9 @@ def _status(settings: Settings) -> dict[str, list[dict[str, Any]]]:
             for each in sources.superseded(settings)
         ],
         "models": registered,
+        "champions": [
+            _champion(settings, name) for name in sorted({v.name for v in models.versions(settings)})
+        ],
         "recalls": called_back,
         "waivers": [
             {
@@ -111,6 +116,51 @@ def _status(settings: Settings) -> dict[str, list[dict[str, Any]]]:
         ],
         "runs": runs.latest(settings),
     }
+
+
+def _champion(settings: Settings, name: str) -> dict[str, Any]:
+    """Who reigns, since when and why, and what was refused since: by the last decision on record."""
+    moves = [event for event in models.events(settings, name) if event.alias == "champion"]
+    crowned = moves[-1] if moves else None
+    refused = _refused(settings, name)
+    return {
+        "model": name,
+        "champion": crowned.to_version if crowned else 0,
+        "since": crowned.at if crowned else None,
+        "by": crowned.kind if crowned else "",
+        "refused": refused[-1] if refused else None,
+    }
+
+
+def _refused(settings: Settings, name: str) -> list[dict[str, Any]]:
+    """Each refused candidate of a model, and the checks that it failed; oldest first."""
+    decided = [
+        outcome for config, outcome in runs.completed(settings, "promote") if config.get("name") == name
+    ]
+    return [
+        {
+            "version": outcome.facets["version"],
+            "failed": [each["name"] for each in outcome.facets["checks"] if not each["passed"]],
+            "why": next((each["text"] for each in outcome.facets["checks"] if not each["passed"]), ""),
+            "run": outcome.run_id,
+        }
+        for outcome in decided
+        if not outcome.facets["promoted"]
+    ]
+
+
+def _reign_of(each: Mapping[str, Any]) -> str:
+    """A line for each model."""
+    name, refused = each["model"], each["refused"]
+    if each["champion"]:
+        since = f"{each['since']:%Y-%m-%d %H:%M}"
+        told = f"{name}: {name}@{each['champion']} reigns since {since} UTC ({each['by']})"
+    else:
+        told = f"{name}: no champion"
+    if refused is None:
+        return told
+    failed = ", ".join(refused["failed"])
+    return f"{told}; last refused {name}@{refused['version']} by {failed}: {one_line(refused['why'], 160)}"
 
 
 def _history(settings: Settings) -> Iterator[dict[str, Any]]:

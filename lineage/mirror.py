@@ -20,7 +20,19 @@ from typing import Any
 import pyarrow.dataset as pads
 
 from infra.settings import Settings
-from lineage import bans, curricula, fed, models, pedigrees, queries, registry, runs, tables, verdict_pages
+from lineage import (
+    bans,
+    curricula,
+    fed,
+    models,
+    pedigrees,
+    promotion_pages,
+    queries,
+    registry,
+    runs,
+    tables,
+    verdict_pages,
+)
 from lineage.consumption import Checkpoint, bitmaps, checkpoints, find_checkpoint
 from lineage.models import ModelVersion
 from lineage.registry import IndexedVersion, RegistryError
@@ -36,7 +48,7 @@ EATEN = "eaten_rows.json"  # the table that MLflow's UI draws
 
 
 def show_run(settings: Settings, run_id: str, *, unless_shown: bool = False) -> None:
-    """Show a finished run of a job that MLflow shows: finetune, train, evaluate, search, gate.
+    """Show a finished run of a job that MLflow shows: finetune, train, evaluate, search, gate, promote.
 
     `unless_shown`: whoever finds work done sees to it that it is shown, and does nothing more.
     """
@@ -362,6 +374,24 @@ def _gate(settings: Settings, done: Mapping[str, Any]) -> Picture:
     }
 
 
+def _promotion(settings: Settings, done: Mapping[str, Any]) -> Picture:
+    config, facets = done["config"], done["facets"]
+    version = f"{config['name']}@{facets['version']}"
+    checks = {f"check_{each['name']}": float(each["passed"]) for each in facets["checks"]}
+    kept = promotion_pages.kept(settings, done["run_id"])
+    return {
+        "params": {"name": config["name"], "seed": config["seed"], "gate": config.get("gate", {})},
+        "metrics": {**facets.get("figures", {}), **checks},
+        "tags": {
+            "stemma.version": version,
+            "stemma.verdict": "promoted" if facets["promoted"] else "refused",
+            "stemma.reason": "; ".join(each["text"] for each in facets["checks"] if not each["passed"]),
+        },
+        "parent_run_id": None if done["parent_run"] == NOT_APPLICABLE else done["parent_run"],
+        "files": {"promotion.html": kept} if kept else {},
+    }
+
+
 def _under(folder: str, files: Mapping[str, str]) -> dict[str, str]:
     return {f"{folder}/{name}": content for name, content in files.items()}
 
@@ -377,4 +407,5 @@ _PICTURES: Mapping[str, Callable[[Settings, Mapping[str, Any]], Picture]] = {
     "evaluate": _evaluation,
     "search": _search,
     "gate": _gate,
+    "promote": _promotion,
 }

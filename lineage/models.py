@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from infra import hooks
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import registry, tables
@@ -117,7 +118,10 @@ def move_aliases(
     evidence: Sequence[Mapping[str, Any]],
     run: Run,
 ) -> None:
-    """Move aliases of a model to versions (0 removes one), as one event each, in one commit."""
+    """Move aliases of a model to versions (0 removes one), as one event each, in one commit.
+
+    Then the hooks are told, if the champion is among them: see infra.hooks.
+    """
     now = aliases(runtime.settings).get(name, {})
     at = tables.after_all(runtime.settings, runtime.now(), EVENT)
     rows = [
@@ -138,6 +142,50 @@ def move_aliases(
     ]
     if rows:
         tables.record(runtime.settings, rows, into=EVENT)
+    _announce(runtime, name, kind, run)
+
+
+def _announce(runtime: Runtime, name: str, kind: EventKind, run: Run) -> None:
+    """Tell the hooks of this run's move of the champion.
+
+    A run whose process died between the commit and this line comes by again under the same identity, moves
+    nothing, and finds its move in the log.
+    """
+    wanted = hooks.heard(runtime.settings, kind)
+    if not wanted:
+        return
+    mine = [e for e in events(runtime.settings, name) if e.kind == kind]
+    told = announced([e for e in mine if identity_of(e.run_id) == run.identity])
+    if told:
+        hooks.fire(runtime, wanted, told[-1])
+
+
+def announced(moved: Sequence[Event]) -> list[dict[str, Any]]:
+    """What hooks are told of these events, oldest first: one for each commit that moved a champion.
+
+    `id` is made from the log alone, so that a receiver knows again what it was told before.
+    """
+    commits: dict[tuple[str, str, str, str], list[Event]] = {}
+    for event in moved:
+        commits.setdefault((event.kind, event.name, event.run_id, event.at.isoformat()), []).append(event)
+    return [
+        {
+            "id": hashlib.sha256("|".join(key).encode()).hexdigest()[:16],
+            "kind": kind,
+            "name": name,
+            "moves": [
+                {"alias": e.alias, "from": e.from_version, "to": e.to_version}
+                for e in sorted(several, key=lambda e: e.alias)
+            ],
+            "reason": several[0].reason,
+            "run_id": run_id,
+            "actor": several[0].actor,
+            "at": at,
+        }
+        for key, several in commits.items()
+        for kind, name, run_id, at in [key]
+        if any(event.alias == "champion" for event in several)
+    ]
 
 
 def aliases(settings: Settings) -> dict[str, dict[str, int]]:
@@ -146,6 +194,13 @@ def aliases(settings: Settings) -> dict[str, dict[str, int]]:
     for event in events(settings):
         found.setdefault(event.name, {})[event.alias] = event.to_version
     return {name: {alias: v for alias, v in moved.items() if v} for name, moved in found.items()}
+
+
+def was_champion(settings: Settings, checkpoint: Checkpoint) -> bool:
+    """Did any alias `champion` ever stand on a version of this checkpoint?"""
+    reigned = {(e.name, e.to_version) for e in events(settings) if e.alias == "champion"}
+    mine = (v for v in versions(settings) if (v.run_id, v.step) == (checkpoint.run_id, checkpoint.step))
+    return any((version.name, version.version) in reigned for version in mine)
 
 
 def reigns(settings: Settings, name: str) -> list[int]:

@@ -1,12 +1,20 @@
-"""Report: a number about a model, with n, seed and interval, and the predictions that give it again."""
+"""Report: a number about a model, with n, seed and interval, and the predictions that give it again.
+
+predictions --measured--> reports        a row's score is its scorer's word; a number is made of scores
+sealed()                                 each prediction bears a digest, so that an edited one is named
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from infra.settings import Settings
@@ -14,6 +22,27 @@ from lineage import tables
 from lineage.runs import Run
 from lineage.schemas import PREDICTION, REPORT
 from lineage.tables import TableVersion
+
+PASS = 0.5
+"""From this score on a model is right about a row."""
+
+LABEL = "label@1"
+"""The scorer of rows that name none: an answer and the prediction are the same text."""
+
+_SEALED = (
+    "model_run",
+    "row_no",
+    "row_id",
+    "split",
+    "condition",
+    "answer",
+    "prediction",
+    "confidence",
+    "scorer",
+    "score",
+    "log_likelihood",
+    "tokens",
+)
 
 
 @dataclass(frozen=True)
@@ -32,13 +61,48 @@ class Report:
     run_id: str = ""
 
     def __str__(self) -> str:
-        """The value and its interval in percent, and n."""
+        """The value and its interval, in percent what is a share, and n."""
+        if self.metric == "perplexity":
+            return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}] n={self.n}"
         return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}] n={self.n}"
 
 
 def store_predictions(settings: Settings, predictions: pa.Table, *, run: Run) -> TableVersion:
     """The evidence of an evaluation, as a batch that a gate can judge; in place of a killed go's."""
     return tables.replace(settings, predictions, into=PREDICTION, run_id=run.id, is_batch=True)
+
+
+def sealed(predictions: pa.Table) -> pa.Table:
+    """The predictions, each with the digest of what it says."""
+    return predictions.drop_columns(["digest"] if "digest" in predictions.column_names else []).append_column(
+        "digest", pa.array(digests(predictions), pa.binary())
+    )
+
+
+def digests(predictions: pa.Table) -> list[bytes]:
+    """16 bytes for each prediction, over all that it says but the run."""
+    rows = predictions.select(_SEALED).to_pylist()
+    return [
+        hashlib.blake2b(json.dumps(list(row.values()), default=bytes.hex).encode(), digest_size=16).digest()
+        for row in rows
+    ]
+
+
+def scores(predictions: pa.Table) -> np.ndarray:
+    """What each row's scorer gave, float64; of rows older than scores, are answer and prediction one?"""
+    same = pc.cast(pc.equal(predictions["answer"], predictions["prediction"]), pa.float64())
+    return pc.coalesce(predictions["score"], same).to_numpy()
+
+
+def metric_of(scorer: str) -> str:
+    """What the mean of a scorer's scores is called."""
+    name = scorer.partition("@")[0]
+    return "accuracy" if name == "label" else name
+
+
+def passed(predictions: pa.Table) -> list[bool]:
+    """Whether the model was right, row by row."""
+    return (scores(predictions) >= PASS).tolist()
 
 
 def record(settings: Settings, reports: Sequence[Report], *, run: Run, at: dt.datetime) -> TableVersion:

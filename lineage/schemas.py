@@ -357,6 +357,13 @@ PREDICTION = TableSpec(
         Column("answer", pa.string(), "what is right"),
         Column("prediction", pa.string(), "what the model said"),
         Column("confidence", pa.float64(), "how sure it was, 0 to 1"),
+        Column("scorer", pa.string(), "what held it against the answer, name@revision", nullable=True),
+        Column("score", pa.float64(), "and what it gave, 0 to 1", nullable=True),
+        Column(
+            "log_likelihood", pa.float64(), "of the right answer's tokens, natural, summed", nullable=True
+        ),
+        Column("tokens", pa.int64(), "how many those are", nullable=True),
+        Column("digest", pa.binary(), "over all of this but the run", nullable=True),
     ),
 )
 

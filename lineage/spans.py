@@ -9,6 +9,7 @@ and do not overlap; an empty list says that the text holds no entity.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -32,13 +33,22 @@ class Span:
 
 def parse_spans(answer: str, text: str) -> tuple[Span, ...]:
     """The spans that an answer names in a text, sorted. Raises SpanError."""
+    return _parse(answer, len(text))
+
+
+def read_spans(answer: str) -> tuple[Span, ...]:
+    """The same where the text is not at hand, and so without holding the spans against it."""
+    return _parse(answer, sys.maxsize)
+
+
+def _parse(answer: str, length: int) -> tuple[Span, ...]:
     try:
         said = json.loads(answer)
     except (ValueError, RecursionError) as error:
         raise SpanError(f"{answer[:80]!r} is not JSON; expected a list of spans") from error
     if not isinstance(said, list):
         raise SpanError(f"{answer[:80]!r} is no list; expected a list of spans")
-    spans = tuple(sorted(_span(each, text) for each in said))
+    spans = tuple(sorted(_span(each, length) for each in said))
     for before, after in pairwise(spans):
         if after.start < before.end:
             raise SpanError(f"{after} overlaps {before}; expected spans that lie apart")
@@ -63,7 +73,7 @@ def as_answer(said: str, example: Mapping[str, Any]) -> str:
         return said
 
 
-def _span(said: Any, text: str) -> Span:
+def _span(said: Any, length: int) -> Span:
     if not isinstance(said, dict) or said.keys() != {"start", "end", "label"}:
         raise SpanError(f"{said!r} is no span; expected start, end and label")
     start, end, label = said["start"], said["end"], said["label"]
@@ -71,6 +81,6 @@ def _span(said: Any, text: str) -> Span:
         raise SpanError(f"{said!r} starts or ends at no whole number")
     if not isinstance(label, str) or not label.strip() or not label.isprintable():
         raise SpanError(f"{said!r} has no label that can be printed")
-    if not 0 <= start < end <= len(text):
-        raise SpanError(f"{said!r} holds no characters of a text of {len(text)}")
+    if not 0 <= start < end <= length:
+        raise SpanError(f"{said!r} holds no characters of a text of {length}")
     return Span(start, end, label)

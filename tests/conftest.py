@@ -116,8 +116,8 @@ def trained_lake(tmp_path_factory: pytest.TempPathFactory, ray_session: None) ->
 
 @pytest.fixture
 def toys() -> SimpleNamespace:
-    """Small inputs: toys.write_lines, toys.exchange, toys.lesson."""
-    return SimpleNamespace(write_lines=write_lines, exchange=exchange, lesson=lesson)
+    """Small inputs: toys.write_lines, toys.exchange, toys.lesson, toys.asked."""
+    return SimpleNamespace(write_lines=write_lines, exchange=exchange, lesson=lesson, asked=asked)
 
 
 @pytest.fixture

@@ -11,12 +11,16 @@ import typer
 from infra.cli import Json, Lake, Set, existing, open_runtime
 from infra.config import read_config
 from lineage.models import resolve
+from lineage.promotion_pages import place
 from lineage.report import reports_of
 from lineage.runs import Outcome
 from training import evaluate as evaluation
 from training import finetune as tuning
 from training import promote as promotion
 from training import reproduce as reproduction
+from training.asking import Asking
+from training.null import churn
+from training.promotion import Gate
 from training.recipe import TrainingError
 
 
@@ -51,45 +55,70 @@ def finetune(
 def evaluate(
     model: Annotated[str, typer.Argument(help="An alias, NAME@VERSION, or the start of a run id.")],
     split: Annotated[str, typer.Option(help="gate or report.")] = "gate",
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap, and of the null retrains.")] = 0,
+    null: Annotated[
+        int,
+        typer.Option(help="Train its recipe so often again with other seeds: what chance wins and loses."),
+    ] = 0,
+    set: Set = None,
     lake: Lake = None,
     as_json: Json = False,
 ) -> int:
-    """Score a model on a split of admitted evaluation rows, noisy and clean apart.
+    """Score a model on a split of admitted evaluation rows, each condition apart.
 
-    Example: stemma evaluate champion --split gate
+    Example: stemma evaluate champion --split gate --null 3
     """
     if split not in ("gate", "report"):
         raise TrainingError(f"split '{split}' is not one of: gate, report")
+    if null and split != "gate":
+        raise TrainingError("null retrains are never champions, and report is for those; take --split gate")
+    asking = read_config(Asking, None, set or ())
     with open_runtime(lake) as runtime:
-        outcome = evaluation.evaluate(runtime, model, split=split, seed=seed)
+        outcome = evaluation.evaluate(runtime, model, split=split, seed=seed, asking=asking)
         checkpoint, _ = resolve(runtime.settings, model)
         found = [r for r in reports_of(runtime.settings, checkpoint.run_id) if r.run_id == outcome.run_id]
+        chance = churn(runtime, checkpoint, seeds=null, seed=seed, asking=asking) if null else None
     if as_json:
-        print(json.dumps([vars(report) for report in found]))
+        numbers = [vars(report) for report in found]
+        print(json.dumps({"reports": numbers, "churn": asdict(chance)} if chance else numbers))
         return 0
     for report in found:
-        print(f"{report.condition:<8} {report.metric:<9} {report}")
+        print(f"{report.condition:<14} {report.metric:<12} {report}")
+    for line in chance.lines() if chance else ():
+        print(line)
     return 0
 
 
 def promote(
     model: Annotated[str, typer.Argument(help="An alias, NAME@VERSION, or the start of a run id.")],
     name: Annotated[str, typer.Option(help="The registered model whose champion it would be.")],
-    seed: Annotated[int, typer.Option(help="Seed of the resampling and of the null retrain.")] = 0,
+    config: Annotated[str | None, typer.Argument(help="TOML file of the gate.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the resampling and of the null retrains.")] = 0,
+    set: Set = None,
     lake: Lake = None,
+    as_json: Json = False,
 ) -> int:
     """Put a model before the gates and move `champion` to it if it passes all of them; exit 1 if it does not.
 
-    Example: stemma promote 3fa4 --name helpdesk-router
+    Example: stemma promote 3fa4 --name helpdesk-router --set nulls=3
     """
+    gate = read_config(Gate, config, set or ())
     with open_runtime(lake) as runtime:
-        outcome = promotion.promote(runtime, model, name=name, seed=seed)
-    for check in outcome.facets["checks"]:
+        outcome = promotion.promote(runtime, model, name=name, seed=seed, gate=gate)
+        page = place(runtime.settings, outcome.run_id) if outcome.run_id else ""
+    facets = outcome.facets
+    if as_json:
+        print(json.dumps({"run_id": outcome.run_id, "name": name, "page": page, **facets}))
+        return 0 if facets["promoted"] else 1
+    for check in facets["checks"]:
         print(f"{'pass' if check['passed'] else 'FAIL'}  {check['name']}: {check['text']}")
-    version = f"{name}@{outcome.facets['version']}"
-    print(f"{version} {'is champion' if outcome.facets['promoted'] else 'was refused; the champion stays'}")
-    return 0 if outcome.facets["promoted"] else 1
+    for note in facets["notes"]:
+        print(f"note  {note}")
+    version = f"{name}@{facets['version']}"
+    print(f"{version} {'is champion' if facets['promoted'] else 'was refused; the champion stays'}")
+    if page:
+        print(f"the decision as a page: {page}")
+    return 0 if facets["promoted"] else 1
 
 
 def reproduce(

@@ -33,6 +33,7 @@ from training.assignment import Assignment, assign
 from training.guards import MethodError
 from training.progress import Progress
 from training.recipe import Method, Objective, TrainingConfig, TrainingError
+from training.sets import frozen
 from training.tiny.bases import resolve_base
 
 if TYPE_CHECKING:
@@ -161,6 +162,7 @@ def _train(
 ) -> Outcome:
     settings = runtime.settings
     clear(settings, run)
+    scored_on = frozen(settings)  # before anything is learnt
     record_plan(settings, assignment.plan.table, run)
     _record_dropped(settings, assignment, rows, run)
     if assignment.config.num_workers:
@@ -206,6 +208,7 @@ def _train(
         "method_failures": failures,
         "lost_steps": int(pc.sum(fitted.steps["lost"].cast(pa.int64())).as_py() or 0),
         "in_force": trained.in_force,
+        "sets": scored_on,
     }
     log.info(
         "finetune %s: %d rows, %d steps, %.1f s, %.0f tokens/s, %.0f MB",

@@ -1,179 +1,174 @@
-"""The jobs behind `stemma promote`: move the champion alias through the gates, or leave it where it is.
+"""The job behind `stemma promote`: move the champion alias through the gates, or leave it where it is.
 
     candidate ─ evaluate on `gate` ─┐
-    champion  ─ evaluate on `gate` ─┼─ decide ─ event in Delta ─ alias in MLflow
-    null      ─ retrain, evaluate  ─┘
+    champion  ─ evaluate on `gate` ─┼─ decide ─ page ─ event in Delta ─ alias in MLflow
+    nulls     ─ retrain, evaluate  ─┘
 
-The null is the champion's own recipe with another seed: what chance alone gains and loses.
+The nulls are the champion's own recipe with other seeds: what chance alone gains and loses. Killed anywhere,
+the same command goes on where it was; the alias moves once, and after every evaluation.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from infra.runtime import Runtime
-from lineage import bans, curricula, mirror, models, registry, report, runs
+from infra.settings import Settings
+from lineage import bans, mirror, models, promotion_pages, registry, runs
 from lineage.consumption import Checkpoint, bitmaps
 from lineage.runs import Outcome, Run, carry_out
-from training.evaluate import evaluate
-from training.finetune import FinetuneConfig, config_of, finetune
-from training.metrics import bootstrap_interval
-from training.promotion import Check, Decision, Evidence, decide
+from training.promotion import First, Gate, decide, decide_first
+from training.promotion.contest import Contest, evidence_of, moved_items, prepare
+from training.promotion.gate_set import items_of
+from training.promotion.page import promotion_html
+from training.promotion.shown import facts_of
 from training.recipe import TrainingError
 
 log = logging.getLogger("stemma.promote")
 
-CONDITION = "noisy"  # the gate set's noisy rows are fresh traffic, which the champion did not select
+
+class ChampionMoved(TrainingError):
+    """Another promotion, a rollback or a recall moved the champion while this one was being prepared."""
 
 
 def promote(
-    runtime: Runtime, reference: str, *, name: str, seed: int = 0, parent: Run | None = None
+    runtime: Runtime,
+    reference: str,
+    *,
+    name: str,
+    seed: int = 0,
+    gate: Gate | None = None,
+    parent: Run | None = None,
 ) -> Outcome:
     """Put a checkpoint before the gates, and move `champion` to it if it passes all of them.
 
-    The facets hold `promoted`, the version, and every check with its numbers; whatever the decision, it is on
-    record. Evaluates on the gate split, and retrains the champion's recipe as the null, where not done yet.
+    The facets hold `promoted`, the version, every check with its numbers, the notes, and who won and lost
+    which items; whatever the decision, it is on record, and on a page in the lake. Evaluates on the gate
+    split, and retrains the champion's recipe as the nulls, where not done yet. Where the champion is moved
+    meanwhile, it is decided anew against the one that reigns then.
     """
     models.check_name(name)
-    checkpoint, _ = models.resolve(runtime.settings, reference)
-    models.require_finished(runtime.settings, checkpoint)
-    eaten = list(bitmaps(runtime.settings)[checkpoint.run_id, checkpoint.step])
-    bans.require_clean(runtime.settings, eaten, what=reference)
-    models.require_untouched(runtime.settings, name)
-    reigning = models.aliases(runtime.settings).get(name, {}).get("champion", 0)
+    while True:
+        try:
+            return _promote(runtime, reference, name=name, seed=seed, gate=gate or Gate(), parent=parent)
+        except ChampionMoved as moved:
+            log.info("promote: %s", moved)
+
+
+def _promote(
+    runtime: Runtime, reference: str, *, name: str, seed: int, gate: Gate, parent: Run | None
+) -> Outcome:
+    settings = runtime.settings
+    checkpoint, _ = models.resolve(settings, reference)
+    models.require_finished(settings, checkpoint)
+    eaten = list(bitmaps(settings)[checkpoint.run_id, checkpoint.step])
+    bans.require_clean(settings, eaten, what=reference)
+    models.require_untouched(settings, name)
+    reigning = models.aliases(settings).get(name, {}).get("champion", 0)
     # Every move of the champion asks the question anew, and so does an evaluation on other items.
-    reigns = sum(event.alias == "champion" for event in models.events(runtime.settings, name))
-    champion = _checkpoint_of(runtime, name, reigning)
+    reigns = _moves(settings, name)
+    champion = _checkpoint_of(settings, name, reigning)
     if champion == checkpoint:
-        cut_off = _cut_off(runtime, name)
+        cut_off = _cut_off(settings, name)
         if cut_off is None:
             log.info("promote: %s@%d is champion already", name, reigning)
-            checks = _checks_of(runtime, name, reigning)
-            facets = {"promoted": True, "version": reigning, "checks": checks}
-            return Outcome(facets=facets, again=True)
+            return _champion_already(settings, name, reigning)
         # Its process died after the move: what is left of it, MLflow and its record, is done as it was begun.
-        (reigning, seed), reigns = cut_off, reigns - 1
-        champion = _checkpoint_of(runtime, name, reigning)
-    evaluated = [evaluate(runtime, checkpoint.run_id, split="gate", seed=seed, parent=parent)]
-    null = _null_of(runtime, champion, seed=seed, parent=parent) if champion else None
-    if champion and null:
-        others = (champion.run_id, null)
-        evaluated += [evaluate(runtime, run, split="gate", seed=seed, parent=parent) for run in others]
+        (reigning, seed, gate), reigns = cut_off, reigns - 1
+        champion = _checkpoint_of(settings, name, reigning)
+    contest = prepare(
+        runtime, name, checkpoint, champion, reigning=reigning, seed=seed, gate=gate, parent=parent
+    )
 
     def work(run: Run) -> Outcome:
-        runs.require_idle(runtime.settings, to="promote", jobs=models.MOVERS)
-        bans.require_clean(runtime.settings, eaten, what=reference)  # what came during the evaluations
-        decision = _decide(runtime, checkpoint, champion, null, seed=seed)
-        version = models.register(runtime, checkpoint, name=name)
-        moves = {"candidate": version.version}
-        if decision.promoted:
-            moves |= {"champion": version.version}
-            moves |= {"previous": reigning} if champion else {}
-        checks = [asdict(check) for check in decision.checks]
-        reason = "passed every gate" if decision.promoted else "; ".join(decision.reasons)
-        models.move_aliases(
-            runtime, moves, name=name, kind="promotion", reason=reason, evidence=checks, run=run
-        )
-        registry.if_reachable(mirror.show_version, runtime.settings, version)
-        registry.if_reachable(models.mirror_aliases, runtime.settings, name)
-        log.info("promote %s: %s", version, "champion" if decision.promoted else f"refused: {reason}")
-        facets = {"promoted": decision.promoted, "version": version.version, "null": null, "checks": checks}
-        return Outcome((f"model:{version}",), {"items": _items(runtime, checkpoint).num_rows}, facets)
+        # Of two that began at once the second sees the first here, and of one that has ended what it moved.
+        runs.require_idle(settings, to="promote", jobs=models.MOVERS, run=run)
+        if _moves(settings, name, but=run) != reigns:
+            raise ChampionMoved(f"the champion of '{name}' was moved meanwhile; it is decided anew")
+        bans.require_clean(settings, eaten, what=reference)  # what came during the evaluations
+        return _decide_and_move(runtime, contest, run, seed=seed, gate=gate)
 
     config = {"name": name, "seed": seed, "reigns": reigns, "candidate": checkpoint.run_id}
+    config |= {"gate": gate.model_dump(mode="json")}
     inputs = [f"checkpoint:{c.name}" for c in (checkpoint, champion) if c]
-    inputs += [f"evaluation:{each.run_id}" for each in evaluated]
-    return carry_out(runtime, "promote", config=config, inputs=inputs, work=work, parent=parent)
+    inputs += [f"evaluation:{each}" for each in contest.evaluations]
+    outcome = carry_out(runtime, "promote", config=config, inputs=inputs, work=work, parent=parent)
+    mirror.show_outcome(settings, outcome)
+    return outcome
 
 
-def _checkpoint_of(runtime: Runtime, name: str, version: int) -> Checkpoint | None:
-    return models.resolve(runtime.settings, f"{name}@{version}")[0] if version else None
+def _decide_and_move(runtime: Runtime, contest: Contest, run: Run, *, seed: int, gate: Gate) -> Outcome:
+    settings, name = runtime.settings, contest.name
+    evidence = evidence_of(runtime, contest, gate)
+    first = isinstance(evidence, First)
+    decision = (
+        decide_first(evidence, seed=seed, gate=gate) if first else decide(evidence, seed=seed, gate=gate)
+    )
+    version = models.register(runtime, contest.candidate, name=name)
+    moves = {"candidate": version.version}
+    if decision.promoted:
+        moves |= {"champion": version.version}
+        moves |= {"previous": contest.reigning} if contest.champion else {}
+    checks = [asdict(check) for check in decision.checks]
+    reason = "passed every gate" if decision.promoted else "; ".join(decision.reasons)
+    items = items_of(settings, contest.candidate.run_id)
+    facts = facts_of(
+        settings, contest, evidence, decision, version=version, run_id=run.id, at=runtime.now(), gate=gate
+    )
+    promotion_pages.keep(settings, run.id, promotion_html(facts))  # before the move, which it explains
+    models.move_aliases(runtime, moves, name=name, kind="promotion", reason=reason, evidence=checks, run=run)
+    registry.if_reachable(mirror.show_version, settings, version)
+    registry.if_reachable(models.mirror_aliases, settings, name)
+    log.info("promote %s: %s", version, "champion" if decision.promoted else f"refused: {reason}")
+    facets = {
+        "promoted": decision.promoted,
+        "version": version.version,
+        "champion": contest.reigning,
+        "nulls": list(contest.nulls),
+        "evaluations": contest.roles,
+        "checks": checks,
+        "notes": list(decision.notes),
+        "figures": dict(decision.figures),
+        **moved_items(items, evidence),
+    }
+    return Outcome((f"model:{version}",), {"items": items.num_rows}, facets)
 
 
-def _cut_off(runtime: Runtime, name: str) -> tuple[int, int] | None:
-    """The version before the champion, and the seed, of a promotion that moved it and came to no end."""
-    settings = runtime.settings
+def _champion_already(settings: Settings, name: str, version: int) -> Outcome:
+    facets = {
+        "promoted": True,
+        "version": version,
+        "notes": [],
+        "checks": _checks_of(settings, name, version),
+    }
+    return Outcome(facets=facets, again=True)
+
+
+def _checkpoint_of(settings: Settings, name: str, version: int) -> Checkpoint | None:
+    return models.resolve(settings, f"{name}@{version}")[0] if version else None
+
+
+def _moves(settings: Settings, name: str, *, but: Run | None = None) -> int:
+    """How often the champion was moved, `but` by this run or an attempt at it before."""
+    mine = but.identity if but else ""
+    moved = (event for event in models.events(settings, name) if event.alias == "champion")
+    return sum(runs.identity_of(event.run_id) != mine for event in moved)
+
+
+def _cut_off(settings: Settings, name: str) -> tuple[int, int, Gate] | None:
+    """The version before the champion, seed and gate, of a promotion that moved it and came to no end."""
     move = next(e for e in reversed(models.events(settings, name)) if e.alias == "champion")
     history = runs.events(settings, runs.identity_of(move.run_id))
-    if move.kind != "promotion" or any(event["status"] == "COMPLETE" for event in history):
+    if move.kind != "promotion" or not history or any(e["status"] == "COMPLETE" for e in history):
         return None
-    return move.from_version, json.loads(history[0]["config"])["seed"]
+    config = json.loads(history[0]["config"])
+    return move.from_version, config["seed"], Gate.model_validate(config.get("gate", {}))
 
 
-def _checks_of(runtime: Runtime, name: str, version: int) -> list[dict[str, Any]]:
+def _checks_of(settings: Settings, name: str, version: int) -> list[dict[str, Any]]:
     """The checks that a version passed when it was promoted last."""
-    moves = [
-        e for e in models.events(runtime.settings, name) if e.alias == "champion" and e.kind == "promotion"
-    ]
+    moves = [e for e in models.events(settings, name) if e.alias == "champion" and e.kind == "promotion"]
     return next((json.loads(e.evidence) for e in reversed(moves) if e.to_version == version), [])
-
-
-def _null_of(runtime: Runtime, champion: Checkpoint, *, seed: int, parent: Run | None) -> str:
-    """The run of the champion's recipe with its seeds changed: which rows are drawn, the start, the order."""
-    config = config_of(runtime, champion)
-    data = config.data.model_copy(update={"seed": config.data.seed + 1 + seed})
-    training = config.training.model_copy(update={"seed": config.training.seed + 1 + seed})
-    return finetune(runtime, FinetuneConfig(data=data, training=training), parent=parent).run_id
-
-
-def _decide(
-    runtime: Runtime, candidate: Checkpoint, champion: Checkpoint | None, null: str | None, *, seed: int
-) -> Decision:
-    items = _items(runtime, candidate)
-    if champion is None or null is None:
-        return _decide_first(items, seed=seed)
-    return decide(
-        Evidence(
-            champion=_correct(runtime, champion.run_id, items),
-            candidate=_correct(runtime, candidate.run_id, items),
-            nulls=[_correct(runtime, null, items)],
-            overlap=_overlap(runtime, candidate, items),
-        ),
-        seed=seed,
-    )
-
-
-def _decide_first(items: pa.Table, *, seed: int) -> Decision:
-    """Without a champion there is nothing to compare with but the commonest answer."""
-    answers = items["answer"].to_pylist()
-    correct = [a == b for a, b in zip(answers, items["prediction"].to_pylist(), strict=True)]
-    low, high = bootstrap_interval(correct, seed=seed)
-    commonest = Counter(answers).most_common(1)[0][1] / len(answers)
-    passed = low > commonest
-    text = (
-        f"The first model is right on {sum(correct) / len(correct):.1%} of {len(correct)} items (95% "
-        f"interval {low:.1%} to {high:.1%}); always giving the commonest answer would be right on "
-        f"{commonest:.1%}."
-    )
-    check = Check("better_than_constant", passed, text)
-    return Decision(passed, (text,), (check,))
-
-
-def _items(runtime: Runtime, checkpoint: Checkpoint) -> pa.Table:
-    found = report.predictions_of(runtime.settings, checkpoint.run_id, split="gate", condition=CONDITION)
-    if found.num_rows:
-        return found
-    return report.predictions_of(runtime.settings, checkpoint.run_id, split="gate")
-
-
-def _correct(runtime: Runtime, model_run: str, items: pa.Table) -> list[bool]:
-    """Whether a model was right on exactly these items, in their order."""
-    found = report.predictions_of(runtime.settings, model_run, split="gate")
-    mine = found.filter(pc.is_in(found["row_id"], items["row_id"].combine_chunks())).sort_by("row_id")
-    if mine["row_id"].to_pylist() != items["row_id"].to_pylist():
-        raise TrainingError(
-            f"run {model_run} was evaluated on other items than the candidate; evaluate both again"
-        )
-    return pc.equal(mine["answer"], mine["prediction"]).to_pylist()
-
-
-def _overlap(runtime: Runtime, candidate: Checkpoint, items: pa.Table) -> int:
-    members = curricula.load(runtime.settings, candidate.curriculum).members["row_id"].combine_chunks()
-    return pc.sum(pc.is_in(items["row_id"], members)).as_py() or 0

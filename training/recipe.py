@@ -5,7 +5,8 @@ where it runs is `infra.settings`.
 
 Errors: TrainingError, the root of this folder's family. PlanError (training.plan): rows that cannot be
 planned. GuardError (training.guards): a training that does not do what it should; every rank meets it at the
-same step. WorkersLost (training.fit): workers that died past their retries.
+same step. WorkersLost (training.fit): workers that died past their retries. SandboxError (training.sandbox):
+a generated program that was not run, for it could not be confined.
 """
 
 from __future__ import annotations

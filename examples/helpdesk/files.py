@@ -165,9 +165,7 @@ def render_log(
     for position, (request, (intent, confidence), true) in enumerate(
         zip(requests, predictions, truth, strict=True)
     ):
-        version: PromptVersion = next(
-            version for share, version in ROLLOUT if position < share * len(requests)
-        )
+        version = prompt_version(position, of=len(requests))
         trace = _trace(request, intent, confidence, pools, version=version, model=model, seed=seed)
         right = intent == true.intent
         trace["verdict"] = {
@@ -185,6 +183,22 @@ def render_log(
             }
         lines.append(_json_line(trace))
     return lines
+
+
+def prompt_version(place: int, *, of: int) -> PromptVersion:
+    """The version of the prompt that was in force at a place, from 0, of the log of so many requests."""
+    return next(version for share, version in ROLLOUT if place < share * of)
+
+
+def asked(request: Request, pools: Pools, *, version: PromptVersion) -> dict:
+    """A request as it is sent to the model."""
+    prompt = prompt_text(pools, version=version)
+    return {
+        "model": "helpdesk-router",
+        "temperature": 0,
+        "messages": [{"role": "system", "content": prompt}, {"role": "user", "content": request.text}],
+        "metadata": {"prompt_name": "router", "prompt_version": version},
+    }
 
 
 def prompt_text(pools: Pools, *, version: PromptVersion) -> str:
@@ -271,15 +285,10 @@ def _trace(
     digest = hashlib.sha256(f"{seed}/{pools.name}/{model}/{request.request_id}".encode()).hexdigest()
     call_id = f"chatcmpl-{digest[:16]}"
     # Counted in words: the log's reader only needs figures that add up.
-    asked, answered = len(f"{prompt} {request.text}".split()), len(intent.split("_"))
+    read, answered = len(f"{prompt} {request.text}".split()), len(intent.split("_"))
     return {
         "id": call_id,
-        "request": {
-            "model": "helpdesk-router",
-            "temperature": 0,
-            "messages": [{"role": "system", "content": prompt}, {"role": "user", "content": request.text}],
-            "metadata": {"prompt_name": "router", "prompt_version": version},
-        },
+        "request": asked(request, pools, version=version),
         "response": {
             "id": call_id,
             "object": "chat.completion",
@@ -296,9 +305,9 @@ def _trace(
                 }
             ],
             "usage": {
-                "prompt_tokens": asked,
+                "prompt_tokens": read,
                 "completion_tokens": answered,
-                "total_tokens": asked + answered,
+                "total_tokens": read + answered,
             },
         },
     }

@@ -26,7 +26,7 @@ from expectations.audit.sample import toy
 from infra.screen import plain
 from lineage.rows import canonical_json
 
-VERSION = 3
+VERSION = 4
 
 CORRUPTIONS: tuple[Corruption, ...] = (
     *traces(),

@@ -16,12 +16,14 @@ from lineage.schemas import EXAMPLE, PREDICTION
 if TYPE_CHECKING:
     import pandas as pd
 
-TEXTS = ("run_id", "model_run", "split", "condition", "answer", "prediction")
+STATED = ("run_id", "model_run", "split", "condition", "answer")
+"""What is never blank. A prediction may be: a decoder that says nothing has said so."""
+_SAID = ("prediction", "row_no", "confidence", "score")
 
 
 def keys(batch: pa.Table) -> pa.Table:
-    """All but how sure the model was: evaluation sets are small."""
-    return provenance.filled(batch).drop_columns(["confidence"])
+    """What is said and of which row: evaluation sets are small."""
+    return provenance.filled(batch).select([*STATED, "prediction", "row_no", "row_id"])
 
 
 def facts(keys: pa.Table, admitted: Admitted) -> pa.Table:
@@ -36,7 +38,8 @@ def facts(keys: pa.Table, admitted: Admitted) -> pa.Table:
         found["is_class"].append(row is None or row["task"] == "classification")
         place = None if row is None or not known else (row["split"], row["condition"])
         found["is_scored"].append(place == (said["split"], said["condition"]) if known else None)
-        found["quotes"].append(row["answer"] == said["answer"] if row is not None and known else None)
+        right = (row["answer"], row["answer_tool_calls"]) if row is not None and known else None
+        found["quotes"].append(said["answer"] in right if right is not None else None)
     asked = zip(keys["run_id"].to_pylist(), keys["row_id"].to_pylist(), strict=True)
     once = pa.chunked_array([[f"{run_id} {(row_id or b'').hex()}" for run_id, row_id in asked]], pa.string())
     return pa.table(
@@ -49,7 +52,9 @@ def facts(keys: pa.Table, admitted: Admitted) -> pa.Table:
             "prediction_is_label": pc.if_else(
                 pa.array(found["is_class"], pa.bool_()), _are_labels(keys["prediction"], admitted), None
             ),
-            "share_predicted": provenance.measure(_share_predicted(keys, admitted), keys.num_rows),
+            "share_predicted": provenance.measure(
+                _share_predicted(keys, admitted, stored["task"].unique()), keys.num_rows
+            ),
         }
     )
 
@@ -59,14 +64,14 @@ def view(batch: pa.Table, facts: pa.Table) -> pd.DataFrame:
     import pandas as pd
 
     columns = {name: facts[name].to_pandas() for name in facts.column_names}
-    columns |= {name: batch[name].to_pandas() for name in (*TEXTS, "row_no", "confidence")}
+    columns |= {name: batch[name].to_pandas() for name in (*STATED, *_SAID)}
     columns["empty_column"] = provenance.empty_column(batch, PREDICTION)
     columns["confidence_is_finite"] = provenance.are_finite(batch, ("confidence",))
     return pd.DataFrame({"row_id": provenance.hexed(batch["row_id"]), **columns})
 
 
 def _examples(keys: pa.Table, admitted: Admitted) -> pa.Table:
-    columns = ["row_no", "row_id", "task", "split", "condition", "answer"]
+    columns = ["row_no", "row_id", "task", "split", "condition", "answer", "answer_tool_calls"]
     numbers = keys["row_no"].combine_chunks().drop_null()
     if not len(numbers):
         return EXAMPLE.schema.empty_table().select(columns)
@@ -84,10 +89,13 @@ def _are_labels(predictions: pa.ChunkedArray, admitted: Admitted) -> pa.ChunkedA
     return pc.is_in(predictions, value_set=labels)
 
 
-def _share_predicted(keys: pa.Table, admitted: Admitted) -> float | None:
-    """The least share of the rows of a split and condition that a run predicted; None where none stand."""
-    splits = pads.field("split").isin(keys["split"].unique())
-    wanted = Counter(_places(admitted(EXAMPLE, ["split", "condition"], splits)))
+def _share_predicted(keys: pa.Table, admitted: Admitted, tasks: pa.Array) -> float | None:
+    """The least share of the rows of a split and condition that a run predicted; None where none stand.
+
+    Only of rows of these tasks: no model answers the others.
+    """
+    mine = pads.field("split").isin(keys["split"].unique()) & pads.field("task").isin(tasks)
+    wanted = Counter(_places(admitted(EXAMPLE, ["split", "condition"], mine)))
     runs = zip(keys["run_id"].to_pylist(), _places(keys), strict=True)
     shares = [count / wanted[place] for (_, place), count in Counter(runs).items() if wanted[place]]
     return min(shares, default=None)

@@ -49,8 +49,8 @@ class Generator:
     ) -> None:
         """Answer with `model`; a bare base has no record."""
         self.record = record
-        self._model = model
-        self._tokenizer = tokenizer
+        self.model = model
+        self.tokenizer = tokenizer
 
     @classmethod
     def load(cls, base: BaseModel, folder: str | Path, *, device: str = "cpu") -> Generator:
@@ -85,9 +85,9 @@ class Generator:
         """
         if not conversations:
             return []
-        stops = stop_token_ids(self._tokenizer)
-        rows = [prompt_ids(self._tokenizer, messages) for messages in conversations]
-        config: Any = self._model.config
+        stops = stop_token_ids(self.tokenizer)
+        rows = [prompt_ids(self.tokenizer, messages) for messages in conversations]
+        config: Any = self.model.config
         context = getattr(config.get_text_config(), "max_position_embeddings", None)
         most = [min(max_new_tokens, context - len(row) if context else max_new_tokens) for row in rows]
         asked = [index for index, row in enumerate(rows) if row and most[index] > 0]
@@ -95,20 +95,24 @@ class Generator:
 
         def answer(places: list[int], ids: torch.Tensor, mask: torch.Tensor) -> None:
             indices = [asked[place] for place in places]
-            answers = _continue(self._model, ids, mask, most=[most[i] for i in indices], stops=stops)
+            answers = _continue(self.model, ids, mask, most=[most[i] for i in indices], stops=stops)
             for index, tokens in zip(indices, answers, strict=True):
                 written[index] = tokens
 
         prompts = [rows[index] for index in asked]
-        each(batches(self._model, self._tokenizer, prompts, batch_size, side="left"), answer)
+        each(batches(self.model, self.tokenizer, prompts, batch_size, side="left"), answer)
         return [self._generated(tokens, stops) for tokens in written]
+
+    def lengths(self, conversations: Sequence[Sequence[Mapping[str, Any]]]) -> list[int]:
+        """How many tokens each conversation has, as it is asked. Raises ChatError, as `generate` does."""
+        return [len(prompt_ids(self.tokenizer, messages)) for messages in conversations]
 
     def _generated(self, tokens: list[tuple[int, float]], stops: frozenset[int]) -> Generated:
         token_ids = [token for token, _ in tokens]
         stopped = bool(token_ids) and token_ids[-1] in stops
         said = token_ids[:-1] if stopped else token_ids
-        text = str(self._tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-        if _THOUGHT in text and _THOUGHT in self._tokenizer.get_chat_template():
+        text = str(self.tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        if _THOUGHT in text and _THOUGHT in self.tokenizer.get_chat_template():
             text = text.rpartition(_THOUGHT)[2].lstrip("\n")  # as such a template takes an answer apart
         confidence = sum(likelihood for _, likelihood in tokens) / len(tokens) if tokens else 0.0
         return Generated(text, token_ids, confidence, stopped)

@@ -70,6 +70,11 @@ class Predictor:
             for index, row in zip(best, rows, strict=True)
         ]
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens of each text are read."""
+        rows, _ = encode(self._tokenizer, texts, max_length=self.record.max_length)
+        return [len(row) for row in rows]
+
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """Softmax probabilities, float32 (texts, labels), in the order given."""
         rows, _ = encode(self._tokenizer, texts, max_length=self.record.max_length)

@@ -43,6 +43,11 @@ class Tagger:
         model, tokenizer, record = load_tuned(base, folder, device=device, expected=expected)
         return cls(model, tokenizer, record, batch_size=batch_size)
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens of each text are read."""
+        rows, _, _ = split_words(self._tokenizer, texts, max_length=self.record.max_length)
+        return [len(row) for row in rows]
+
     def tag(self, texts: Sequence[str]) -> list[list[TaggedSpan]]:
         """The spans of each text from left to right, apart from each other; texts in the order given.
 

@@ -11,7 +11,7 @@ import pyarrow.dataset as pads
 
 from infra.models import ModelError, adapter_config_digest, adapter_digest
 from infra.settings import Settings
-from lineage import runs, tables, verdicts
+from lineage import report, runs, tables, verdicts
 from lineage.consumption import (
     Checkpoint,
     bitmaps,
@@ -122,31 +122,48 @@ def roots(settings: Settings) -> Findings:
 
 
 def reports(settings: Settings) -> Findings:
-    """An accuracy is the share of right predictions; every number is what the evaluation found.
+    """A mean score recomputes from the predictions; every number is what the evaluation found.
 
-    What an evaluation left that did not come to its end is passed over: the next attempt replaces it.
+    And each prediction is the one that was stored. What an evaluation left that did not come to its end is
+    passed over: the next attempt replaces it.
     """
-    found: list[str] = []
-    names = ["run_id", "split", "condition", "answer", "prediction"]
-    said: dict[tuple[str, str, str], list[bool]] = {}
-    columns = (tables.read(settings, PREDICTION, columns=names)[name].to_pylist() for name in names)
-    for run_id, split, condition, answer, prediction in zip(*columns, strict=True):
-        said.setdefault((run_id, split, condition), []).append(answer == prediction)
+    predictions = tables.read(settings, PREDICTION)
+    found = list(_edited(predictions))
+    said: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    named = pc.fill_null(predictions["scorer"], report.LABEL).to_pylist()
+    columns = (predictions[name].to_pylist() for name in ("run_id", "split", "condition"))
+    for run_id, split, condition, scorer, score in zip(
+        *columns, named, report.scores(predictions).tolist(), strict=True
+    ):
+        by_scorer = said.setdefault((run_id, split, condition), {})
+        by_scorer.setdefault(report.metric_of(scorer), []).append(score)
     measured = {outcome.run_id: outcome.facets for _, outcome in runs.completed(settings, "evaluate")}
     cut_off = {event["run_id"] for event in runs.unfinished(settings, "evaluate")}
     rows = [row for row in tables.read(settings, REPORT).to_pylist() if row["run_id"] not in cut_off]
     for row in rows:
-        right = said.get((row["run_id"], row["split"], row["condition"]), [])
+        by_metric = said.get((row["run_id"], row["split"], row["condition"]), {})
+        right = by_metric.get(row["metric"], [])
+        sizes = {len(right)} if right else {len(scored) for scored in by_metric.values()}
         which = f"report of run {row['run_id']}: {row['metric']} on {row['split']}, {row['condition']}"
-        if len(right) != row["n"]:
-            found.append(f"{which} is of {row['n']} rows, of which {len(right)} predictions are stored")
-        elif row["metric"] == "accuracy" and abs(sum(right) / len(right) - row["value"]) > _ROUNDING:
+        if row["n"] not in sizes:
+            stored = max(sizes, default=0)
+            found.append(f"{which} is of {row['n']} rows, of which {stored} predictions are stored")
+        elif right and abs(sum(right) / len(right) - row["value"]) > _ROUNDING:
             found.append(f"{which} is {row['value']}, but {sum(right) / len(right)} by its predictions")
         numbers = [row["value"], row["low"], row["high"], row["n"]]
         facets = measured.get(row["run_id"])
         if facets is not None and facets.get(f"{row['metric']}.{row['condition']}") != numbers:
             found.append(f"{which} is not what the run measured")
     return len(rows), found
+
+
+def _edited(predictions: pa.Table) -> Iterator[str]:
+    """Predictions that no longer say what was stored; older ones bear no digest."""
+    bearing = predictions.filter(pc.is_valid(predictions["digest"]))
+    rows = bearing.select(["run_id", "row_id", "digest"]).to_pylist()
+    for row, digest in zip(rows, report.digests(bearing), strict=True):
+        if row["digest"] != digest:
+            yield f"prediction of run {row['run_id']} on {row['row_id'].hex()} is not what was stored"
 
 
 def _hashes(settings: Settings, checkpoint: Checkpoint, ids: Mapping[int, bytes]) -> Iterator[str]:

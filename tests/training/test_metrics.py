@@ -1,5 +1,7 @@
 """Metrics agree with their definitions, and their intervals cover what they promise."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from training.metrics import (
     accuracy,
     bootstrap_interval,
     ece,
+    entity_counts,
     entity_f1,
     macro_f1,
     paired_difference,
@@ -35,6 +38,37 @@ def test_an_entity_is_right_with_the_same_start_end_and_label_in_the_same_text()
     wrong = [Span(13, 17, "place"), Span(0, 3, "place")]  # cut short; of another kind
     assert entity_f1([[ann, york], [ann]], [[ann, *wrong], [york]]) == EntityScore(1 / 4, 1 / 3, 2 / 7)
     assert entity_f1([[ann], [york]], [[york], [ann]]).f1 == 0.0
+
+
+def test_entity_f1_agrees_with_seqeval_on_random_spans():
+    seqeval = pytest.importorskip("seqeval.metrics")
+    draw = np.random.default_rng(0)
+
+    def entities() -> list[Span]:
+        cuts = np.sort(draw.choice(13, 6, replace=False))  # three spans that lie apart or touch
+        spans = [Span(int(a), int(b), draw.choice(["PER", "LOC"])) for a, b in cuts.reshape(-1, 2)]
+        return spans[: draw.integers(0, 4)]
+
+    def tags(spans: list[Span]) -> list[str]:
+        said = ["O"] * 12
+        for span in spans:
+            said[span.start : span.end] = [f"I-{span.label}"] * (span.end - span.start)
+            said[span.start] = f"B-{span.label}"
+        return said
+
+    truth = [entities() for _ in range(300)]
+    found = [text if draw.random() < 0.5 else entities() for text in truth]
+    tagged = [tags(text) for text in truth], [tags(text) for text in found]
+    expected = [getattr(seqeval, f"{name}_score")(*tagged) for name in ("precision", "recall", "f1")]
+    assert 0.4 < expected[-1] < 0.9
+    assert [*asdict(entity_f1(truth, found)).values()] == pytest.approx(expected)
+
+
+def test_counts_per_text_sum_to_the_entities_of_all():
+    ann, york = Span(0, 3, "person"), Span(13, 21, "place")
+    counts = entity_counts([[ann, york], [], [ann]], [[ann], [york], []])
+    assert counts.tolist() == [[1, 1, 2], [0, 1, 0], [0, 0, 1]]
+    assert entity_counts([], []).shape == (0, 3)
 
 
 def test_an_entity_counts_once_and_how_sure_it_is_does_not_count():

@@ -55,9 +55,9 @@ def sequences_of(rendered: list[Rendered], *, max_length: int) -> tuple[Sequence
     return Sequences.of([each.input_ids[:max_length] for each in rendered], targets), n_cut
 
 
-def learnt(answer: str | None, config: TrainingConfig) -> str | None:
+def learnt(answer: str | None, *, chain_of_thought: bool) -> str | None:
     """What of an answer is learnt: all of it, or from the last `####` on, without the steps before it."""
-    if answer is None or config.chain_of_thought or "####" not in answer:
+    if answer is None or chain_of_thought or "####" not in answer:
         return answer
     return answer[answer.rindex("####") :]
 

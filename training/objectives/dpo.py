@@ -8,6 +8,7 @@ Log-probabilities are summed over the answer's tokens alone. Each row is one los
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
@@ -43,11 +44,18 @@ class DirectPreference:
                 f"{missing} of {rows.num_rows} rows have no rejected answer; choose rows of preference: "
                 'data.tasks = ["preference"]'
             )
+        wanted = partial(learnt, chain_of_thought=config.chain_of_thought)
         both, n_cut, dropped = [], np.zeros(rows.num_rows, np.int32), {}
         asked, none = rows["messages"].to_pylist(), [None] * rows.num_rows
         for name, calls in (("answer", rows["answer_tool_calls"].to_pylist()), ("rejected", none)):
             rendered = [
-                render(tokenizer, messages, learnt(said, config), answer_tool_calls=called, loss_on="answer")
+                render(
+                    tokenizer,
+                    messages,
+                    wanted(said),
+                    answer_tool_calls=called,
+                    loss_on="answer",
+                )
                 for messages, said, called in zip(asked, rows[name].to_pylist(), calls, strict=True)
             ]
             sequences, cut = sequences_of(rendered, max_length=config.max_length)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import pyarrow as pa
@@ -33,9 +34,14 @@ class SupervisedFineTuning:
         """One conversation per row."""
         tokenizer = tokenizer_of(base, config)
         columns = (rows[name].to_pylist() for name in self.columns)
+        wanted = partial(learnt, chain_of_thought=config.chain_of_thought)
         rendered = [
             render(
-                tokenizer, messages, learnt(answer, config), answer_tool_calls=calls, loss_on=_loss_on(config)
+                tokenizer,
+                messages,
+                wanted(answer),
+                answer_tool_calls=calls,
+                loss_on=_loss_on(config),
             )
             for messages, answer, calls in zip(*columns, strict=True)
         ]

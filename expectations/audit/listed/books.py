@@ -125,6 +125,7 @@ def predictions() -> tuple[Corruption, ...]:
         of("confidence_negative", "scores", "are sure by less than nothing", fixed("confidence", -0.2)),
         of("confidence_nan", "scores", "have no number for how sure they are",
            fixed("confidence", float("nan"))),
+        of("score_above_1", "scores", "score 87 of 1", fixed("score", 87.0)),
         of("confidence_constant", "scores", "are all equally sure", fixed("confidence", 1.0), ALL,
            "a model that is sure of all is bad, its predictions are not"),
         of("prediction_constant", "values", "all predict the same", fixed("prediction", "mail"), ALL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from expectations.suites.predictions import TEXTS
+from expectations.suites.predictions import STATED
 from expectations.suites.rules import provenance
 from expectations.suites.suite import told
 from lineage.schemas import NOT_APPLICABLE
@@ -33,10 +33,10 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
     return [
         provenance.batch_not_empty(thresholds),
         ExpectProvenanceToBeComplete(
-            column_list=list(TEXTS),
+            column_list=list(STATED),
             **told(
                 "provenance_complete",
-                "a prediction names run, model, split, condition, the right answer and what the model said",
+                "a prediction names run, model, split, condition and the right answer",
                 why="a number can be computed again only from what it was computed of",
                 cites="C2",
             ),
@@ -99,6 +99,12 @@ def rules(thresholds: Thresholds) -> list[Expectation]:
             min_value=0,
             max_value=1,
             **told("confidence_in_range", "confidence lies in [0, 1]", why="calibration is measured by it"),
+        ),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="score",
+            min_value=0,
+            max_value=1,
+            **told("score_in_range", "score lies in [0, 1]", why="a mean of scores is read as a share"),
         ),
         ExpectMeasureToBeBetween(
             column="share_predicted",

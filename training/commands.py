@@ -22,6 +22,7 @@ from training.asking import Asking
 from training.null import churn
 from training.promotion import Gate
 from training.recipe import TrainingError
+from training.reliance import reliance
 
 
 def finetune(
@@ -60,6 +61,10 @@ def evaluate(
         int,
         typer.Option(help="Train its recipe so often again with other seeds: what chance wins and loses."),
     ] = 0,
+    wrong_cost: Annotated[
+        float,
+        typer.Option(help="On report: the confidence from which on to answer, if a wrong one costs so many."),
+    ] = 0.0,
     set: Set = None,
     lake: Lake = None,
     as_json: Json = False,
@@ -72,20 +77,28 @@ def evaluate(
         raise TrainingError(f"split '{split}' is not one of: gate, report")
     if null and split != "gate":
         raise TrainingError("null retrains are never champions, and report is for those; take --split gate")
+    if wrong_cost and split != "report":
+        raise TrainingError("a threshold is fitted on gate and told on report; take --split report")
     asking = read_config(Asking, None, set or ())
     with open_runtime(lake) as runtime:
         outcome = evaluation.evaluate(runtime, model, split=split, seed=seed, asking=asking)
         checkpoint, _ = resolve(runtime.settings, model)
         found = [r for r in reports_of(runtime.settings, checkpoint.run_id) if r.run_id == outcome.run_id]
+        relied = (
+            reliance(runtime.settings, checkpoint, wrong_cost=wrong_cost, seed=seed) if wrong_cost else None
+        )
         chance = churn(runtime, checkpoint, seeds=null, seed=seed, asking=asking) if null else None
     if as_json:
         numbers = [vars(report) for report in found]
-        print(json.dumps({"reports": numbers, "churn": asdict(chance)} if chance else numbers))
+        more = {"churn": asdict(chance)} if chance else {}
+        more |= {"reliance": asdict(relied)} if relied else {}
+        print(json.dumps({"reports": numbers, **more} if more else numbers))
         return 0
     for report in found:
         print(f"{report.condition:<14} {report.metric:<12} {report}")
-    for line in chance.lines() if chance else ():
-        print(line)
+    for told in (chance, relied):
+        for line in told.lines() if told else ():
+            print(line)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from deltalake import DeltaTable
 from expectations.gate import admit
 from infra.cli import run
 from infra.runtime import Runtime
-from lineage import report, tables, verdicts
+from lineage import models, report, tables, verdicts
 from lineage.consumption import find_checkpoint
 from lineage.fsck import fsck
 from lineage.runs import completed
@@ -122,3 +123,21 @@ def test_what_came_to_the_report_after_a_training_does_not_count_for_its_model(l
     changed = stored.set_column(place, "row_id", pa.array([b"x" * 16] * stored.num_rows, pa.binary()))
     with pytest.raises(TrainingError, match="is not the one that was frozen before"):
         as_frozen(lake.settings, checkpoint, changed, split="report")
+
+
+def test_a_threshold_is_fitted_on_the_gate_and_told_on_the_report(lake, toys, tmp_path, capsys):
+    n = report_rows(lake, toys, tmp_path)
+    words = ["evaluate", "champion", "--lake", lake.settings.lake, "--wrong-cost", "0.1", "--json"]
+    assert run(words[0], words[1:]) == 2  # the split is the gate
+    assert "fitted on gate and told on report" in capsys.readouterr().err
+    assert run(words[0], [*words[1:], "--split", "report"]) == 0
+    told = json.loads(capsys.readouterr().out)["reliance"]
+    assert (told["n"], told["fitted_n"], told["fitted_on"].split(":")[0]) == (n, n, "gate")
+    said = report.predictions_of(lake.settings, find_champion(lake).run_id, split="report")
+    kept = [sure >= told["threshold"] for sure in said["confidence"].to_pylist()]
+    right = [good for good, is_kept in zip(report.passed(said), kept, strict=True) if is_kept]
+    assert (told["kept"], told["right"]) == (sum(kept), sum(right))
+
+
+def find_champion(lake: Runtime):
+    return models.resolve(lake.settings, "champion")[0]

@@ -196,13 +196,6 @@ def aliases(settings: Settings) -> dict[str, dict[str, int]]:
     return {name: {alias: v for alias, v in moved.items() if v} for name, moved in found.items()}
 
 
-def was_champion(settings: Settings, checkpoint: Checkpoint) -> bool:
-    """Did any alias `champion` ever stand on a version of this checkpoint?"""
-    reigned = {(e.name, e.to_version) for e in events(settings) if e.alias == "champion"}
-    mine = (v for v in versions(settings) if (v.run_id, v.step) == (checkpoint.run_id, checkpoint.step))
-    return any((version.name, version.version) in reigned for version in mine)
-
-
 def reigns(settings: Settings, name: str) -> list[int]:
     """Versions that were promoted to champion and would follow one another down, the present one last.
 

@@ -124,17 +124,23 @@ def reports_of(settings: Settings, model_run: str) -> list[Report]:
 
 
 def predictions_of(
-    settings: Settings, model_run: str, *, split: str, condition: str | None = None
+    settings: Settings,
+    model_run: str,
+    *,
+    split: str,
+    condition: str | None = None,
+    evaluation: str | None = None,
 ) -> pa.Table:
-    """What the model of a training run said on a split, by the newest evaluation, sorted by row_id."""
+    """What a training run's model said on a split, by this evaluation or the newest; sorted by row_id."""
     where = _about(model_run, split)
     if condition is not None:
         where &= pads.field("condition") == condition
-    evaluations = tables.read(settings, REPORT, columns=["run_id", "at"], where=_about(model_run, split))
-    if not evaluations.num_rows:
-        return PREDICTION.schema.empty_table()
-    newest = evaluations.sort_by("at")["run_id"][-1].as_py()
-    found = tables.read(settings, PREDICTION, where=where & (pads.field("run_id") == newest))
+    if evaluation is None:
+        made = tables.read(settings, REPORT, columns=["run_id", "at"], where=_about(model_run, split))
+        if not made.num_rows:
+            return PREDICTION.schema.empty_table()
+        evaluation = made.sort_by("at")["run_id"][-1].as_py()
+    found = tables.read(settings, PREDICTION, where=where & (pads.field("run_id") == evaluation))
     return found.sort_by("row_id")
 
 

@@ -100,6 +100,8 @@ def evaluate(
         return replace(scored, counts={**scored.counts, **left_out})
 
     outcome = carry_out(runtime, "evaluate", config=config, inputs=inputs, work=work, parent=parent)
+    if outcome.again:
+        _require_same(settings, checkpoint, outcome, split=split, seed=seed)
     if split == "report":
         sets.opened(runtime, checkpoint, outcome.run_id, parent=parent)
     mirror.show_outcome(settings, outcome)
@@ -217,6 +219,20 @@ def _score(
     numbers = report.record(runtime.settings, reports, run=run, at=runtime.now())
     facets = {f"{r.metric}.{r.condition}": [r.value, r.low, r.high, r.n] for r in reports}
     return Outcome((str(batch), str(numbers)), {"rows": rows.num_rows}, facets)
+
+
+def _require_same(
+    settings: Settings, checkpoint: Checkpoint, outcome: Outcome, *, split: str, seed: int
+) -> None:
+    """Make an earlier evaluation's numbers again from its predictions. Raises TrainingError where others."""
+    stored = report.predictions_of(settings, checkpoint.run_id, split=split, evaluation=outcome.run_id)
+    for made in measures(stored, seed=seed) if stored.num_rows else ():
+        recorded = outcome.facets.get(f"{made.metric}.{made.condition}")
+        if recorded != [made.value, made.low, made.high, made.n]:
+            raise TrainingError(
+                f"{made.metric} of run {outcome.run_id} was {recorded}, and its stored predictions give "
+                f"{made.value}; run: stemma fsck"
+            )
 
 
 def _predictions(

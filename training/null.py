@@ -38,10 +38,16 @@ def churn(
     checkpoint = models.resolve(runtime.settings, model)[0] if isinstance(model, str) else model
     models.require_finished(runtime.settings, checkpoint)
     nulls = retrains(runtime, checkpoint, number=seeds, seed=seed, parent=parent)
-    for run in (checkpoint.run_id, *nulls):
-        evaluate(runtime, run, split="gate", seed=seed, asking=asking, parent=parent)
-    items = items_of(runtime.settings, checkpoint.run_id)
-    return churn_of(passes(items), [passes(said_on(runtime.settings, run, items)) for run in nulls])
+    own, *evaluated = (
+        evaluate(runtime, run, split="gate", seed=seed, asking=asking, parent=parent).run_id
+        for run in (checkpoint.run_id, *nulls)
+    )
+    items = items_of(runtime.settings, checkpoint.run_id, evaluation=own)
+    told = [
+        said_on(runtime.settings, run, items, evaluation=evaluation)
+        for run, evaluation in zip(nulls, evaluated, strict=True)
+    ]
+    return churn_of(passes(items), [passes(each) for each in told])
 
 
 def retrains(

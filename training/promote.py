@@ -114,7 +114,7 @@ def _decide_and_move(runtime: Runtime, contest: Contest, run: Run, *, seed: int,
         moves |= {"previous": contest.reigning} if contest.champion else {}
     checks = [asdict(check) for check in decision.checks]
     reason = "passed every gate" if decision.promoted else "; ".join(decision.reasons)
-    items = items_of(settings, contest.candidate.run_id)
+    items = items_of(settings, contest.candidate.run_id, evaluation=contest.evaluations[0])
     facts = facts_of(
         settings, contest, evidence, decision, version=version, run_id=run.id, at=runtime.now(), gate=gate
     )

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from infra.inference import AdapterRecord
 from infra.runtime import Runtime
 from infra.settings import Settings
 from lineage import models, report, runs, verdicts
@@ -66,12 +67,41 @@ def as_frozen(settings: Settings, checkpoint: Checkpoint, stored: pa.Table, *, s
 
 
 def require_promoted(settings: Settings, checkpoint: Checkpoint, reference: str) -> None:
-    """Raise TrainingError where a model never was champion: choices are made by `gate`."""
-    if not models.was_champion(settings, checkpoint):
+    """Raise TrainingError where a model was never promoted past one that reigned: choices are made by `gate`.
+
+    The first champion of a name counts only where no model of the same task reigned under another: to beat
+    the commonest answer under a name of one's own would open the report for every candidate.
+    """
+    moves = [e for e in models.events(settings) if (e.alias, e.kind) == ("champion", "promotion")]
+    mine = {
+        (version.name, version.version)
+        for version in models.versions(settings)
+        if (version.run_id, version.step) == (checkpoint.run_id, checkpoint.step)
+    }
+    reigned = [(n, move) for n, move in enumerate(moves) if (move.name, move.to_version) in mine]
+    if not reigned:
         raise TrainingError(
             f"{reference} was never champion, and split 'report' tells of promoted models only; choose by "
             "split 'gate', then: stemma promote"
         )
+    if any(move.from_version for _, move in reigned):
+        return
+    when, crowned = reigned[0]
+    task = _task_of(checkpoint)
+    for move in moves[:when]:
+        other, _ = models.resolve(settings, f"{move.name}@{move.to_version}")
+        if move.name != crowned.name and _task_of(other) == task:
+            raise TrainingError(
+                f"{reference} is the first champion of '{crowned.name}' and beat none, while "
+                f"{move.name}@{move.to_version} of the same task reigned; put it before that gate: stemma "
+                f"promote {checkpoint.run_id} --name {move.name}"
+            )
+
+
+def _task_of(checkpoint: Checkpoint) -> tuple[str, frozenset[str]]:
+    """What a model answers: its objective and its labels."""
+    record = AdapterRecord.read(checkpoint.uri)
+    return record.objective, frozenset(record.labels)
 
 
 def reported(settings: Settings, checkpoint: Checkpoint) -> Outcome | None:

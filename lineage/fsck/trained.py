@@ -33,6 +33,7 @@ _OTHER_CONFIG = (
     "the config beside the adapter at {} (its JSON files) is not the one that was committed; restore it from "
     "a copy of the lake"
 )
+_SCORED = ("answer", "prediction", "scorer", "score")
 _ROUNDING = 1e-9  # a mean may be summed in another order
 
 
@@ -128,7 +129,7 @@ def reports(settings: Settings) -> Findings:
     passed over: the next attempt replaces it.
     """
     predictions = tables.read(settings, PREDICTION)
-    found = list(_edited(predictions))
+    found = [*_edited(predictions), *_twice(predictions)]
     said: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     named = pc.fill_null(predictions["scorer"], report.LABEL).to_pylist()
     columns = (predictions[name].to_pylist() for name in ("run_id", "split", "condition"))
@@ -160,10 +161,21 @@ def reports(settings: Settings) -> Findings:
 def _edited(predictions: pa.Table) -> Iterator[str]:
     """Predictions that no longer say what was stored; older ones bear no digest."""
     bearing = predictions.filter(pc.is_valid(predictions["digest"]))
-    rows = bearing.select(["run_id", "row_id", "digest"]).to_pylist()
+    rows = bearing.select(["run_id", "row_id", "digest", *_SCORED]).to_pylist()
     for row, digest in zip(rows, report.digests(bearing), strict=True):
         if row["digest"] != digest:
             yield f"prediction of run {row['run_id']} on {row['row_id'].hex()} is not what was stored"
+        elif row["scorer"] == report.LABEL and row["score"] != (row["answer"] == row["prediction"]):
+            which = f"prediction of run {row['run_id']} on {row['row_id'].hex()}"
+            yield f"{which} has a score of {row['score']}, and is not worth that"
+
+
+def _twice(predictions: pa.Table) -> Iterator[str]:
+    """Rows that an evaluation says two things of: one of them stands where another row's is missing."""
+    asked = zip(predictions["run_id"].to_pylist(), predictions["row_id"].to_pylist(), strict=True)
+    for (run_id, row_id), n in Counter(asked).items():
+        if n > 1:
+            yield f"run {run_id} holds {n} predictions on {row_id.hex()}, expected one"
 
 
 def _hashes(settings: Settings, checkpoint: Checkpoint, ids: Mapping[int, bytes]) -> Iterator[str]:

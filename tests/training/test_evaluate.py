@@ -24,6 +24,8 @@ from pipelines.ingest import IngestConfig, ingest
 from training import answering
 from training.evaluate import evaluate
 from training.finetune import FinetuneConfig, finetune
+from training.promote import promote
+from training.promotion import Gate
 from training.recipe import TrainingConfig, TrainingError
 from training.sets import as_frozen
 
@@ -98,8 +100,13 @@ def test_the_report_is_opened_once_for_a_promoted_model_and_each_reading_is_on_r
     other = finetune(lake, FinetuneConfig(training=TrainingConfig(num_train_epochs=1, seed=9))).run_id
     with pytest.raises(TrainingError, match="was never champion, and split 'report' tells of promoted"):
         evaluate(lake, other, split="report")
-    first = evaluate(lake, "champion", split="report")
-    second = evaluate(lake, "champion", split="report", seed=5)
+    # nor is it opened by a name of one's own, under which there is no champion to beat
+    gate = Gate(least_items=1)
+    if promote(lake, other, name="my-own", gate=gate).facets["promoted"]:
+        with pytest.raises(TrainingError, match=r"first champion of 'my-own' and beat none, while router@1"):
+            evaluate(lake, other, split="report")
+    first = evaluate(lake, "router@champion", split="report")
+    second = evaluate(lake, "router@champion", split="report", seed=5)
     assert (first.counts["rows"], second.again) == (asked, True)
     assert second.run_id == first.run_id
     readings = [config["reading"] for config, _ in completed(lake.settings, "open-report")]
@@ -137,6 +144,35 @@ def test_a_threshold_is_fitted_on_the_gate_and_told_on_the_report(lake, toys, tm
     kept = [sure >= told["threshold"] for sure in said["confidence"].to_pylist()]
     right = [good for good, is_kept in zip(report.passed(said), kept, strict=True) if is_kept]
     assert (told["kept"], told["right"]) == (sum(kept), sum(right))
+
+
+def test_a_prediction_that_stands_twice_for_one_that_is_missing_is_named(lake, trained_lake):
+    predictions = report.predictions_of(lake.settings, trained_lake.trained, split="gate")
+    first, second = predictions.slice(0, 1), predictions.slice(1, 1)
+    twice = pa.concat_tables([first, first, predictions.slice(2)])
+    run_id = first["run_id"][0].as_py()
+    tables.replace(
+        lake.settings, twice.select(report.PREDICTION.schema.names), into=report.PREDICTION, run_id=run_id
+    )
+    (found,) = [check.found for check in fsck(lake.settings) if check.name == "reports"]
+    row_id = first["row_id"][0].as_py().hex()
+    assert f"run {run_id} holds 2 predictions on {row_id}, expected one" in found
+    assert second["row_id"][0].as_py().hex() not in " ".join(found)
+
+
+def test_a_score_that_a_prediction_does_not_earn_is_named_though_it_is_sealed(lake, trained_lake):
+    predictions = report.predictions_of(lake.settings, trained_lake.trained, split="gate")
+    place = predictions.schema.get_field_index("prediction")
+    said = ["another", *predictions["prediction"].to_pylist()[1:]]
+    changed = report.sealed(predictions.set_column(place, "prediction", pa.array(said, pa.string())))
+    run_id = changed["run_id"][0].as_py()
+    tables.replace(
+        lake.settings, changed.select(report.PREDICTION.schema.names), into=report.PREDICTION, run_id=run_id
+    )
+    (found,) = [check.found for check in fsck(lake.settings) if check.name == "reports"]
+    assert any("has a score of 1.0, and is not worth that" in sentence for sentence in found)
+    with pytest.raises(TrainingError, match="its stored predictions give"):
+        evaluate(lake, trained_lake.trained, split="gate")
 
 
 def find_champion(lake: Runtime):

@@ -19,7 +19,7 @@ from training.promotion import (
     groups_of,
 )
 from training.promotion.gains import over_recipe
-from training.promotion.losses import holm
+from training.promotion.losses import holm, more_than
 from training.recipe import TrainingError
 
 
@@ -335,3 +335,27 @@ def test_evidence_that_cannot_decide_is_refused_with_a_sentence():
         decide(Evidence([True], [True], [], 0), seed=0)
     with pytest.raises(TrainingError, match="null retrain 1 has 2 items, the champion 1"):
         decide(Evidence([True], [True], [[True], [True, True]], 0), seed=0)
+
+
+def test_a_champion_that_passes_nothing_can_be_replaced():
+    assert more_than(0, 0, 0, 0) == 1.0
+    given = Evidence(champion=[False] * 50, candidate=[True] * 50, nulls=[[False] * 50], overlap=0)
+    assert decide(given, seed=0).promoted
+
+
+def test_a_handful_of_items_decides_nothing():
+    few = First([True] * 9, ["a", "b"] * 4 + ["a"], overlap=0)
+    assert [check.name for check in decide_first(few, seed=0).checks if not check.passed] == ["items"]
+    assert decide_first(few, seed=0, gate=Gate(least_items=9)).promoted
+
+
+@pytest.mark.parametrize(("size", "falls"), [(1, False), (2, True), (3, True), (6, True)])
+def test_the_loss_of_a_whole_category_is_refused_from_two_passes_on(size, falls):
+    categories = ["small"] * size + ["large"] * 500
+    champion = [True] * size + [True] * 400 + [False] * 100
+    candidate = [False] * size + [True] * 500
+    null = [True] * size + [True] * 380 + [False] * 20 + [True] * 20 + [False] * 80
+    given = Evidence(champion=champion, candidate=candidate, nulls=[null], overlap=0, categories=categories)
+    (check,) = [each for each in decide(given, seed=0).checks if each.name == "categories"]
+    assert check.passed is not falls
+    assert falls is ("'small'" in check.text and "fell" in check.text)

@@ -15,7 +15,12 @@ from lineage.runs import Outcome, Run, carry_out
 from lineage.schemas import PREDICTION
 from training.promotion.reigns import reigns_of
 
-ITEMS = pa.table({"row_id": pa.array([bytes([number]) * 16 for number in range(6)], pa.binary())})
+ITEMS = pa.table(
+    {
+        "row_id": pa.array([bytes([number]) * 16 for number in range(6)], pa.binary()),
+        "scorer": pa.nulls(6, pa.string()),
+    }
+)
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from infra.runtime import Runtime
 from lineage.consumption import Checkpoint
 from lineage.runs import Run
 from training.evaluate import evaluate
+from training.evaluate import overlap as shared_with
 from training.null import retrains
 from training.promotion import Evidence, First, Gate
-from training.promotion.gate_set import categories_of, items_of, passes, said_on, trained_on
+from training.promotion.gate_set import categories_of, examples_of, items_of, passes, said_on
 from training.promotion.merged import merged_on
 from training.promotion.reigns import reigns_of
 
@@ -71,18 +72,25 @@ def prepare(
 def evidence_of(runtime: Runtime, contest: Contest, gate: Gate) -> Evidence | First:
     """What the decision is made of; without a champion, what is known of a first model."""
     settings, candidate = runtime.settings, contest.candidate
-    items = items_of(settings, candidate.run_id)
+    mine, *others = contest.evaluations
+    items = items_of(settings, candidate.run_id, evaluation=mine)
     categories = categories_of(settings, items, gate.category)
-    overlap = trained_on(settings, candidate, items)
+    numbers = items["row_no"].to_pylist()
+    asked = examples_of(settings, numbers, ["text", "source_revision"])
+    overlap = shared_with(runtime, candidate, pa.Table.from_pylist(asked))
     merged = merged_on(runtime, candidate, items, onto=gate.merged) if gate.merged else None
     if contest.champion is None:
         answers = items["answer"].to_pylist()
         return First(passes(items), answers, overlap, categories=categories, merged=merged)
     previous, history = reigns_of(settings, contest.name, items, champion=contest.reigning)
+    champion, *nulls = (
+        passes(said_on(settings, run, items, evaluation=evaluation))
+        for run, evaluation in zip((contest.champion.run_id, *contest.nulls), others, strict=True)
+    )
     return Evidence(
-        champion=passes(said_on(settings, contest.champion.run_id, items)),
+        champion=champion,
         candidate=passes(items),
-        nulls=[passes(said_on(settings, null, items)) for null in contest.nulls],
+        nulls=nulls,
         overlap=overlap,
         categories=categories,
         previous=previous,

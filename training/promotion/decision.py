@@ -8,6 +8,7 @@ from training.promotion.facts import Check, Decision, Evidence, First, decided, 
 from training.promotion.gains import (
     beats_recipe,
     gain_of,
+    has_items,
     has_no_overlap,
     is_better,
     is_better_than_constant,
@@ -62,7 +63,7 @@ def decide_first(first: First, *, seed: int, gate: Gate | None = None) -> Decisi
 
 def _whatever_reigns(evidence: Evidence | First, gate: Gate) -> list[Check]:
     """The checks that ask nothing of a champion."""
-    checks = [has_no_overlap(evidence)]
+    checks = [has_items(evidence, gate.least_items), has_no_overlap(evidence)]
     if gate.overall_floor:
         checks.append(reaches_overall_floor(evidence, gate.overall_floor))
     checks += floors_of(evidence, gate)

@@ -112,6 +112,15 @@ def reaches_overall_floor(evidence: Evidence | First, floor: float) -> Check:
     return Check("floor", score >= floor, text)
 
 
+def has_items(evidence: Evidence | First, least: int) -> Check:
+    """There are enough items to decide by."""
+    n = len(evidence.candidate)
+    verdict = "enough to decide by" if n >= least else "too few to decide by"
+    return Check(
+        "items", n >= least, f"There are {n} evaluated items, at least {least} are asked for: {verdict}."
+    )
+
+
 def has_no_overlap(evidence: Evidence | First) -> Check:
     """None of the items was trained on."""
     if evidence.overlap == 0:

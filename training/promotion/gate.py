@@ -33,6 +33,9 @@ class Gate(BaseModel):
     preset: Literal["measured", "paper", "categories"] = "measured"
     """Whose thresholds count where a key is not given: the measured ones, the paper's count, or floors."""
 
+    least_items: int = Field(default=10, ge=1)
+    """Fewer items decide nothing: of two equally good models one in fifty was promoted on 5."""
+
     level: float = Field(default=0.95, gt=0.5, lt=1.0)
     """Of the paired bootstrap interval of candidate minus champion, whose lower end must be above 0."""
     nulls: int = Field(default=1, ge=1, le=50)

@@ -9,21 +9,21 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from infra.settings import Settings
-from lineage import curricula, report, tables
-from lineage.consumption import Checkpoint
+from lineage import report, tables
 from lineage.schemas import EXAMPLE
 from training.recipe import TrainingError
 
 CONDITION = "noisy"  # the gate set's noisy rows are fresh traffic, which the champion did not select
 
 
-def items_of(settings: Settings, model_run: str) -> pa.Table:
-    """What a model said on the gate's noisy rows, or where there are none on all of them; sorted by row_id.
+def items_of(settings: Settings, model_run: str, *, evaluation: str | None = None) -> pa.Table:
+    """What a model said on the gate's noisy rows, or where there are none on all of them, by row_id.
 
-    Of its newest evaluation.
+    In this evaluation, by default the newest.
     """
-    found = report.predictions_of(settings, model_run, split="gate", condition=CONDITION)
-    return found if found.num_rows else report.predictions_of(settings, model_run, split="gate")
+    found = report.predictions_of(settings, model_run, split="gate", evaluation=evaluation)
+    noisy = found.filter(pc.equal(found["condition"], CONDITION))
+    return noisy if noisy.num_rows else found
 
 
 def passes(predictions: pa.Table) -> list[bool]:
@@ -31,15 +31,31 @@ def passes(predictions: pa.Table) -> list[bool]:
     return report.passed(predictions)
 
 
-def said_on(settings: Settings, model_run: str, items: pa.Table) -> pa.Table:
-    """What a model said on exactly these items, in their order. Raises TrainingError where it saw others."""
-    found = report.predictions_of(settings, model_run, split="gate")
+def said_on(
+    settings: Settings, model_run: str, items: pa.Table, *, evaluation: str | None = None
+) -> pa.Table:
+    """What a model said on exactly these items, in their order.
+
+    Raises TrainingError where it saw others, or was scored by another rule.
+    """
+    found = report.predictions_of(settings, model_run, split="gate", evaluation=evaluation)
     mine = found.filter(pc.is_in(found["row_id"], items["row_id"].combine_chunks())).sort_by("row_id")
     if mine["row_id"].to_pylist() != items["row_id"].to_pylist():
         raise TrainingError(
             f"run {model_run} was evaluated on other items than the candidate; evaluate both again"
         )
+    rules, others = (sorted(set(scorers_of(each))) for each in (items, mine))
+    if scorers_of(items) != scorers_of(mine):
+        raise TrainingError(
+            f"run {model_run} was scored by {', '.join(others)}, the candidate by {', '.join(rules)}; "
+            "evaluate both by one rule: [asking] of the gate"
+        )
     return mine
+
+
+def scorers_of(predictions: pa.Table) -> list[str]:
+    """Which rule scored each prediction."""
+    return pc.fill_null(predictions["scorer"], report.LABEL).to_pylist()
 
 
 def examples_of(settings: Settings, row_numbers: Sequence[int], columns: Sequence[str]) -> list[dict]:
@@ -68,12 +84,6 @@ def categories_of(settings: Settings, items: pa.Table, column: str | None) -> li
         raise TrainingError(f"category = '{column}' is no text column of examples; there are: {have}")
     told = examples_of(settings, items["row_no"].to_pylist(), [column])
     return [str(row[column]) for row in told]
-
-
-def trained_on(settings: Settings, candidate: Checkpoint, items: pa.Table) -> int:
-    """How many of the items were offered to the candidate in its training."""
-    members = curricula.load(settings, candidate.curriculum).members["row_id"].combine_chunks()
-    return pc.sum(pc.is_in(items["row_id"], members)).as_py() or 0
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

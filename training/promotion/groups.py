@@ -12,6 +12,8 @@ from training.promotion.facts import Check, Evidence, First, Flags
 from training.promotion.gate import Gate
 from training.promotion.losses import holm, more_than
 
+LEAST_P = 0.05
+"""A category in which no loss could come below this against retrains is held against all items alone."""
 _NAMED = 5  # categories in a sentence; the page has all
 
 
@@ -101,6 +103,8 @@ def _reaches_floor(evidence: Evidence | First, category: str, floor: float) -> C
 def _worst(arm: Arm, control: Arm, overall: float) -> float:
     if arm.lost <= arm.fixed:
         return 1.0
+    if more_than(arm.passes, arm.passes, 0, control.passes) >= LEAST_P:
+        return overall  # of so few items not even the loss of all, where retrains lose none, would show
     return max(overall, more_than(arm.lost, arm.passes, control.lost, control.passes))
 
 

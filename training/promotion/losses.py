@@ -41,11 +41,10 @@ def keeps_previous_set(evidence: Evidence, gate: Gate) -> Check:
         return Check(name, True, f"Of the items {before.version} was promoted on none is evaluated today.")
     lost, passes, control = _against(before, evidence)
     if np.all(before.known) and np.array_equal(before.passed, evidence.champion):
-        return Check(
-            name,
-            keeps_passes(evidence, gate).passed,
-            f"{before.version} was promoted on the same items: what holds for its passes today holds here.",
-        )
+        today = keeps_passes(evidence, gate)
+        verdict = "lost no more than is allowed" if today.passed else "too much of them is lost"
+        text = f"{before.version} was promoted on the same items, and has the same passes: {verdict}."
+        return Check(name, today.passed, text)
     told = (
         f"Of {passes} items that {before.version} passed when it was promoted the candidate loses {lost} "
         f"({share(lost, passes)})"
@@ -85,6 +84,8 @@ def more_than(lost: int, passes: int, null_lost: int, null_passes: int) -> float
 
     P(candidate has `lost` or more of all losses), were losses spread evenly: the hypergeometric upper tail.
     """
+    if not passes or not null_passes:
+        return 1.0  # nothing to lose, or nothing to hold it against
     return float(stats.hypergeom.sf(lost - 1, passes + null_passes, lost + null_lost, passes))
 
 

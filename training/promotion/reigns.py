@@ -18,7 +18,7 @@ from infra.settings import Settings
 from lineage import models, runs, tables
 from lineage.schemas import PREDICTION
 from training.promotion import Reign
-from training.promotion.gate_set import passes
+from training.promotion.gate_set import passes, scorers_of
 
 Passed = Mapping[bytes, bool]
 
@@ -41,7 +41,8 @@ def reigns_of(
     """
     crowned = {each.version: each for each in _crowned(settings, name)}
     wanted = [v for v in (*models.last_clean(settings, name, but=(champion,)), champion) if v in crowned]
-    told = _told(settings, [run for v in wanted for run in _evaluations(crowned[v])])
+    rules = dict(zip(items["row_id"].to_pylist(), scorers_of(items), strict=True))
+    told = _told(settings, [run for v in wanted for run in _evaluations(crowned[v])], rules)
     ids = items["row_id"].to_pylist()
     found = {v: _reign(f"{name}@{v}", crowned[v], told, ids) for v in wanted}
     before = [reign for version, reign in found.items() if version != champion]
@@ -69,17 +70,22 @@ def _evaluations(crowned: Crowned) -> list[str]:
     return [crowned.evaluation, *crowned.retrains]
 
 
-def _told(settings: Settings, evaluations: Sequence[str]) -> dict[str, Passed]:
-    """Evaluation -> row -> was it right? In one read."""
+def _told(settings: Settings, evaluations: Sequence[str], rules: Mapping[bytes, str]) -> dict[str, Passed]:
+    """Evaluation -> row -> was it right? In one read. Rows that another rule scored then are unknown."""
     if not evaluations:
         return {}
     where = pads.field("run_id").isin(sorted(set(evaluations)))
     stored = tables.read(settings, PREDICTION, where=where)
     return {
-        run: dict(zip(part["row_id"].to_pylist(), passes(part), strict=True))
+        run: _passed(part, rules)
         for run in sorted(set(stored["run_id"].to_pylist()))
         if (part := stored.filter(pc.equal(stored["run_id"], run))).num_rows
     }
+
+
+def _passed(part: pa.Table, rules: Mapping[bytes, str]) -> Passed:
+    rows = zip(part["row_id"].to_pylist(), passes(part), scorers_of(part), strict=True)
+    return {row: right for row, right, rule in rows if rules.get(row, rule) == rule}
 
 
 def _reign(version: str, crowned: Crowned, told: Mapping[str, Passed], ids: Sequence[bytes]) -> Reign:

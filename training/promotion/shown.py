@@ -98,7 +98,7 @@ def facts_of(
     gate: Gate,
 ) -> PageFacts:
     """What there is to tell of a decision that was just made; its evaluations must be stored."""
-    items = items_of(settings, contest.candidate.run_id)
+    items = items_of(settings, contest.candidate.run_id, evaluation=contest.evaluations[0])
     candidate = np.asarray(evidence.candidate, dtype=bool)
     lost = won = np.array([], dtype=int)
     groups: list[Group] = []
@@ -168,7 +168,9 @@ def _moved(
     if not len(which) or isinstance(evidence, First) or contest.champion is None:
         return []
     chosen = items.take(which)
-    before = said_on(settings, contest.champion.run_id, chosen)["prediction"].to_pylist()
+    before = said_on(settings, contest.champion.run_id, chosen, evaluation=contest.evaluations[1])[
+        "prediction"
+    ].to_pylist()
     told = examples_of(settings, chosen["row_no"].to_pylist(), _COLUMNS)
     categories: Sequence[str] = evidence.categories or [""] * items.num_rows
     return [

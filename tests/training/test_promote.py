@@ -145,7 +145,7 @@ def test_the_decision_is_a_page_in_the_lake_and_in_mlflow(crowned):
     ((_, done),) = [each for each in runs.completed(crowned.settings, "promote") if each[0]["name"] == "desk"]
     page = promotion_pages.kept(crowned.settings, done.run_id)
     assert Path(promotion_pages.place(crowned.settings, done.run_id)).read_text() == page
-    assert "passed <b>all 7 checks</b>" in page
+    assert "passed <b>all 8 checks</b>" in page
     assert f"Won ({done.facets['won']})" in page
     assert all(row[:12] in page for row in done.facets["wins"])
     assert "evaluation.jsonl" in page  # where the items come from

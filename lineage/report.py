@@ -30,8 +30,6 @@ LABEL = "label@1"
 """The scorer of rows that name none: an answer and the prediction are the same text."""
 
 _SEALED = (
-    "model_run",
-    "row_no",
     "row_id",
     "split",
     "condition",
@@ -80,7 +78,7 @@ def sealed(predictions: pa.Table) -> pa.Table:
 
 
 def digests(predictions: pa.Table) -> list[bytes]:
-    """16 bytes for each prediction, over all that it says but the run."""
+    """16 bytes for each prediction, over all that it says of its row; not over runs and numbers."""
     rows = predictions.select(_SEALED).to_pylist()
     return [
         hashlib.blake2b(json.dumps(list(row.values()), default=bytes.hex).encode(), digest_size=16).digest()

@@ -363,7 +363,9 @@ PREDICTION = TableSpec(
             "log_likelihood", pa.float64(), "of the right answer's tokens, natural, summed", nullable=True
         ),
         Column("tokens", pa.int64(), "how many those are", nullable=True),
-        Column("digest", pa.binary(), "over all of this but the run", nullable=True),
+        Column(
+            "digest", pa.binary(), "over all that is said of the row, but runs and its number", nullable=True
+        ),
     ),
 )
 

@@ -134,6 +134,7 @@ def test_what_was_won_and_lost_is_on_record_and_recomputes_from_the_predictions(
         "previous_set",
         "history",
         "categories",
+        "items",
         "overlap",
     ]
     assert done.facets["figures"]["accuracy"] == pytest.approx(sum(now.values()) / len(now))

@@ -12,6 +12,7 @@ import typer
 from infra.cli import Json, Lake, open_runtime
 from infra.endpoints import Endpoint
 from infra.runtime import Runtime
+from infra.screen import harmless
 from training.benchmarks.compared import weak_categories
 from training.benchmarks.definition import read
 from training.benchmarks.job import benchmark as ask_all
@@ -61,7 +62,7 @@ def benchmark(
         return 1 if scored.failed else 0
     _show(scored)
     for each in outcome.facets.get("regressed", ()):
-        print(f"regressed: {each['text']}")
+        print(harmless(f"regressed: {each['text']}"))
     if against is not None:
         gain = outcome.facets["gain"]
         print(
@@ -69,7 +70,7 @@ def benchmark(
             f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
         )
     for sentence in scored.failed:
-        print(f"FAIL  {sentence}")
+        print(harmless(f"FAIL  {sentence}"))
     return 1 if scored.failed else 0
 
 
@@ -83,7 +84,7 @@ def _show(scored: Scored) -> None:
     for each in scored.categories:
         left = f", {each.not_counted} without a verdict" if each.not_counted else ""
         mark = "" if each.is_reached else "  below its floor"
-        print(f"{each.name:<28} {100 * each.value:5.1f} %  n={each.n}{left}{mark}")
+        print(f"{harmless(each.name):<28} {100 * each.value:5.1f} %  n={each.n}{left}{mark}")
     for name in scored.unmeasured:
-        print(f"{name:<28} not measured: it needs a judge")
+        print(f"{harmless(name):<28} not measured: it needs a judge")
     print(f"{'all in all':<28} {scored}")

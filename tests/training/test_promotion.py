@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from infra.config import ConfigError, read_config
+from training.commands import decision_lines
 from training.promotion import (
     Decision,
     Evidence,
@@ -335,3 +336,9 @@ def test_evidence_that_cannot_decide_is_refused_with_a_sentence():
         decide(Evidence([True], [True], [], 0), seed=0)
     with pytest.raises(TrainingError, match="null retrain 1 has 2 items, the champion 1"):
         decide(Evidence([True], [True], [[True], [True, True]], 0), seed=0)
+
+
+def test_a_label_that_would_steer_a_terminal_is_shown_as_boxes():
+    check = {"name": "floor:\x1b[2J", "passed": False, "text": "label \x1b]0;x\x07 loses 3"}
+    lines = decision_lines({"checks": [check], "notes": ["\x9b31m"]})
+    assert lines == ["FAIL  floor:\ufffd[2J: label \ufffd]0;x\ufffd loses 3", "note  \ufffd31m"]

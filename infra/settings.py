@@ -15,6 +15,9 @@ from urllib.parse import urlparse
 
 from infra.redaction import without_credentials
 
+_SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH")
+_SECRET_LENGTH = 6  # characters; a shorter value is part of too many words
+
 DASHBOARD = "http://127.0.0.1:8265"  # where Ray's own dashboard listens unless told otherwise
 
 QUIET = {
@@ -184,6 +187,16 @@ def endpoint_key() -> str | None:
 def named_secret(variable: str) -> str:
     """What the environment variable that a config names holds, a secret; '' where it is not set."""
     return os.environ.get(variable, "").strip()
+
+
+def secret_values() -> frozenset[str]:
+    """What the environment holds under names that speak of a secret: nobody is told it, nor is it stored."""
+    named = (
+        value.strip()
+        for name, value in os.environ.items()
+        if any(word in name.upper() for word in _SECRET_WORDS)
+    )
+    return frozenset(value for value in named if len(value) >= _SECRET_LENGTH)
 
 
 def hooks_override() -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from infra.cli import Json, Lake, Set, existing, open_runtime
 from infra.config import read_config
+from infra.screen import harmless
 from lineage.models import resolve
 from lineage.promotion_pages import place
 from lineage.report import reports_of
@@ -95,10 +97,10 @@ def evaluate(
         print(json.dumps({"reports": numbers, **more} if more else numbers))
         return 0
     for report in found:
-        print(f"{report.condition:<14} {report.metric:<12} {report}")
+        print(harmless(f"{report.condition:<14} {report.metric:<12} {report}"))
     for told in (chance, relied):
         for line in told.lines() if told else ():
-            print(line)
+            print(harmless(line))
     return 0
 
 
@@ -123,10 +125,8 @@ def promote(
     if as_json:
         print(json.dumps({"run_id": outcome.run_id, "name": name, "page": page, **facets}))
         return 0 if facets["promoted"] else 1
-    for check in facets["checks"]:
-        print(f"{'pass' if check['passed'] else 'FAIL'}  {check['name']}: {check['text']}")
-    for note in facets["notes"]:
-        print(f"note  {note}")
+    for line in decision_lines(facets):
+        print(line)
     version = f"{name}@{facets['version']}"
     print(f"{version} {'is champion' if facets['promoted'] else 'was refused; the champion stays'}")
     if page:
@@ -188,6 +188,15 @@ def merge(
     print(f"{outcome.facets['folder']}: {outcome.facets['digest']}, merged onto {onto}{_before(outcome)}")
     print(f"logits at most {outcome.facets['off_by']:.3g} from the trained model's; gate it before it serves")
     return 0
+
+
+def decision_lines(facets: Mapping[str, Any]) -> list[str]:
+    """A decision on a screen, a line per check and note; labels, which others wrote, steer no terminal."""
+    checks = [
+        f"{'pass' if check['passed'] else 'FAIL'}  {check['name']}: {check['text']}"
+        for check in facets["checks"]
+    ]
+    return [harmless(line) for line in (*checks, *(f"note  {note}" for note in facets["notes"]))]
 
 
 def _before(outcome: Outcome) -> str:

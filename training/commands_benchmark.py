@@ -12,6 +12,7 @@ import typer
 from infra.cli import Json, Lake, open_runtime
 from infra.endpoints import Endpoint
 from infra.runtime import Runtime
+from infra.screen import harmless
 from training.benchmarks.compared import weak_categories
 from training.benchmarks.definition import read
 from training.benchmarks.job import benchmark as ask_all
@@ -31,12 +32,17 @@ def benchmark(
     ] = None,
     judge_model: Annotated[str, typer.Option(help="The model that judges there.")] = "",
     judge_key: Annotated[str | None, typer.Option(help="Name of the variable that holds its key.")] = None,
+    without_judge: Annotated[
+        bool, typer.Option("--without-judge", help="Categories that need a judge are left out on purpose.")
+    ] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer of a decoder.")] = 256,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     lake: Lake = None,
     as_json: Json = False,
 ) -> int:
     """Ask a model all prompts of a benchmark; exit 0 where all floors are reached, 1 where one is not.
+
+    A category that was not measured reaches no floor, unless it is left out --without-judge.
 
     Example: stemma benchmark champion nine --judge http://localhost:8000/v1 --judge-model qwen3-8b
     """
@@ -56,21 +62,23 @@ def benchmark(
         )
     scored = from_facets(read(asked), outcome.facets)
     weak = [asdict(each) for each in weak_categories(scored, rows=_QUOTA)]
+    missing = () if without_judge else scored.unmeasured
+    failed = [*scored.failed, *(f"Category '{each}' was not measured; give a --judge." for each in missing)]
     if as_json:
-        print(json.dumps({"run_id": outcome.run_id, **outcome.facets, "weak": weak}))
-        return 1 if scored.failed else 0
+        print(json.dumps({"run_id": outcome.run_id, **outcome.facets, "weak": weak, "failed": failed}))
+        return 1 if failed else 0
     _show(scored)
     for each in outcome.facets.get("regressed", ()):
-        print(f"regressed: {each['text']}")
+        print(harmless(f"regressed: {each['text']}"))
     if against is not None:
         gain = outcome.facets["gain"]
         print(
             f"against {against}: {100 * gain['diff']:+.1f} points "
             f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
         )
-    for sentence in scored.failed:
-        print(f"FAIL  {sentence}")
-    return 1 if scored.failed else 0
+    for sentence in failed:
+        print(harmless(f"FAIL  {sentence}"))
+    return 1 if failed else 0
 
 
 def _judge(runtime: Runtime, url: str, model: str, key: str | None) -> EndpointJudge:
@@ -83,7 +91,7 @@ def _show(scored: Scored) -> None:
     for each in scored.categories:
         left = f", {each.not_counted} without a verdict" if each.not_counted else ""
         mark = "" if each.is_reached else "  below its floor"
-        print(f"{each.name:<28} {100 * each.value:5.1f} %  n={each.n}{left}{mark}")
+        print(f"{harmless(each.name):<28} {100 * each.value:5.1f} %  n={each.n}{left}{mark}")
     for name in scored.unmeasured:
-        print(f"{name:<28} not measured: it needs a judge")
+        print(f"{harmless(name):<28} not measured: it needs a judge")
     print(f"{'all in all':<28} {scored}")

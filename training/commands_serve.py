@@ -64,7 +64,7 @@ def serve(
     key = _api_key(api_key_env, is_open=host not in LOOPBACK)
     limits = Limits(max_tokens=max_tokens, max_waiting=max_waiting)
     runtime = Runtime(settings)
-    listening = _listen(host, port)
+    bound = _bind(host, port)  # a taken port is told before anything is loaded
     folder = Path(traffic) if traffic else Path(settings.path("traffic"))
     lines = TrafficLog(folder, model, began=runtime.now())
     engines = None if engine == "own" else Engines(runtime, engine)
@@ -87,6 +87,7 @@ def serve(
 
     try:
         version = follower.begin()
+        listening = _listen(bound)  # an open port means that it answers
         follower.follow(every_s=poll_s)
         app = make_app(
             runtime,
@@ -105,6 +106,7 @@ def serve(
         log.info("serve: traffic goes to %s; read it with: stemma ingest '%s/*.jsonl'", folder, folder)
         uvicorn.Server(config).run(sockets=[listening])
     finally:
+        bound.close()
         close()
     return 0
 
@@ -127,9 +129,27 @@ def _api_key(name: str | None, *, is_open: bool) -> str:
     return key
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def _bind(host: str, port: int) -> socket.socket:
+    """A socket that has its address, and refuses who comes until it listens."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        return socket.create_server((host, port), family=family, backlog=256)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if bound.family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((host, port))
     except (OSError, OverflowError) as error:
-        raise ServingError(f"{host}:{port} cannot be served ({error}); choose another with --port") from error
+        bound.close()
+        raise _not_served(f"{host}:{port}", error) from error
+    return bound
+
+
+def _listen(bound: socket.socket) -> socket.socket:
+    try:
+        bound.listen(256)
+    except OSError as error:  # another program bound it, too, and was quicker
+        raise _not_served("{}:{}".format(*bound.getsockname()[:2]), error) from error
+    return bound
+
+
+def _not_served(place: str, error: Exception) -> ServingError:
+    return ServingError(f"{place} cannot be served ({error}); choose another with --port")

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from typing import Any
 
 from infra.runtime import Runtime
+from infra.screen import harmless
 from infra.settings import Settings
 from lineage import bans, mirror, models, promotion_pages, registry, runs
 from lineage.consumption import Checkpoint, bitmaps
@@ -122,7 +123,7 @@ def _decide_and_move(runtime: Runtime, contest: Contest, run: Run, *, seed: int,
     models.move_aliases(runtime, moves, name=name, kind="promotion", reason=reason, evidence=checks, run=run)
     registry.if_reachable(mirror.show_version, settings, version)
     registry.if_reachable(models.mirror_aliases, settings, name)
-    log.info("promote %s: %s", version, "champion" if decision.promoted else f"refused: {reason}")
+    log.info("promote %s: %s", version, "champion" if decision.promoted else f"refused: {harmless(reason)}")
     facets = {
         "promoted": decision.promoted,
         "version": version.version,

@@ -22,6 +22,7 @@ SandboxError where programs cannot be run safely. A prediction that cannot be re
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -123,6 +124,11 @@ def program_of(answer: str, prediction: str) -> Program:
             f"the answer {answer[:80]!r} holds no test; expected JSON such as "
             '{"test": "assert f(2) == 4", "entry_point": "f", "prompt": "def f(x):\\n"}'
         )
+    if not _asks(test, entry_point):
+        raise TrainingError(
+            f"the test {test[:80]!r} asks nothing of a program: every one would pass; name the function that "
+            "its `check` is called with as entry_point, or write out what is to hold"
+        )
     source = _unfenced(prediction)
     if entry_point and not re.search(rf"^(?:async )?(?:def|class) {re.escape(entry_point)}\b", source, re.M):
         source = f"{prompt}{source}"
@@ -131,6 +137,20 @@ def program_of(answer: str, prediction: str) -> Program:
     return Program(source=source, test=test, entry_point=entry_point)
 
 
+def _asks(test: str, entry_point: str) -> bool:
+    """Does the test do more than define? With an entry point `check` is called. Here it is only read."""
+    try:
+        parts = ast.parse(test).body
+    except (SyntaxError, ValueError, RecursionError):
+        return True  # which fails every program, and says so
+    if entry_point and any(isinstance(each, _FUNCTIONS) and each.name == "check" for each in parts):
+        return True
+    idle = (*_FUNCTIONS, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Pass, ast.Assign, ast.AnnAssign)
+    said = [each for each in parts if not isinstance(each, idle)]
+    return any(not (isinstance(e, ast.Expr) and isinstance(e.value, ast.Constant)) for e in said)
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _FENCED = re.compile(r"```[A-Za-z0-9]*\n(.*?)```", re.DOTALL)
 _IMPORTS = re.compile(r"^(?:from [\w.]+ import .+|import .+)$", re.MULTILINE)
 

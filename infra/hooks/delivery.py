@@ -28,7 +28,7 @@ from typing import IO, Any
 from infra.hooks.config import Hook, check_url
 from infra.hooks.outcomes import Outcome, Outcomes
 from infra.redaction import HIDDEN, redacted
-from infra.settings import named_secret
+from infra.settings import named_secret, secret_values
 
 KEPT = 2048  # characters of what a hook said
 _READ_BYTES = 64 * 1024  # of it, before secrets are taken out: a cut through one would leave its half
@@ -185,9 +185,9 @@ def _not_started(why: str) -> dict[str, Any]:
 
 
 def _without_values(said: str, hooks: Sequence[Hook]) -> str:
-    """What was said, without what any of the hooks takes from the environment."""
+    """What was said, without the environment's secrets and what any of the hooks takes from there."""
     names = [name for hook in hooks for name in (*hook.headers.values(), hook.url_from) if name]
-    values = {value for name in names if (value := named_secret(name))}
+    values = {value for name in names if (value := named_secret(name))} | secret_values()
     for value in sorted(values, key=len, reverse=True):
         said = said.replace(value, HIDDEN)
     return redacted(said)[-KEPT:]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow.fs
@@ -51,12 +54,12 @@ class Outcomes:
         self._lake = lake
 
     def write(self, outcome: Outcome) -> None:
-        """Store an outcome in place of what was known before. Raises OSError."""
+        """Store an outcome in place of what was known before, for its owner alone. Raises OSError."""
         filesystem, folder = self._open()
-        if isinstance(filesystem, pyarrow.fs.LocalFileSystem):
-            filesystem.create_dir(folder)
         path = f"{folder}/{outcome.event}-{outcome.hook}.json"
         text = json.dumps(asdict(outcome), indent=2, ensure_ascii=False) + "\n"
+        if isinstance(filesystem, pyarrow.fs.LocalFileSystem):
+            return _write_private(Path(path), text)
         with filesystem.open_output_stream(path, compression=None) as stream:
             stream.write(text.encode())
 
@@ -77,6 +80,15 @@ class Outcomes:
             return pyarrow.fs.LocalFileSystem(), f"{self._lake}/{_PLACE}"
         filesystem, path = pyarrow.fs.FileSystem.from_uri(self._lake)
         return filesystem, f"{path}/{_PLACE}"
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(PermissionError):  # another user's, who settles who may read it
+        path.parent.chmod(0o700)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(text.encode(errors="replace"))
 
 
 def _read(filesystem: pyarrow.fs.FileSystem, path: str) -> Outcome | None:

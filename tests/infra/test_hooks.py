@@ -165,6 +165,22 @@ def test_no_value_from_the_environment_is_written_down_though_the_server_repeats
     assert SECRET not in "".join(stored)
 
 
+def test_secrets_that_a_command_prints_are_not_written_down_and_only_the_owner_reads_the_rest(
+    settings, monkeypatch
+):
+    monkeypatch.setenv("JUDGE_KEY", "judge-of-41")
+    monkeypatch.setenv("my_token", f" {SECRET}")
+    monkeypatch.setenv("SHORT_KEY", "of")
+    monkeypatch.setenv("PLACE", "Lima-of-Peru")
+    folder = Path(settings.lake, "hooks")
+    folder.mkdir(parents=True)
+    (folder / "e1-deploy.json").touch(mode=0o644)
+    outcome = took(settings, command=["sh", "-c", 'echo "$JUDGE_KEY$my_token $PLACE"'])
+    assert outcome.output == "(redacted) (redacted) Lima-of-Peru\n"
+    (stored,) = folder.iterdir()
+    assert [path.stat().st_mode & 0o777 for path in (folder, stored)] == [0o700, 0o600]
+
+
 @pytest.mark.parametrize(("held", "said"), [("", "is not set"), (f"{SECRET}\nX-Other: 1", "cannot")])
 def test_a_header_without_a_value_or_with_two_lines_is_not_sent(held, said, settings, server, monkeypatch):
     monkeypatch.setenv("TEAM_TOKEN", held)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from infra.config import ConfigError, read_config
+from training.commands import decision_lines
 from training.promotion import (
     Decision,
     Evidence,
@@ -359,3 +360,9 @@ def test_the_loss_of_a_whole_category_is_refused_from_two_passes_on(size, falls)
     (check,) = [each for each in decide(given, seed=0).checks if each.name == "categories"]
     assert check.passed is not falls
     assert falls is ("'small'" in check.text and "fell" in check.text)
+
+
+def test_a_label_that_would_steer_a_terminal_is_shown_as_boxes():
+    check = {"name": "floor:\x1b[2J", "passed": False, "text": "label \x1b]0;x\x07 loses 3"}
+    lines = decision_lines({"checks": [check], "notes": ["\x9b31m"]})
+    assert lines == ["FAIL  floor:\ufffd[2J: label \ufffd]0;x\ufffd loses 3", "note  \ufffd31m"]

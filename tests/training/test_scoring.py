@@ -146,3 +146,21 @@ def test_programs_that_pass_their_test_score_one():
     said = [f"def double(x): return x * {n}" for n in (1, 2, 3)] + ["what?"]
     assert score_all(SCORERS["pass_at_1"], [answer] * 4, said) == [0.0, 1.0, 0.0, 0.0]
     assert SCORERS["pass_at_1"].score(answer, said[1]) == 1.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"test": "def check(candidate):\n    assert candidate(1) == 2"},
+        {"test": "# nothing"},
+        {"test": '"""Words."""\nimport math\nlimit = 3', "entry_point": "f"},
+    ],
+)
+def test_a_test_that_asks_nothing_is_refused_before_a_model_is_asked(answer):
+    with pytest.raises(TrainingError, match="asks nothing of a program: every one would pass"):
+        check_answers(SCORERS["pass_at_1"], [json.dumps(answer)])
+
+
+def test_a_test_that_is_called_by_its_entry_point_asks_something():
+    answer = {"test": "def check(candidate):\n    assert candidate(1) == 2", "entry_point": "f"}
+    check_answers(SCORERS["pass_at_1"], [json.dumps(answer), json.dumps({"test": "assert f(1) == 2"})])

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
+from infra.cli import run
 from infra.inference import AdapterRecord, Generator
 from infra.models import adapter_digest, bio_labels, load_classifier, resolve
 from infra.runtime import Runtime
@@ -39,6 +42,7 @@ from training.serving import (
     TrafficLog,
     load_served,
 )
+from training.serving.app import make_app
 from training.serving.engines import Engines
 from training.serving.requests import understood
 from training.serving.served import Words
@@ -362,6 +366,38 @@ def test_a_checkpoint_without_a_version_is_not_served(small, desk):
     run_id = small.train(11)
     with pytest.raises(ServingError, match=f"stemma promote {run_id} --name MODEL"):
         followed(small, desk, run_id)[0].begin()
+
+
+def test_the_port_opens_when_the_model_is_loaded(small, monkeypatch, capsys):
+    small.promote(small.train(11))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    refused: list[bool] = []
+
+    def load(*_: Any, **__: Any) -> Echo:
+        with socket.socket() as client:
+            refused.append(client.connect_ex(("127.0.0.1", port)) != 0)
+        raise ServingError("its folder is broken")
+
+    monkeypatch.setattr("training.serving.load_served", load)
+    assert run("serve", ["--port", str(port), "--lake", small.settings.lake]) == 2
+    assert "its folder is broken" in capsys.readouterr().err
+    assert refused == [True]
+
+
+def test_health_tells_no_other_site_and_nobody_without_the_token_who_answers(small, desk):
+    desk.swap(Echo(version(1)))
+    app = make_app(small.runtime, desk, reference="echo", limits=Limits(), api_key="token-of-41")
+
+    def health(**headers: str) -> tuple[int, Any]:
+        found = TestClient(app, base_url="http://127.0.0.1").get("/health", headers=headers)
+        return found.status_code, found.json()
+
+    assert health(Host="evil.example")[0] == 403
+    assert health() == (200, {"status": "ok"})
+    assert health(Authorization="Bearer token-of-41")[1]["model"] == "echo@1"
+    desk.swap(None, why_none="it was recalled")
+    assert health() == (503, {"status": "no_model"})
 
 
 def conversation(text: str, most: int) -> Question:

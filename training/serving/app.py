@@ -49,16 +49,20 @@ def make_app(
 
     app = FastAPI(title="stemma serve", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
 
-    def require_entry(request: Request) -> None:
+    def require_host(request: Request) -> None:
         host = (request.headers.get("host") or "").lower()
         name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
         if only_here and name.strip("[]") not in LOOPBACK:
             raise Refused("this server answers to its own machine's names alone", status=403, code="host")
+
+    def is_known(request: Request) -> bool:
         scheme, _, given = (request.headers.get("authorization") or "").partition(" ")
-        is_known = scheme.lower() == "bearer" and hmac.compare_digest(
-            given.strip().encode(), api_key.encode()
-        )
-        if api_key and not is_known:
+        has_key = scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), api_key.encode())
+        return has_key or not api_key
+
+    def require_entry(request: Request) -> None:
+        require_host(request)
+        if not is_known(request):
             raise Refused("no bearer token, or another than expected", status=401, code="invalid_api_key")
 
     @app.post("/v1/chat/completions")
@@ -85,8 +89,13 @@ def make_app(
         return {"object": "list", "data": told}
 
     @app.get("/health")
-    async def health() -> JSONResponse:
+    async def health(request: Request) -> JSONResponse:
+        require_host(request)
         served = desk.served
+        if not is_known(request):  # a balancer without the token: whether it answers, and no more
+            return JSONResponse(
+                {"status": "ok" if served else "no_model"}, status_code=200 if served else 503
+            )
         if served is None:
             return JSONResponse({"status": "no_model", "why": desk.why_none}, status_code=503)
         status = "not_logging" if desk.unlogged else "ok"

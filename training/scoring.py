@@ -143,7 +143,9 @@ def _asks(test: str, entry_point: str) -> bool:
         parts = ast.parse(test).body
     except (SyntaxError, ValueError, RecursionError):
         return True  # which fails every program, and says so
-    if entry_point and any(isinstance(each, _FUNCTIONS) and each.name == "check" for each in parts):
+    defined = {each.name for each in parts if isinstance(each, _FUNCTIONS)}
+    defined |= {name.id for each in parts for name in ast.walk(each) if isinstance(name, ast.Name)}
+    if entry_point and "check" in defined:
         return True
     idle = (*_FUNCTIONS, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Pass, ast.Assign, ast.AnnAssign)
     said = [each for each in parts if not isinstance(each, idle)]

@@ -112,7 +112,7 @@ def test_answers_are_checked_before_a_model_is_asked():
 def test_tests_of_programs_are_checked_without_running_one():
     check_answers(SCORERS["pass_at_1"], ['{"test": "while True: pass"}'])
     with pytest.raises(TrainingError, match=r"1 of 2 answers are not for pass_at_1@1: .* holds no test"):
-        check_answers(SCORERS["pass_at_1"], ['{"test": "pass"}', "{}"])
+        check_answers(SCORERS["pass_at_1"], ['{"test": "assert f()"}', "{}"])
 
 
 def test_answers_and_predictions_are_pairs():
